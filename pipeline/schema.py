@@ -1,0 +1,52 @@
+"""The tables that pass between rooms, and the words for what can happen to a document.
+
+A document is one row. It ends in exactly one of three ways: kept, dropped with a
+reason, or quarantined with an error; the ledger holds a row for each that left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import pyarrow as pa
+
+Verdict = Literal["dropped", "quarantined"]
+
+DOCUMENT = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("text", pa.large_string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("parent_id", pa.string()),
+        pa.field("label", pa.string()),
+        pa.field("licence", pa.string()),
+        pa.field("url", pa.string()),
+        pa.field("meta", pa.string()),
+    ]
+)
+
+LEDGER = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("verdict", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+    ]
+)
+
+
+def documents(rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
+    """A batch of DOCUMENT from plain rows; absent optional columns are null."""
+    return _batch(rows, DOCUMENT)
+
+
+def ledger(rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
+    """A batch of LEDGER from plain rows."""
+    return _batch(rows, LEDGER)
+
+
+def _batch(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
+    rows = list(rows)
+    return pa.record_batch([pa.array([row.get(f.name) for row in rows], f.type) for f in schema], schema=schema)

@@ -1,0 +1,235 @@
+"""What a stage is: a plain function of one Arrow record batch, bound to checked parameters.
+
+Its keyword-only parameters are its configuration; its decorator says what it may do:
+
+    @measure(name="type", ...)   adds the signals it declares     batch -> {signal: array}
+    @rewrite                     changes text                     batch -> batch, same ids in the same order
+    @extend                      adds children with parent_id     batch -> batch, originals first and untouched
+    @relate(name="type", ...)    measures across documents        sketch(batch) and relate(folder of sketches)
+
+No stage drops a document: the rules of the recipe do, over measured columns, and the
+runner keeps the books. The folder is the registry: `use = "gopher"` is
+`pipeline/stages/gopher.py`, `use = "mypkg.stages.thing"` is anyone's.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeVar
+
+import pyarrow as pa
+from pydantic import ConfigDict, ValidationError, create_model
+
+Kind = Literal["measure", "rewrite", "extend", "relate"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ConfigError(ValueError):
+    """A recipe, card or run file says something that cannot be: the message names the place and the fix."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage function bound to checked parameters."""
+
+    name: str
+    kind: Kind
+    function: Callable[..., Any]
+    params: dict[str, Any]
+    signals: dict[str, pa.DataType]
+    code: str
+
+    def __call__(self, batch: pa.RecordBatch) -> Any:
+        return self.function(batch, **self.params)
+
+    @property
+    def module(self) -> ModuleType:
+        return sys.modules[self.function.__module__]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the stage contributes to a cache key: its code, its parameters and the files it reads."""
+        resources = getattr(self.module, "resources", None)
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "params": self.params,
+            "code": self.code,
+            "resources": resources(**self.params) if resources else {},
+        }
+
+
+def measure(**signals: str) -> Callable[[F], F]:
+    """Mark a function that adds the declared signals (name = Arrow type alias) to every document."""
+    return _mark("measure", signals)
+
+
+def rewrite(function: F) -> F:
+    """Mark a function that changes text and nothing else."""
+    return _mark("rewrite", {})(function)
+
+
+def extend(function: F) -> F:
+    """Mark a function that appends children, each with the parent_id of the document it was made from."""
+    return _mark("extend", {})(function)
+
+
+def relate(**signals: str) -> Callable[[F], F]:
+    """Mark a sketch function whose module also has `relate(...)`, which compares documents across partitions."""
+    return _mark("relate", signals)
+
+
+def _mark(kind: Kind, signals: Mapping[str, str]) -> Callable[[F], F]:
+    def mark(function: F) -> F:
+        function.stage_kind = kind  # type: ignore[attr-defined]
+        function.stage_signals = {name: pa.type_for_alias(alias) for name, alias in signals.items()}  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def available(package: str = "pipeline.stages") -> list[str]:
+    """Names of the modules in a folder that is its own registry."""
+    return sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__) if m.name[0] != "_")
+
+
+def load(use: str, params: Mapping[str, Any], where: str = "") -> Stage:
+    """Find the function that `use` names and check `params` against its signature.
+
+    Raises ConfigError with `where` in front, listing what exists.
+    """
+    function: Any = find(use, where)
+    module = function.__module__
+    return Stage(
+        name=use.rpartition(".")[2],
+        kind=function.stage_kind,
+        function=function,
+        params=check_params(function, params, f"{where} ({use})"),
+        signals=function.stage_signals,
+        code=source_digest(module),
+    )
+
+
+def find(use: str, where: str = "") -> Callable[..., Any]:
+    """The stage function of a shipped stage (`gopher`) or of anyone's (`mypkg.stages.thing`)."""
+    name, module = use.rpartition(".")[2], use if "." in use else f"pipeline.stages.{use}"
+    if "." not in use and use not in available():
+        raise ConfigError(f"{where}: unknown stage {use!r}{suggest(use, available())}")
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{where}: stage {use!r} cannot be imported: {error}") from error
+    if not hasattr(function, "stage_kind"):
+        raise ConfigError(f"{where}: {module} has no stage function {name!r} (one marked by @measure, @rewrite, ...)")
+    return function  # type: ignore[return-value]
+
+
+def suggest(word: str, existing: Iterable[str]) -> str:
+    """'; did you mean X? has: A, B, X' for an error about an unknown name."""
+    existing = sorted(existing)
+    near = difflib.get_close_matches(word, existing, n=1, cutoff=0.6)
+    return (f"; did you mean {near[0]!r}?" if near else ";") + f" has: {', '.join(existing) or 'nothing'}"
+
+
+def check_params(function: Callable[..., Any], params: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Validate against the keyword-only signature of `function`; unknown or mistyped names are errors."""
+    fields: dict[str, Any] = {
+        p.name: (p.annotation, ... if p.default is p.empty else p.default)
+        for p in inspect.signature(function, eval_str=True).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
+    if unknown := sorted(set(params) - set(fields)):
+        raise ConfigError(f"{where}: unknown parameter {unknown[0]!r}{suggest(unknown[0], fields)}")
+    model = create_model("Parameters", __config__=ConfigDict(extra="forbid", strict=True), **fields)
+    try:
+        return model(**params).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}: parameter {name!r}: {first['msg']} (got {first['input']!r})") from error
+
+
+def canonical(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces, UTF-8 kept as it is."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """32 hexadecimal characters over the canonical JSON of a value."""
+    return hashlib.blake2b(canonical(value).encode(), digest_size=16).hexdigest()
+
+
+@functools.cache
+def source_digest(module: str) -> str:
+    """Digest of the code behind a module: its syntax tree, those of the modules of its own package that it
+    imports, and the versions of third-party packages that they import.
+
+    Docstrings and comments do not count: a comment is not a new key, a changed kernel is.
+    """
+    package = module.split(".")[0]
+    seen: dict[str, str] = {}
+    outside: set[str] = set()
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        if name in seen or (tree := _tree(name)) is None:
+            continue
+        for imported in _imports(tree, name):
+            if imported.split(".")[0] == package:
+                todo.append(imported)
+            elif imported.split(".")[0] not in sys.stdlib_module_names:
+                outside.add(imported.split(".")[0])
+        _strip_docstrings(tree)
+        seen[name] = ast.dump(tree)
+    return digest([sorted(seen.items()), sorted((name, _package_version(name)) for name in outside)])
+
+
+def _tree(module: str) -> ast.Module | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    with Path(spec.origin).open(encoding="utf-8") as file:
+        return ast.parse(file.read())
+
+
+def _imports(tree: ast.Module, module: str) -> Iterable[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def _strip_docstrings(tree: ast.Module) -> None:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Pass()
+
+
+def _package_version(name: str) -> str:
+    for distribution in _distributions().get(name, []):
+        return f"{distribution} {importlib.metadata.version(distribution)}"
+    return "absent"
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
