@@ -1,0 +1,185 @@
+"""From a recipe to partitions and keys: what has to be done, and under which name its output lies.
+
+A key is the digest of everything that decides an output: code, parameters, rules and the
+keys of its inputs; never a path, a clock, a batch size or a worker count. Partitions are
+cut by input bytes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.catalog.cards import Card
+from pipeline.recipe import Recipe, Segment, Step
+from pipeline.sources import Item, survey
+from pipeline.stage import ConfigError, digest, source_digest
+from pipeline.store import Store, file_digest
+
+Spec = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A run of one source's input items."""
+
+    card: Card
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One source as it was found: its items, in order."""
+
+    card: Card
+    items: tuple[Item, ...]
+
+    def files(self) -> list[dict[str, Any]]:
+        """Path, bytes and sha256 of each file, once, sorted by path."""
+        sizes: dict[str, dict[str, Any]] = {}
+        for item in self.items:
+            entry = sizes.setdefault(item.path, {"path": item.path, "bytes": 0, "sha256": item.sha256})
+            entry["bytes"] += item.size
+        return [sizes[path] for path in sorted(sizes)]
+
+
+def look(recipe: Recipe) -> list[Input]:
+    """Find, hash and cut the input of every source. Raises SourceError."""
+    return [Input(card, tuple(survey(card))) for card in recipe.sources]
+
+
+def partitions(inputs: Sequence[Input], size: int) -> Iterator[Partition]:
+    """Runs of items of about `size` bytes; one source never shares a partition with another."""
+    for found in inputs:
+        run: list[Item] = []
+        for item in found.items:
+            run.append(item)
+            if sum(i.size for i in run) >= size:
+                yield Partition(found.card, tuple(run))
+                run = []
+        if run:
+            yield Partition(found.card, tuple(run))
+
+
+def segment_tasks(
+    store: Store,
+    recipe: Recipe,
+    segment: Segment,
+    number: int,
+    inputs: Sequence[Partition] | Sequence[str],
+    left: str = "",
+) -> list[str]:
+    """Plan one task for each partition: of a source (the first segment) or of the segment before."""
+    shape = {
+        "task": "segment",
+        "stages": [[step.stage.name, step.stage.params] for step in segment.steps],
+        "sketches": [[step.stage.name, step.stage.params] for step in segment.relates],
+        "licence": number == 0 and recipe.licence is not None,
+    }
+    code = [step.stage.identity for step in (*segment.steps, *segment.relates)]
+    code += [source_digest("pipeline.run")]
+    keys = []
+    for position, given in enumerate(inputs):
+        if isinstance(given, Partition):
+            spec = {
+                **shape,
+                "source": {"card": given.card.model_dump(mode="json"), "items": list(map(asdict, given.items))},
+            }
+            named = _partition_identity(given)
+        else:
+            spec = {**shape, "upstream": {"part": given, "survivors": left, "number": position}}
+            named = spec["upstream"]
+        keys.append(store.plan(digest([code, shape, named]), spec))
+    return keys
+
+
+def _partition_identity(partition: Partition) -> list[Any]:
+    card = partition.card
+    module = card.kind if "." in card.kind else f"pipeline.sources.{card.kind}"
+    known = {"name": card.name, "licence": card.licence, "languages": card.languages, "params": card.params}
+    items = [{k: v for k, v in asdict(item).items() if k != "location"} for item in partition.items]
+    return [source_digest(module), known, items]
+
+
+def judge_task(store: Store, recipe: Recipe, segment: Segment, number: int, parts: Sequence[str]) -> str:
+    """Plan the judgement of a segment's own rules (and, at the first, of the recipe's licence rule)."""
+    rules = [asdict(rule) for step in segment.steps for rule in step.rules]
+    if number == 0 and recipe.licence:
+        bound = {"stage": "licence", "column": "licence", "operator": "not like", "bound": recipe.licence.allow}
+        rules.insert(0, bound)
+    spec = {"task": "judge", "parts": list(parts), "rules": rules, "order": [s.stage.name for s in segment.steps]}
+    return store.plan(digest([source_digest("pipeline.tasks"), spec]), spec)
+
+
+def pairs_task(store: Store, step: Step, parts: Sequence[str]) -> str:
+    spec = {"task": "pairs", "stage": [step.stage.name, step.stage.params], "parts": list(parts)}
+    return store.plan(digest([step.stage.identity, spec]), spec)
+
+
+def cluster_task(store: Store, step: Step, parts: Sequence[str], pairs: str, ledgers: Sequence[str]) -> str:
+    spec = {
+        "task": "cluster",
+        "stage": [step.stage.name, step.stage.params],
+        "parts": list(parts),
+        "pairs": pairs,
+        "ledgers": list(ledgers),
+        "rules": [asdict(rule) for rule in step.rules],
+    }
+    return store.plan(digest([step.stage.identity, source_digest("pipeline.tasks"), spec]), spec)
+
+
+def survivors_task(
+    store: Store,
+    recipe: Recipe,
+    parts: Sequence[str],
+    ledgers: Sequence[str],
+    relations: Sequence[tuple[str, str]] | None,
+) -> str:
+    """Plan who is left; `relations` (stage, cluster key) where splits are to be assigned here, else None."""
+    spec = {
+        "task": "survivors",
+        "parts": list(parts),
+        "ledgers": list(ledgers),
+        "assign": relations is not None,
+        "relations": [list(pair) for pair in relations or []],
+        "shares": recipe.pack.split,
+    }
+    return store.plan(digest([source_digest("pipeline.tasks"), spec]), spec)
+
+
+def vocabulary_task(store: Store, recipe: Recipe, parts: Sequence[str], survivors: str, budget: int) -> str:
+    given = recipe.tokens.tokenizer
+    path = (recipe.folder / given).resolve() if given else None
+    spec = {
+        "task": "vocabulary",
+        "tokenizer": str(path) if path else None,
+        "vocab_size": recipe.tokens.vocab_size,
+        "budget": budget,
+        "seed": recipe.seed,
+        "parts": list(parts),
+        "survivors": survivors,
+    }
+    named: Spec = spec if path is None else {"task": "vocabulary", "tokenizer": _content(path)}
+    return store.plan(digest([source_digest("pipeline.tokens.tasks"), named]), spec)
+
+
+def _content(path: Path) -> str:
+    if not path.is_file():
+        raise ConfigError(f"[tokens] tokenizer: {path} is not a file")
+    return file_digest(path)
+
+
+def encode_tasks(store: Store, parts: Sequence[str], survivors: str, vocabulary: str) -> list[str]:
+    keys = []
+    for number, part in enumerate(parts):
+        spec = {"task": "encode", "part": part, "number": number, "survivors": survivors, "vocabulary": vocabulary}
+        keys.append(store.plan(digest([source_digest("pipeline.tokens.tasks"), spec]), spec))
+    return keys
+
+
+def pack_task(store: Store, recipe: Recipe, encoded: Sequence[str], eot: int) -> str:
+    pack = recipe.pack
+    spec = {"task": "pack", "encoded": list(encoded), "length": pack.length, "layout": pack.layout, "eot": eot}
+    return store.plan(digest([source_digest("pipeline.tokens.tasks"), spec]), spec)

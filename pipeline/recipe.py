@@ -1,0 +1,247 @@
+"""A recipe: what goes into a version, as TOML, checked whole before anything runs.
+
+Every name in it (source, stage, parameter, column, key) is looked up at load; an error
+names the file, the table and what exists. What comes out is frozen and resolved: all
+defaults are filled in, so the manifest can state exactly what was built.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline import rules, stage
+from pipeline.catalog import cards
+from pipeline.rules import Rule
+from pipeline.stage import ConfigError, Stage, suggest
+
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Licence(_Table):
+    """Which licences may enter, as fnmatch patterns over SPDX expressions."""
+
+    allow: list[str] = Field(min_length=1)
+
+
+class Tokens(_Table):
+    """A tokenizer.json that exists, or a byte-level BPE trained on a declared sample of the kept documents."""
+
+    tokenizer: str | None = None
+    vocab_size: int = Field(8192, ge=258, le=1_000_000)
+    sample: str = "32MB"
+
+
+class Pack(_Table):
+    """Rows of `length` tokens; `split` gives each split but train its share of the split groups."""
+
+    layout: Literal["packed", "examples"] = "packed"
+    length: int = Field(512, ge=8, le=1_048_576)
+    split: dict[str, float] = Field(default_factory=lambda: {"val": 0.01})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage table of a recipe, with its rules in the order in which they are written."""
+
+    stage: Stage
+    rules: tuple[Rule, ...]
+
+    def resolved(self) -> dict[str, Any]:
+        return {
+            "use": self.stage.name,
+            "kind": self.stage.kind,
+            "params": self.stage.params,
+            "rules": [{"column": r.column, "operator": r.operator, "bound": r.bound} for r in self.rules],
+        }
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of per-document stages, and the relating stages behind it that end it."""
+
+    steps: tuple[Step, ...]
+    relates: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe."""
+
+    name: str
+    seed: int
+    sources: tuple[cards.Card, ...]
+    licence: Licence | None
+    steps: tuple[Step, ...]
+    tokens: Tokens
+    pack: Pack
+    folder: Path
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The stages cut at their barriers: at least one segment, each but the last ended by relating stages."""
+        segments: list[Segment] = []
+        steps: list[Step] = []
+        relates: list[Step] = []
+        for step in self.steps:
+            if relates and step.stage.kind != "relate":
+                segments.append(Segment(tuple(steps), tuple(relates)))
+                steps, relates = [], []
+            (relates if step.stage.kind == "relate" else steps).append(step)
+        segments.append(Segment(tuple(steps), tuple(relates)))
+        return segments
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe with every default filled in, as plain data."""
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "sources": [card.name for card in self.sources],
+            "licence": self.licence.model_dump() if self.licence else None,
+            "stages": [step.resolved() for step in self.steps],
+            "tokens": self.tokens.model_dump(),
+            "pack": self.pack.model_dump(),
+        }
+
+
+def available() -> list[str]:
+    """Names of the recipes that ship in `catalogs/recipes`."""
+    folder = importlib.resources.files("catalogs") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load(name_or_path: str, data: Path | None = None) -> Recipe:
+    """Read a recipe: the name of a shipped one, or a path. `data` replaces `{data}` in the cards."""
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        if name_or_path not in available():
+            raise ConfigError(
+                f"unknown recipe {name_or_path!r}{suggest(name_or_path, available())} (or give a .toml file)"
+            )
+        path = Path(str(importlib.resources.files("catalogs") / "recipes" / f"{name_or_path}.toml"))
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such recipe") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    return parse(table, str(path), path.parent, data)
+
+
+def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None = None) -> Recipe:
+    """Check a recipe's table. Relative card paths and tokenizers are looked up from `folder`."""
+    known = {"name", "seed", "sources", "licence", "stage", "tokens", "pack"}
+    if unknown := sorted(set(table) - known):
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}{suggest(unknown[0], known)}")
+    name = table.get("name")
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+        raise ConfigError(f"{where}: name must be lower-case letters, digits and hyphens, got {name!r}")
+    seed = table.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ConfigError(f"{where}: seed must be a whole number, got {seed!r}")
+    tables = table.get("stage", [])
+    if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+        raise ConfigError(f"{where}: stages are written as [[stage]] tables, with double brackets")
+    recipe = Recipe(
+        name=name,
+        seed=seed,
+        sources=_sources(table.get("sources"), where, folder, data),
+        licence=_model(Licence, table["licence"], f"{where} [licence]") if "licence" in table else None,
+        steps=tuple(_step(t, f"{where} stage {n}") for n, t in enumerate(tables, 1)),
+        tokens=_model(Tokens, table.get("tokens", {}), f"{where} [tokens]"),
+        pack=_model(Pack, table.get("pack", {}), f"{where} [pack]"),
+        folder=folder,
+    )
+    _check_order(recipe, where)
+    _check_sizes(recipe, where)
+    return recipe
+
+
+def parse_size(text: str, where: str = "size") -> int:
+    """'64MB' to bytes, in decimal units. Raises ConfigError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)\s*", text)
+    if not match or (size := int(float(match[1]) * UNITS[match[2]])) < 1:
+        raise ConfigError(f"{where}: {text!r} is no size; write it like 64MB or 2GB")
+    return size
+
+
+def _sources(names: Any, where: str, folder: Path, data: Path | None) -> tuple[cards.Card, ...]:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"{where}: sources must be a list of card names or paths; has: {', '.join(cards.available())}"
+        )
+    loaded = []
+    for name in names:
+        path = folder / name
+        loaded.append(cards.load(str(path) if name.endswith(".toml") else name, data))
+    twice = {card.name for card in loaded if [c.name for c in loaded].count(card.name) > 1}
+    if twice:
+        raise ConfigError(f"{where}: sources name {sorted(twice)[0]!r} twice; document ids would collide")
+    return tuple(loaded)
+
+
+def _step(table: dict[str, Any], where: str) -> Step:
+    table = dict(table)
+    use = table.pop("use", None)
+    if not isinstance(use, str):
+        raise ConfigError(f"{where}: a stage table needs `use`{suggest('use', stage.available())}")
+    verbs = {verb: table.pop(verb, {}) for verb in ("keep", "drop")}
+    bound = stage.load(use, table, where)
+    for verb, columns in verbs.items():
+        if not isinstance(columns, dict):
+            raise ConfigError(f"{where} ({use}): write {verb}.COLUMN = ..., not {verb} = {columns!r}")
+    return Step(bound, tuple(rules.parse(bound.name, verbs, bound.signals, f"{where} ({use})")))
+
+
+def _model(model: type[Any], table: Any, where: str) -> Any:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: expected a table")
+    if unknown := sorted(set(table) - set(model.model_fields)):
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}{suggest(unknown[0], model.model_fields)}")
+    try:
+        return model(**table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']} (got {first['input']!r})"
+        ) from error
+
+
+def _check_order(recipe: Recipe, where: str) -> None:
+    seen: set[str] = set()
+    related = False
+    for number, step in enumerate(recipe.steps, 1):
+        place = f"{where} stage {number} ({step.stage.name})"
+        if step.stage.name in seen and step.stage.signals:
+            raise ConfigError(f"{place}: used twice; its signals would collide")
+        if step.stage.kind == "extend" and not related:
+            raise ConfigError(
+                f"{place}: a stage that adds documents comes after exact or near: children follow the split of "
+                "their parent, which deduplication decides"
+            )
+        seen.add(step.stage.name)
+        related = related or step.stage.kind == "relate"
+
+
+def _check_sizes(recipe: Recipe, where: str) -> None:
+    parse_size(recipe.tokens.sample, f"{where} [tokens] sample")
+    split = recipe.pack.split
+    if "train" in split:
+        raise ConfigError(f"{where} [pack] split: train is what the others leave; do not list it")
+    if any(not re.fullmatch(r"[a-z0-9_]+", name) for name in split):
+        raise ConfigError(f"{where} [pack] split: names are lower-case letters, digits and underscores")
+    if any(not 0 < share < 1 for share in split.values()) or sum(split.values()) >= 1:
+        raise ConfigError(
+            f"{where} [pack] split: shares lie between 0 and 1 and leave something for train, got {split}"
+        )

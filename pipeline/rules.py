@@ -1,0 +1,146 @@
+"""Rules: the only thing that removes a document.
+
+    drop.word_count = {below = 50, above = 100_000}
+    drop.score      = {below = 0.65}
+    drop.lang       = ["xx"]
+    keep.lang       = ["zh", "no"]
+
+A rule reads one measured column. A value that is null or NaN was not measured, and a
+document that a rule cannot judge is quarantined, never waved through. The rules of a
+segment are judged at its end, in the recipe's order, and the first broken one speaks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.schema import LEDGER
+from pipeline.stage import ConfigError, suggest
+
+Operator = Literal["below", "above", "in", "not in", "not like"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One bound on one column, written by one stage table of a recipe."""
+
+    stage: str
+    column: str
+    operator: Operator
+    bound: Any
+
+    @property
+    def signal(self) -> str:
+        return f"{self.stage}.{self.column}"
+
+    @property
+    def reason(self) -> str:
+        sign = {"below": "<", "above": ">"}.get(self.operator, self.operator)
+        bound = ", ".join(map(str, self.bound)) if isinstance(self.bound, list) else self.bound
+        return f"{self.column} {sign} {bound}"
+
+    def broken(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        """True where the value breaks the rule; null where there is no value."""
+        match self.operator:
+            case "below":
+                return pc.less(values, self.bound)
+            case "above":
+                return pc.greater(values, self.bound)
+            case "in":
+                return pc.is_in(values, pa.array(self.bound, values.type))
+            case "not in":
+                return pc.invert(pc.is_in(values, pa.array(self.bound, values.type)))
+            case _:
+                return pc.invert(pc.match_substring_regex(values, like(self.bound)))
+
+
+def like(patterns: Sequence[str]) -> str:
+    """One RE2 expression for fnmatch patterns (`*` and `?` only), matched whole and without regard to case."""
+    words = ("".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in pattern) for pattern in patterns)
+    return f"(?i)^(?:{'|'.join(words)})$"
+
+
+def parse(
+    stage: str, tables: Mapping[str, Mapping[str, Any]], signals: Mapping[str, pa.DataType], where: str
+) -> list[Rule]:
+    """The rules of one stage table: `tables` holds its `keep` and `drop`. Raises ConfigError naming the place."""
+    rules = []
+    for verb in ("keep", "drop"):
+        for column, bound in tables.get(verb, {}).items():
+            place = f"{where}: {verb}.{column}"
+            if column not in signals:
+                raise ConfigError(f"{place}: stage {stage!r} measures no such column{suggest(column, signals)}")
+            rules += _column_rules(stage, verb, column, bound, signals[column], place)
+    return rules
+
+
+def _column_rules(stage: str, verb: str, column: str, bound: Any, kind: pa.DataType, place: str) -> list[Rule]:
+    if isinstance(bound, list):
+        _check_members(bound, kind, place)
+        return [Rule(stage, column, "not in" if verb == "keep" else "in", bound)]
+    if verb == "keep" or not isinstance(bound, dict):
+        raise ConfigError(f"{place}: expected a list of values" + (" or {below = .., above = ..}" * (verb == "drop")))
+    if unknown := sorted(set(bound) - {"below", "above"}):
+        raise ConfigError(f"{place}: unknown bound {unknown[0]!r}{suggest(unknown[0], ['below', 'above'])}")
+    if not bound:
+        raise ConfigError(f"{place}: states no bound; has: above, below")
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise ConfigError(f"{place}: the column holds {kind}, which has no below or above; give a list of values")
+    if any(isinstance(limit, bool) or not isinstance(limit, int | float) for limit in bound.values()):
+        raise ConfigError(f"{place}: bounds are numbers, got {bound}")
+    return [Rule(stage, column, operator, limit) for operator, limit in bound.items()]
+
+
+def _check_members(bound: Sequence[Any], kind: pa.DataType, place: str) -> None:
+    if not bound:
+        raise ConfigError(f"{place}: the list is empty")
+    try:
+        fits = pa.array(bound).type
+        same = pa.types.is_string(fits) == pa.types.is_string(kind)
+        pa.array(bound, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        same = False
+    if not same:
+        raise ConfigError(f"{place}: the column holds {kind}, the list holds something else: {bound}")
+
+
+def judge(
+    table: pa.Table,
+    rules: Sequence[Rule],
+    detail: Callable[[Rule, pa.Table], pa.Array] | None = None,
+    exempt: Callable[[Rule, pa.Table], pa.Array] | None = None,
+) -> pa.Table:
+    """The ledger rows of the documents of `table` that break a rule or cannot be judged.
+
+    `table` has `doc_id` and a column for each rule's signal. `detail` words what the ledger says of a value;
+    `exempt` is true for documents that a rule does not concern. Documents that pass have no row.
+    """
+    said: dict[str, pa.Array] = {
+        name: pa.nulls(table.num_rows, pa.string()) for name in ("stage", "verdict", "reason", "detail")
+    }
+    for rule in rules:
+        values = table[rule.signal].combine_chunks()
+        blind = pc.is_null(values, nan_is_null=True)
+        broken = pc.and_(pc.invert(blind), pc.fill_null(rule.broken(values), False))
+        concerned = pc.invert(exempt(rule, table)) if exempt else pa.scalar(True)
+        words = detail(rule, table) if detail else described(rule.column, values)
+        for mask, verdict, reason in (
+            (blind, "quarantined", f"{rule.column} unmeasured"),
+            (broken, "dropped", rule.reason),
+        ):
+            hit = pc.and_(pc.and_(pc.is_null(said["verdict"]), mask), concerned)
+            for name, value in (("stage", rule.stage), ("reason", reason), ("detail", words), ("verdict", verdict)):
+                said[name] = pc.if_else(hit, value, said[name])
+    columns = [table["doc_id"].combine_chunks(), *(said[n] for n in ("stage", "verdict", "reason", "detail"))]
+    return pa.table(columns, schema=LEDGER).filter(pc.is_valid(said["verdict"]))
+
+
+def described(column: str, values: pa.Array) -> pa.Array:
+    """'word_count=12' for every value; null where there is none."""
+    return pc.binary_join_element_wise(column, values.cast(pa.string()), "=")

@@ -1,0 +1,296 @@
+"""One partition through the per-document stages of one segment, in one pass, with its books.
+
+The one law: every document that enters leaves exactly once. What a stage cannot bear is
+found by halving the batch until one document stands accused; it is quarantined with the
+error's text and the others go on. Measure all, judge once: nothing is dropped here, the
+rules are judged over the stored signals (`tasks.judge`), so a changed threshold needs no
+new pass.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from pipeline.schema import DOCUMENT, LEDGER, ledger
+from pipeline.sources import Chunk
+from pipeline.stage import Stage
+
+# What travels with a document besides its own columns; `split` is known behind the last barrier.
+WORKING = pa.schema([*DOCUMENT, *(pa.field(name, pa.string()) for name in ("language", "split", "split_group"))])
+BORN = "born"
+
+
+class ContractError(RuntimeError):
+    """A stage or source broke its promise: a bug in the code, never a bad document."""
+
+
+@dataclass
+class Outcome:
+    """What one partition leaves: documents as they now stand, signals, sketches, and who was turned away."""
+
+    documents: pa.Table
+    signals: pa.Table
+    sketches: dict[str, pa.Table]
+    errors: pa.Table
+    entered: pa.Table
+    added: dict[str, int]
+
+
+def run(
+    chunks: Iterable[Chunk],
+    stages: Sequence[Stage],
+    sketches: Sequence[Stage],
+    batch_rows: int,
+    licence: bool = False,
+) -> Outcome:
+    """Measure, rewrite and extend every document of `chunks`; sketch them for the barrier behind.
+
+    `licence` stores the licence as a signal, for the recipe's licence rule.
+    """
+    entered: list[pa.RecordBatch] = []
+    errors: list[pa.Table] = []
+    batches = _rebatch(_admit(chunks, entered, errors), batch_rows)
+    added = {stage.name: 0 for stage in stages if stage.kind == "extend"}
+    documents: list[pa.RecordBatch] = []
+    signals: list[pa.RecordBatch] = []
+    sketched: dict[str, list[pa.RecordBatch]] = {stage.name: [] for stage in sketches}
+    for batch in batches:
+        whole = _through(batch, stages, errors, added, licence)
+        for stage in sketches:
+            whole = _sketch(stage, whole, sketched[stage.name], errors)
+        documents.append(whole.select(WORKING.names))
+        signals.append(_signals(whole))
+    outcome = Outcome(
+        documents=pa.Table.from_batches(documents, WORKING),
+        signals=pa.Table.from_batches(signals or [_signals(_through(empty(), stages, [], {**added}, licence))]),
+        sketches={s.name: pa.Table.from_batches(sketched[s.name] or [_sketch_table(s, empty())]) for s in sketches},
+        errors=pa.concat_tables([LEDGER.empty_table(), *errors]),
+        entered=pa.Table.from_batches(entered, ENTERED),
+        added=added,
+    )
+    _check(outcome)
+    return outcome
+
+
+ENTERED = pa.schema([("doc_id", pa.string()), ("text_bytes", pa.int64())])
+
+
+def empty() -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], WORKING)
+
+
+def widen(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A DOCUMENT batch with the working columns behind it, null where they are not known yet."""
+    have = set(batch.schema.names)
+    columns = [
+        batch[field.name].cast(field.type) if field.name in have else pa.nulls(batch.num_rows, field.type)
+        for field in WORKING
+    ]
+    return pa.record_batch(columns, schema=WORKING)
+
+
+def _admit(chunks: Iterable[Chunk], entered: list[pa.RecordBatch], errors: list[pa.Table]) -> Iterator[pa.RecordBatch]:
+    for chunk in chunks:
+        sizes = pc.binary_length(chunk.documents["text"]).cast(pa.int64())
+        refused = pa.nulls(chunk.rejects.num_rows, pa.int64())
+        entered.append(pa.record_batch([chunk.documents["doc_id"], sizes], schema=ENTERED))
+        entered.append(pa.record_batch([chunk.rejects["doc_id"], refused], schema=ENTERED))
+        errors.append(pa.Table.from_batches([chunk.rejects], LEDGER))
+        yield widen(chunk.documents)
+
+
+def _rebatch(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """The same rows in the same order, `rows` at a time."""
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        waiting.append(batch)
+        count += batch.num_rows
+        while count >= rows:
+            whole = pa.concat_batches(waiting)
+            yield whole.slice(0, rows)
+            waiting, count = [whole.slice(rows)], count - rows
+    if count:
+        yield pa.concat_batches(waiting)
+
+
+def _through(
+    batch: pa.RecordBatch, stages: Sequence[Stage], errors: list[pa.Table], added: dict[str, int], licence: bool
+) -> pa.RecordBatch:
+    """One batch through all stages of the segment; the accused leave into `errors`."""
+    batch = batch.append_column(BORN, pa.array(np.zeros(batch.num_rows, np.int32)))
+    if licence:
+        batch = batch.append_column("licence.licence", batch["licence"])
+    for number, stage in enumerate(stages, 1):
+        before = batch.num_rows
+        batch, accused = attempt(stage, batch, functools.partial(settle, stage))
+        errors.append(accused)
+        if stage.kind == "extend":
+            originals = before - accused.num_rows
+            added[stage.name] += batch.num_rows - originals
+            batch = _born(batch, originals, number)
+    return _content(_language(batch, stages))
+
+
+def attempt(
+    stage: Stage, batch: pa.RecordBatch, accept: Callable[[pa.RecordBatch, Any], pa.RecordBatch]
+) -> tuple[pa.RecordBatch, pa.Table]:
+    """Apply a stage; on an exception halve the batch until one document stands accused.
+
+    Returns the accepted batch and the ledger of the accused, both in input order.
+    """
+    try:
+        return accept(batch, stage(batch)), LEDGER.empty_table()
+    except ContractError:
+        raise
+    except Exception as error:
+        if batch.num_rows <= 1:
+            if batch.num_rows == 0:
+                raise ContractError(f"stage {stage.name} cannot take an empty batch: {error!r}") from error
+            row = {
+                "doc_id": batch["doc_id"][0].as_py(),
+                "stage": stage.name,
+                "verdict": "quarantined",
+                "reason": type(error).__name__,
+                "detail": str(error)[:500],
+            }
+            nobody = batch.slice(0, 0)
+            return accept(nobody, stage(nobody)), pa.Table.from_batches([ledger([row])])
+    half = batch.num_rows // 2
+    left, left_accused = attempt(stage, batch.slice(0, half), accept)
+    right, right_accused = attempt(stage, batch.slice(half), accept)
+    return _join_extended(stage, left, right, half - left_accused.num_rows), pa.concat_tables(
+        [left_accused, right_accused]
+    )
+
+
+def _join_extended(stage: Stage, left: pa.RecordBatch, right: pa.RecordBatch, originals: int) -> pa.RecordBatch:
+    """Concatenate two halves; the children of an @extend stay behind all originals."""
+    if stage.kind != "extend":
+        return pa.concat_batches([left, right])
+    born = [_is_new(half, stage) for half in (left, right)]
+    parts = [half.filter(pc.invert(new)) for half, new in zip((left, right), born, strict=True)]
+    return pa.concat_batches([*parts, *(half.filter(new) for half, new in zip((left, right), born, strict=True))])
+
+
+def _is_new(batch: pa.RecordBatch, stage: Stage) -> pa.Array:
+    """True for the rows that `stage` added to this batch: children whose parent stands in the same batch."""
+    return pc.fill_null(pc.is_in(batch["parent_id"], batch["doc_id"]), False)
+
+
+def settle(stage: Stage, batch: pa.RecordBatch, out: Any) -> pa.RecordBatch:
+    """Hold a stage to the promise of its kind. Raises ContractError where it broke it."""
+    match stage.kind:
+        case "measure":
+            return _measured(stage, batch, out)
+        case "rewrite":
+            _same(stage, batch, out, [name for name in batch.schema.names if name != "text"])
+            return out
+        case "extend":
+            _same(stage, batch, out.slice(0, batch.num_rows), batch.schema.names)
+            children = out.slice(batch.num_rows)
+            if not pc.all(pc.is_in(children["parent_id"], batch["doc_id"]), min_count=0).as_py():
+                raise ContractError(f"stage {stage.name}: a child's parent_id names no document of its batch")
+            return out
+    raise ContractError(f"stage {stage.name}: a relating stage cannot run inside a segment")
+
+
+def _measured(stage: Stage, batch: pa.RecordBatch, out: Any) -> pa.RecordBatch:
+    if set(out) != set(stage.signals):
+        raise ContractError(f"stage {stage.name} declares {sorted(stage.signals)} and measured {sorted(out)}")
+    for name, kind in stage.signals.items():
+        if len(out[name]) != batch.num_rows:
+            raise ContractError(
+                f"stage {stage.name}: {name} has {len(out[name])} values for {batch.num_rows} documents"
+            )
+        batch = batch.append_column(f"{stage.name}.{name}", _rounded(out[name], kind))
+    return batch
+
+
+def _rounded(values: Any, kind: pa.DataType) -> pa.Array:
+    """The declared type; floats to 6 decimals, so that what is stored is what is judged, on every machine."""
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    if pa.types.is_floating(kind):
+        numbers = values.cast(pa.float64())
+        blind = pc.is_null(numbers, nan_is_null=True)
+        return pc.if_else(blind, None, pc.round(numbers, ndigits=6)).cast(kind)
+    return values.cast(kind)
+
+
+def _same(stage: Stage, batch: pa.RecordBatch, out: pa.RecordBatch, columns: list[str]) -> None:
+    if out.schema.names != batch.schema.names or out.num_rows != batch.num_rows:
+        raise ContractError(f"stage {stage.name} ({stage.kind}) may not add or remove columns or originals")
+    changed = [name for name in columns if not out[name].equals(batch[name])]
+    if changed:
+        raise ContractError(f"stage {stage.name} ({stage.kind}) may not change {', '.join(changed)} of a document")
+    if out["text"].null_count:
+        raise ContractError(f"stage {stage.name} ({stage.kind}) left a document without text")
+
+
+def _born(batch: pa.RecordBatch, originals: int, number: int) -> pa.RecordBatch:
+    """Children were not there when earlier stages measured: their copied signals are forgotten."""
+    is_child = pa.array(np.arange(batch.num_rows) >= originals)
+    for index, name in enumerate(batch.schema.names):
+        if name == BORN:
+            batch = batch.set_column(index, name, pc.if_else(is_child, pa.scalar(number, pa.int32()), batch[name]))
+        elif "." in name:
+            batch = batch.set_column(index, name, pc.if_else(is_child, pa.scalar(None, batch[name].type), batch[name]))
+    return batch
+
+
+def _language(batch: pa.RecordBatch, stages: Sequence[Stage]) -> pa.RecordBatch:
+    """A stage that measures `lang` says what language a document is in, from here on."""
+    for stage in stages:
+        if "lang" in stage.signals:
+            said = pc.coalesce(batch[f"{stage.name}.lang"], batch["language"])
+            batch = batch.set_column(batch.schema.get_field_index("language"), "language", said)
+    return batch
+
+
+def _content(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The text's 128-bit digest and its size in bytes, as signals of every document."""
+    digests = [xxhash.xxh3_128_digest(text.as_buffer()) for text in batch["text"]]
+    batch = batch.append_column("text_digest", pa.array(digests, pa.binary(16)))
+    return batch.append_column("text_bytes", pc.binary_length(batch["text"]).cast(pa.int64()))
+
+
+def _signals(batch: pa.RecordBatch) -> pa.RecordBatch:
+    names = ["doc_id", "parent_id", BORN, "text_digest", "text_bytes"]
+    return batch.select([*names, *(name for name in batch.schema.names if "." in name)])
+
+
+def _sketch(stage: Stage, batch: pa.RecordBatch, kept: list[pa.RecordBatch], errors: list[pa.Table]) -> pa.RecordBatch:
+    """Sketch a batch for a relating stage; a document that cannot be sketched is quarantined."""
+    tables: list[pa.RecordBatch] = []
+
+    def accept(documents: pa.RecordBatch, out: Any) -> pa.RecordBatch:
+        if any(len(values) != documents.num_rows for values in out.values()):
+            raise ContractError(f"stage {stage.name}: a sketch has one row for each document")
+        tables.append(_sketch_table(stage, documents, out))
+        return documents
+
+    whole, accused = attempt(stage, batch, accept)
+    errors.append(accused)
+    kept.extend(tables)
+    return whole
+
+
+def _sketch_table(stage: Stage, batch: pa.RecordBatch, out: Any = None) -> pa.RecordBatch:
+    out = stage(batch) if out is None else out
+    return pa.record_batch([batch["doc_id"], *out.values()], names=["doc_id", *out])
+
+
+def _check(outcome: Outcome) -> None:
+    """Entered + added = documents + errors, and every sketch has a row for every document."""
+    came = outcome.entered.num_rows + sum(outcome.added.values())
+    went = outcome.documents.num_rows + outcome.errors.num_rows
+    if came != went or outcome.signals.num_rows != outcome.documents.num_rows:
+        raise ContractError(f"the books do not balance: {came} documents came, {went} are accounted for")

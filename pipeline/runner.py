@@ -1,0 +1,103 @@
+"""Who does the tasks: the one interface behind which every engine stands.
+
+A runner maps a task function over keys. `Local` is this process and its cores; Prefect
+(`flows.runner`), and later Dask or Ray, stand behind the same interface. What is sent is a
+path and a key, what comes back is a key: the data lies in the store.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Protocol
+
+from pipeline.tasks import execute
+
+
+class WorkerLost(RuntimeError):
+    """A worker process died in the middle of a task."""
+
+
+class Progress(Protocol):
+    """Told what is under way; `total` and `done` count tasks."""
+
+    def phase(self, name: str, total: int) -> None: ...
+
+    def advance(self, done: int = 1) -> None: ...
+
+
+class Silent:
+    """A progress that nobody looks at."""
+
+    def phase(self, name: str, total: int) -> None:
+        return
+
+    def advance(self, done: int = 1) -> None:
+        return
+
+
+class Runner(Protocol):
+    """Does the tasks under `keys`, in any order; yields each key when its output stands."""
+
+    def map(self, root: str, keys: Sequence[str], batch_rows: int, label: str) -> Iterator[str]: ...
+
+
+class Local:
+    """The cores of this machine: in this process for one worker, a process pool for more."""
+
+    def __init__(self, pool: Executor | None = None) -> None:
+        self.pool = pool
+
+    def map(self, root: str, keys: Sequence[str], batch_rows: int, label: str) -> Iterator[str]:
+        if self.pool is None or len(keys) < 2:
+            for key in keys:
+                yield execute(root, key, batch_rows)
+            return
+        futures = [self.pool.submit(execute, root, key, batch_rows) for key in keys]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise WorkerLost(lost(label)) from error
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def lost(label: str) -> str:
+    """What to tell when a worker died."""
+    return (
+        f"a worker died during {label!r} (killed, or out of memory?); finished partitions are kept: run the same "
+        "command again, with fewer --workers or a smaller --partition-size if memory was short"
+    )
+
+
+@contextmanager
+def workers(count: int) -> Iterator[Executor | None]:
+    """A pool of `count` worker processes, or None for one. They end when this process ends, however it ends."""
+    if count < 2:
+        yield None
+        return
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(),))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(parent: int) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A parent killed with SIGKILL cannot tell its workers; they look for it."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

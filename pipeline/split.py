@@ -1,0 +1,64 @@
+"""Split groups: what must never be torn apart between train and validation.
+
+A split group is the lowest doc_id of a document's duplicate cluster; train or validation
+hangs on the hash of that id alone, never on file, position, seed or worker. Two documents
+of a verified pair share a cluster, so they share a split (law 4), whether or not the recipe
+drops one of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.kernels.unionfind import components
+
+SPACE = 1 << 64
+
+
+def assign(documents: pa.Table, relations: Sequence[pa.Table], shares: Mapping[str, float]) -> pa.Table:
+    """Fill `split` and `split_group` of a table with doc_id and text_digest.
+
+    `relations` hold (doc_id, cluster) of every relating stage; a cluster is named by its lowest doc_id. Documents
+    with equal text belong together in any case.
+    """
+    ids = documents["doc_id"].combine_chunks()
+    order = pc.sort_indices(ids)
+    ranked = ids.take(order)
+    links = [_links(ranked, documents["text_digest"].combine_chunks().take(order))]
+    for relation in relations:
+        of = pc.index_in(ranked, relation["doc_id"].combine_chunks())
+        links.append(_links(ranked, relation["cluster"].combine_chunks().take(of)))
+    roots = components(len(ranked), np.concatenate(links))
+    groups = ranked.take(pa.array(roots))
+    names = {group: choose(group, shares) for group in groups.unique().to_pylist()}
+    back = pc.sort_indices(order)
+    groups = groups.take(back)
+    splits = pa.array([names[group] for group in groups.to_pylist()], pa.string())
+    for name, values in (("split", splits), ("split_group", groups)):
+        documents = documents.set_column(documents.schema.get_field_index(name), name, values)
+    return documents
+
+
+def choose(group: str, shares: Mapping[str, float]) -> str:
+    """The split of a group: its hash on the line from 0 to 1, the shares laid out in sorted order of their names."""
+    point = int.from_bytes(hashlib.blake2b(f"split:{group}".encode(), digest_size=8).digest(), "big") / SPACE
+    edge = 0.0
+    for name, share in sorted(shares.items()):
+        edge += share
+        if point < edge:
+            return name
+    return "train"
+
+
+def _links(ids: pa.Array, groups: pa.Array) -> np.ndarray:
+    """Pairs (first member, member) of rows with an equal, non-null group value, as an (n, 2) array."""
+    codes = groups.dictionary_encode().indices
+    known = np.flatnonzero(pc.is_valid(codes).to_numpy(zero_copy_only=False))
+    values = codes.drop_null().to_numpy(zero_copy_only=False)
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    return np.stack([known[first[inverse]], known], axis=1).astype(np.int64)

@@ -1,0 +1,192 @@
+"""Content-addressed outputs: what a task made lies under its key, whole or not at all.
+
+A task writes into a temporary folder; its files are synced, the folder is renamed, and
+`_done.json` (sizes and digests of the files, counts for the books) is written before the
+rename as the last file. A key without a done marker does not exist, so a build that was
+killed goes on from what stands and nothing half-written is ever read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.stage import canonical
+
+DONE = "_done.json"
+
+
+class StoreError(RuntimeError):
+    """Something in the store is missing, damaged or not what its marker says."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of outputs, versions and runs."""
+
+    root: Path
+
+    def folder(self, key: str) -> Path:
+        return self.root / "store" / key[:2] / key
+
+    def file(self, key: str, name: str) -> Path:
+        return self.folder(key) / name
+
+    def done(self, key: str) -> dict[str, Any] | None:
+        """The done marker of a key, or None. Files whose size changed since are an error, not a rebuild."""
+        marker = self.folder(key) / DONE
+        if not marker.exists():
+            return None
+        done: dict[str, Any] = json.loads(marker.read_text("utf-8"))
+        for name, said in done["files"].items():
+            path = self.folder(key) / name
+            if not path.exists() or path.stat().st_size != said["bytes"]:
+                raise StoreError(
+                    f"store output {key}/{name} is damaged (size differs from its marker); remove {self.folder(key)} "
+                    "and build again"
+                )
+        return done
+
+    def result(self, key: str) -> dict[str, Any]:
+        """What the task under `key` counted. Raises StoreError where there is no finished output."""
+        done = self.done(key)
+        if done is None:
+            raise StoreError(f"store output {key} is missing: build the version again, or take the whole store along")
+        result: dict[str, Any] = done["result"]
+        return result
+
+    @contextlib.contextmanager
+    def writing(self, key: str) -> Iterator[Writing]:
+        """A temporary folder that becomes the output of `key` when the block ends without an error."""
+        final = self.folder(key)
+        temporary = final.parent / f".{key}.{uuid.uuid4().hex[:8]}"
+        temporary.mkdir(parents=True)
+        writing = Writing(temporary)
+        try:
+            yield writing
+            _mark(temporary, writing.result)
+            _publish(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def check(self, key: str) -> None:
+        """Hash every file of a key again. Raises StoreError naming the first that differs."""
+        done = self.done(key)
+        if done is None:
+            raise StoreError(f"store output {key} is missing")
+        for name, said in done["files"].items():
+            if file_digest(self.file(key, name)) != said["digest"]:
+                raise StoreError(f"store output {key}/{name} does not have the digest that its marker states")
+
+    def plan(self, key: str, spec: dict[str, Any]) -> str:
+        """Write down what the task under `key` has to do, so that its only argument is the key."""
+        path = self.root / "plans" / f"{key}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, canonical(spec))
+        return key
+
+    def spec(self, key: str) -> dict[str, Any]:
+        spec: dict[str, Any] = json.loads((self.root / "plans" / f"{key}.json").read_text("utf-8"))
+        return spec
+
+
+class Writing:
+    """The folder that a task fills, and the counts it leaves for the books."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.result: dict[str, Any] = {}
+
+    def table(self, name: str, table: pa.Table) -> None:
+        write_parquet(self.folder / name, table)
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Parquet, zstd, with page checksums: a flipped byte is an error when it is read."""
+    plain = {"text", "doc_id", "signature"}
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=[name for name in table.column_names if name not in plain],
+        write_page_checksum=True,
+        store_schema=True,
+    )
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a table of the store. Raises StoreError naming the file where it is missing or damaged."""
+    try:
+        return pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} is missing: build the version again, or take the whole store along") from error
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"{path} is damaged: {error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole: a reader sees the old text or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def file_digest(path: Path, algorithm: str = "blake2b") -> str:
+    """Digest of a file's bytes, read in pieces: 32 hexadecimal characters, or 64 for sha256."""
+    hasher = hashlib.sha256() if algorithm == "sha256" else hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush every file of a folder, then the folder, to the disk."""
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _mark(folder: Path, result: dict[str, Any]) -> None:
+    files = {
+        path.name: {"bytes": path.stat().st_size, "digest": file_digest(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    }
+    sync_folder(folder)
+    write_text(folder / DONE, canonical({"files": files, "result": result}))
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    """Rename into place; where another worker was first with the same key, its output stands."""
+    try:
+        temporary.rename(final)
+    except OSError:
+        if not (final / DONE).exists():
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+    _sync(final.parent)

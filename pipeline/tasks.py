@@ -1,0 +1,236 @@
+"""What a worker can be asked to do, each task known by a key alone.
+
+    segment    one partition through the per-document stages up to the next barrier
+    judge      the rules of a segment over its stored signals: the ledger
+    pairs      a relating stage compares the sketches of all partitions: verified pairs
+    cluster    clusters among the documents that pass, and the rules over them
+    survivors  who is left behind a segment, and to which split each belongs
+    vocabulary, encode, pack   from survivors to shards (`tokens.tasks`)
+
+A task's arguments are the store's root and a key; its specification lies in the store
+under that key, and so does its output. So a cluster needs to be sent nothing but paths.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import rules, split, stage
+from pipeline.catalog import cards
+from pipeline.rules import Rule
+from pipeline.run import BORN, ContractError, run
+from pipeline.schema import LEDGER
+from pipeline.sources import Chunk, Item, read
+from pipeline.store import Store, Writing, read_parquet
+from pipeline.tokens import tasks as tokens
+
+Spec = dict[str, Any]
+
+
+def execute(root: str, key: str, batch_rows: int = 4096) -> str:
+    """Do the task that is written under `key`, unless its output stands already. Returns the key."""
+    store = Store(Path(root))
+    if store.done(key) is None:
+        spec = store.spec(key)
+        with store.writing(key) as out:
+            KINDS[spec["task"]](store, spec, out, batch_rows)
+    return key
+
+
+def segment(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+    """Outputs documents, signals, errors, entered, and one sketch table for each relating stage behind."""
+    stages = [stage.load(use, params) for use, params in spec["stages"]]
+    sketches = [stage.load(use, params) for use, params in spec["sketches"]]
+    chunks = _from_source(spec["source"]) if "source" in spec else _from_segment(store, spec["upstream"])
+    outcome = run(chunks, stages, sketches, batch_rows, licence=spec["licence"])
+    out.table("documents.parquet", outcome.documents)
+    out.table("signals.parquet", outcome.signals)
+    out.table("errors.parquet", outcome.errors)
+    out.table("entered.parquet", outcome.entered)
+    for name, table in outcome.sketches.items():
+        out.table(f"sketch-{name}.parquet", table)
+    out.result = {
+        "entered": outcome.entered.num_rows,
+        "text_bytes": pc.sum(outcome.entered["text_bytes"]).as_py() or 0,
+        "documents": outcome.documents.num_rows,
+        "added": outcome.added,
+        "errors": outcome.errors.num_rows,
+    }
+
+
+def _from_source(spec: Spec) -> Iterator[Chunk]:
+    card = cards.Card.model_validate(spec["card"])
+    language = card.languages[0] if len(card.languages) == 1 and card.languages[0] != "mul" else None
+    for table in spec["items"]:
+        for chunk in read(card, Item(**{**table, "part": tuple((k, v) for k, v in table["part"])})):
+            documents = chunk.documents
+            if language:
+                documents = documents.append_column("language", pa.array([language] * documents.num_rows, pa.string()))
+            yield Chunk(documents, chunk.rejects)
+
+
+def _from_segment(store: Store, spec: Spec) -> Iterator[Chunk]:
+    """The survivors of one partition of the segment before, with their split."""
+    documents = read_parquet(store.file(spec["part"], "documents.parquet"))
+    left = read_parquet(store.file(spec["survivors"], "survivors.parquet"))
+    left = left.filter(pc.equal(left["part"], spec["number"]))
+    documents = documents.take(left["row"])
+    for name in ("split", "split_group"):
+        documents = documents.set_column(documents.schema.get_field_index(name), name, left[name])
+    for batch in documents.to_batches():
+        yield Chunk(batch, pa.RecordBatch.from_pylist([], LEDGER))
+
+
+def judge(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+    """Output ledger: the errors of the segment and the documents that broke a rule."""
+    broken = [_rule(table) for table in spec["rules"]]
+    ledgers, ids = [], []
+    for key in spec["parts"]:
+        errors = read_parquet(store.file(key, "errors.parquet"))
+        names = ["doc_id", "parent_id", BORN, *sorted({rule.signal for rule in broken})]
+        signals = read_parquet(store.file(key, "signals.parquet"), names)
+        gone = rules.judge(signals, broken, exempt=_not_born(spec["order"]))
+        ledgers += [errors, gone, _orphans(signals, pa.concat_tables([errors, gone]), spec["order"])]
+        ids += [errors["doc_id"], signals["doc_id"]]
+    _check_unique(ids)
+    ledger = pa.concat_tables([LEDGER.empty_table(), *ledgers]).combine_chunks()
+    out.table("ledger.parquet", ledger)
+    out.result = {"left": ledger.num_rows}
+
+
+def _not_born(order: list[str]) -> Callable[[Rule, pa.Table], pa.Array]:
+    """A child is not judged by stages that had passed when it was made."""
+
+    def exempt(rule: Rule, table: pa.Table) -> pa.Array:
+        position = order.index(rule.stage) + 1 if rule.stage in order else 0
+        return pc.greater_equal(table[BORN].combine_chunks(), max(position, 1))
+
+    return exempt
+
+
+def _orphans(signals: pa.Table, gone: pa.Table, order: list[str]) -> pa.Table:
+    """Children whose parent left in the segment that made them leave with it."""
+    lost = pc.and_(pc.greater(signals[BORN], 0), pc.is_in(signals["parent_id"], gone["doc_id"].combine_chunks()))
+    lost = pc.and_(lost, pc.invert(pc.is_in(signals["doc_id"], gone["doc_id"].combine_chunks())))
+    children = signals.filter(lost)
+    makers = [order[number - 1] for number in children[BORN].to_pylist()]
+    count = children.num_rows
+    columns = [children["doc_id"].combine_chunks(), pa.array(makers, pa.string())]
+    columns += [pa.array([word] * count, pa.string()) for word in ("dropped", "parent left")]
+    return pa.table([*columns, children["parent_id"].combine_chunks()], schema=LEDGER)
+
+
+def _check_unique(ids: list[pa.ChunkedArray]) -> None:
+    counts = pc.value_counts(pa.chunked_array([c for column in ids for c in column.chunks], pa.string()))
+    twice = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(twice):
+        raise ContractError(
+            f"document id {twice[0]['values'].as_py()!r} occurs twice; ids must be unique over all sources"
+        )
+
+
+def pairs(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+    """Output pairs: what the relating stage found among all documents that entered, verified."""
+    relating = stage.load(*spec["stage"])
+
+    def texts(part: int, rows: list[int]) -> pa.Array:
+        table = read_parquet(store.file(spec["parts"][part], "documents.parquet"), ["text"])
+        return table["text"].take(pa.array(rows)).combine_chunks()
+
+    found = relating.module.compare(_sketches(store, spec["parts"], relating.name), texts, **relating.params)
+    out.table("pairs.parquet", found)
+    out.result = {"pairs": found.num_rows}
+
+
+def _sketches(store: Store, parts: list[str], name: str) -> Iterator[pa.Table]:
+    """Sketch tables with `part` and `row` of each document, one partition at a time."""
+    for number, key in enumerate(parts):
+        table = read_parquet(store.file(key, f"sketch-{name}.parquet"))
+        documents = read_parquet(store.file(key, "documents.parquet"), ["doc_id"])["doc_id"].combine_chunks()
+        table = table.append_column("part", pa.array([number] * table.num_rows, pa.int32()))
+        yield table.append_column("row", pc.index_in(table["doc_id"], documents).cast(pa.int32()))
+
+
+def cluster(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+    """Outputs relation (the relating stage's signals of every document that it met) and ledger."""
+    relating = stage.load(*spec["stage"])
+    gone = _gone(store, spec["ledgers"])
+    met = [
+        read_parquet(store.file(key, f"sketch-{relating.name}.parquet"), ["doc_id", "digest"]) for key in spec["parts"]
+    ]
+    documents = pa.concat_tables(met)
+    documents = documents.filter(pc.invert(pc.is_in(documents["doc_id"], gone))).sort_by("doc_id").combine_chunks()
+    found = read_parquet(store.file(spec["pairs"], "pairs.parquet"))
+    relation = relating.module.cluster(documents, found, **relating.params)
+    if not relation["doc_id"].combine_chunks().equals(documents["doc_id"].combine_chunks()):
+        raise ContractError(f"stage {relating.name}: cluster() must return one row for each document, in their order")
+    named = relation.rename_columns([n if n == "doc_id" else f"{relating.name}.{n}" for n in relation.column_names])
+    ledger = rules.judge(named, [_rule(table) for table in spec["rules"]], detail=_relation_detail)
+    out.table("relation.parquet", named)
+    out.table("ledger.parquet", ledger)
+    out.result = {"met": relation.num_rows, "left": ledger.num_rows}
+
+
+def _relation_detail(rule: Rule, table: pa.Table) -> pa.Array:
+    """'dup_of=ID jaccard=0.87': why a document lost to another."""
+    words = [rules.described(rule.column, table[rule.signal].combine_chunks())]
+    for name in ("dup_of", "jaccard", "via", "via_jaccard"):
+        if f"{rule.stage}.{name}" in table.column_names:
+            words.append(rules.described(name, table[f"{rule.stage}.{name}"].combine_chunks()))
+    return pc.binary_join_element_wise(*words, " ", null_handling="skip")
+
+
+def survivors(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+    """Output survivors: part, row, doc_id, split and split group of every document still here."""
+    gone = _gone(store, spec["ledgers"])
+    tables = []
+    for number, key in enumerate(spec["parts"]):
+        columns = ["doc_id", "split", "split_group"]
+        documents = read_parquet(store.file(key, "documents.parquet"), columns)
+        digests = read_parquet(store.file(key, "signals.parquet"), ["text_digest"])
+        rows = pa.array(range(documents.num_rows), pa.int64())
+        parts = pa.array([number] * documents.num_rows, pa.int32())
+        table = documents.append_column("part", parts).append_column("row", rows)
+        table = table.append_column("text_digest", digests["text_digest"])
+        tables.append(table.filter(pc.invert(pc.is_in(table["doc_id"], gone))))
+    left = pa.concat_tables(tables).combine_chunks()
+    if spec["assign"]:
+        relations = [
+            read_parquet(store.file(key, "relation.parquet"), ["doc_id", f"{name}.cluster"]).rename_columns(
+                ["doc_id", "cluster"]
+            )
+            for name, key in spec["relations"]
+        ]
+        left = split.assign(left, relations, spec["shares"])
+    left = left.select(["part", "row", "doc_id", "split", "split_group"])
+    out.table("survivors.parquet", left)
+    out.result = (
+        {"documents": left.num_rows, "splits": dict(Counter(left["split"].to_pylist()))} if spec["assign"] else {}
+    )
+
+
+def _gone(store: Store, ledgers: list[str]) -> pa.Array:
+    tables = [read_parquet(store.file(key, "ledger.parquet"), ["doc_id"]) for key in ledgers]
+    return pa.concat_tables([LEDGER.empty_table().select(["doc_id"]), *tables])["doc_id"].combine_chunks()
+
+
+def _rule(table: Spec) -> Rule:
+    return Rule(**table)
+
+
+KINDS: dict[str, Callable[[Store, Spec, Writing, int], None]] = {
+    "segment": segment,
+    "judge": judge,
+    "pairs": pairs,
+    "cluster": cluster,
+    "survivors": survivors,
+    "vocabulary": tokens.train_vocabulary,
+    "encode": tokens.encode,
+    "pack": tokens.pack_shards,
+}

@@ -1,0 +1,97 @@
+"""Best-fit packing of one block of documents into rows, without cutting what fits.
+
+A packing block is a run of one source's documents in canonical order whose ends are set by
+the hash of their ids, about 8,192 documents apart: packing depends neither on partitions
+nor on workers, and adding or removing a document touches its block alone. No token is lost
+(law 5); only a document longer than a row is cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.kernels.packing import best_fit_decreasing
+
+BLOCK_DOCUMENTS = 8192
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Encoded documents side by side: document i is `flat[starts[i]:starts[i + 1]]`."""
+
+    flat: np.ndarray
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+
+def blocks(doc_ids: Sequence[str]) -> list[tuple[int, int]]:
+    """Bounds [first, last) of the packing blocks of documents in canonical order."""
+    ends = [i + 1 for i, doc_id in enumerate(doc_ids) if _ends_block(doc_id)]
+    if doc_ids and (not ends or ends[-1] != len(doc_ids)):
+        ends.append(len(doc_ids))
+    return list(zip([0, *ends[:-1]], ends, strict=True)) if ends else []
+
+
+def _ends_block(doc_id: str) -> bool:
+    digest = hashlib.blake2b(f"block:{doc_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % BLOCK_DOCUMENTS == 0
+
+
+def packed(tokens: Tokens, length: int, fill: int) -> pa.Table:
+    """Rows of `length` tokens: tokens, used, starts, documents, offsets (positions are counted from 0).
+
+    Pieces are laid by best-fit decreasing (Johnson 1974); within a row they keep the order of the documents.
+    """
+    document, offset, size = _pieces(np.diff(tokens.starts), length)
+    row = best_fit_decreasing(size, length)
+    order = np.lexsort((offset, document, row))
+    document, offset, size, row = document[order], offset[order], size[order], row[order]
+    rows = int(row[-1]) + 1 if len(row) else 0
+    first = np.searchsorted(row, np.arange(rows + 1))
+    before = np.concatenate([[0], np.cumsum(size)])
+    start = before[:-1] - before[first[row]]
+    matrix = np.full(rows * length, fill, tokens.flat.dtype)
+    within = np.arange(int(before[-1])) - np.repeat(before[:-1], size)
+    matrix[np.repeat(row * length + start, size) + within] = tokens.flat[
+        np.repeat(tokens.starts[document] + offset, size) + within
+    ]
+    lists = [pa.ListArray.from_arrays(first.astype(np.int32), v.astype(np.int32)) for v in (start, document, offset)]
+    used = np.diff(before[first])
+    return pa.table(
+        [pa.FixedSizeListArray.from_arrays(pa.array(matrix), length), pa.array(used.astype(np.int32)), *lists],
+        names=["tokens", "used", "starts", "documents", "offsets"],
+    )
+
+
+def _pieces(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut documents longer than a row: document, offset and size of each piece."""
+    count = -(-sizes // length)
+    document = np.repeat(np.arange(len(sizes)), count)
+    nth = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+    offset = nth * length
+    return document, offset, np.minimum(sizes[document] - offset, length)
+
+
+def examples(tokens: Tokens, length: int, labels: np.ndarray) -> tuple[pa.Table, int]:
+    """One row a document: tokens (cut at `length`), label, document. Also returns the tokens cut off."""
+    size = np.diff(tokens.starts)
+    kept = np.minimum(size, length)
+    ends = np.concatenate([[0], np.cumsum(kept)])
+    within = np.arange(int(ends[-1])) - np.repeat(ends[:-1], kept)
+    flat = tokens.flat[np.repeat(tokens.starts[:-1], kept) + within]
+    table = pa.table(
+        [
+            pa.ListArray.from_arrays(ends.astype(np.int32), pa.array(flat)),
+            pa.array(labels.astype(np.int32)),
+            pa.array(np.arange(len(kept), dtype=np.int32)),
+        ],
+        names=["tokens", "label", "document"],
+    )
+    return table, int((size - kept).sum())

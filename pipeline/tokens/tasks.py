@@ -1,0 +1,200 @@
+"""Tasks from survivors to shards: the vocabulary, one encoding a partition, and the packing.
+
+vocabulary   tokenizer.json, trained on the sample or given
+encode       the tokens of one partition's survivors, and their rows of the document index
+pack         the document index, and one shard a packing block
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from pipeline.schema import DOCUMENT
+from pipeline.stage import ConfigError, digest
+from pipeline.store import Store, Writing, read_parquet, write_parquet
+from pipeline.tokens import pack, vocabulary
+
+Spec = dict[str, Any]
+
+INDEX = pa.schema(
+    [
+        *(DOCUMENT.field(name) for name in ("doc_id", "source")),
+        pa.field("language", pa.string()),
+        *(DOCUMENT.field(name) for name in ("licence", "url", "parent_id", "label")),
+        pa.field("text_bytes", pa.int64()),
+        pa.field("tokens", pa.int32()),
+        pa.field("split", pa.string()),
+        pa.field("split_group", pa.string()),
+    ]
+)
+ENCODE_ROWS = 512
+
+
+def train_vocabulary(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+    """Output tokenizer.json; the result states what it was trained on."""
+    target = out.folder / "tokenizer.json"
+    if spec["tokenizer"]:
+        vocabulary.load(Path(spec["tokenizer"]))
+        shutil.copyfile(spec["tokenizer"], target)
+        out.result = {"trained_on": None, **_describe(target)}
+        return
+    left = [_survivors(store, spec["survivors"], number) for number in range(len(spec["parts"]))]
+    whole = pa.concat_tables(left).filter(pc.equal(pa.concat_tables(left)["split"], "train"))
+    if whole.num_rows == 0:
+        raise ConfigError(
+            "no document is left in train: nothing to train a vocabulary on; see why with `gristmill show`"
+        )
+    sizes = pa.concat_tables(
+        [
+            read_parquet(store.file(key, "signals.parquet"), ["doc_id", "text_bytes"]).take(table["row"])
+            for key, table in zip(spec["parts"], left, strict=True)
+        ]
+    )
+    known = pc.index_in(whole["doc_id"], sizes["doc_id"].combine_chunks())
+    byte_sizes = sizes["text_bytes"].take(known).to_pylist()
+    chosen = vocabulary.choose(whole["doc_id"].to_pylist(), byte_sizes, spec["budget"], spec["seed"])
+    texts, seen = _texts(store, spec["parts"], whole.take(pa.array(chosen)))
+    tokenizer = vocabulary.train(texts, spec["vocab_size"])
+    tokenizer.save(str(target))
+    trained_on = {"documents": len(chosen), "bytes": sum(byte_sizes[i] for i in chosen), "digest": seen}
+    out.result = {"trained_on": trained_on, **_describe(target)}
+
+
+def _describe(path: Path) -> Spec:
+    tokenizer = vocabulary.load(path)
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    return {"vocab_size": size, "eot": tokenizer.token_to_id(vocabulary.END_OF_TEXT)}
+
+
+def _texts(store: Store, parts: list[str], chosen: pa.Table) -> tuple[list[str], str]:
+    """Texts of the sample in order of doc_id, and a digest over their ids and contents."""
+    rows = []
+    for number, key in enumerate(parts):
+        mine = chosen.filter(pc.equal(chosen["part"], number))
+        documents = read_parquet(store.file(key, "documents.parquet"), ["doc_id", "text"]).take(mine["row"])
+        rows += list(zip(documents["doc_id"].to_pylist(), documents["text"].to_pylist(), strict=True))
+    rows.sort()
+    return [text for _, text in rows], digest([[i, xxhash.xxh3_128_hexdigest(text.encode())] for i, text in rows])
+
+
+def _survivors(store: Store, key: str, part: int) -> pa.Table:
+    table = read_parquet(store.file(key, "survivors.parquet"))
+    return table.filter(pc.equal(table["part"], part)).combine_chunks()
+
+
+def encode(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+    """Outputs tokens.arrow (one list a survivor of this partition) and documents.parquet (INDEX)."""
+    left = _survivors(store, spec["survivors"], spec["number"])
+    documents = read_parquet(store.file(spec["part"], "documents.parquet")).take(left["row"]).combine_chunks()
+    tokenizer = vocabulary.load(store.file(spec["vocabulary"], "tokenizer.json"))
+    kind = token_type(tokenizer.get_vocab_size(with_added_tokens=True))
+    schema = pa.schema([("tokens", pa.large_list(kind))])
+    counts: list[int] = []
+    with pa.OSFile(str(out.folder / "tokens.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for first in range(0, documents.num_rows, ENCODE_ROWS):
+            ids = vocabulary.encode(tokenizer, documents["text"].slice(first, ENCODE_ROWS).to_pylist())
+            counts += map(len, ids)
+            writer.write(pa.record_batch([pa.array(ids, pa.large_list(kind))], schema=schema))
+    known = {name: documents[name] for name in INDEX.names if name in documents.column_names}
+    known |= {name: left[name] for name in ("split", "split_group")}
+    known["text_bytes"] = pc.binary_length(documents["text"]).cast(pa.int64())
+    known["tokens"] = pa.array(counts, pa.int32())
+    out.table("documents.parquet", pa.table([known[name] for name in INDEX.names], schema=INDEX))
+    out.result = {"documents": len(counts), "tokens": sum(counts)}
+
+
+def token_type(vocab_size: int) -> pa.DataType:
+    return pa.uint16() if vocab_size <= 1 << 16 else pa.uint32()
+
+
+def pack_shards(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+    """Outputs documents.parquet (the document index) and the shards; the result describes each."""
+    tables = [read_parquet(store.file(key, "documents.parquet")) for key in spec["encoded"]]
+    index = pa.concat_tables(tables)
+    encoded = _flat(store, spec["encoded"])
+    order = pc.sort_indices(index, [("source", "ascending"), ("split", "ascending"), ("doc_id", "ascending")])
+    index, place = index.take(order).combine_chunks(), order.to_numpy()
+    labels = sorted(set(index["label"].drop_null().to_pylist())) if spec["layout"] == "examples" else None
+    shards: list[Spec] = []
+    for first, last in _runs(index):
+        for number, (start, stop) in enumerate(pack.blocks(index["doc_id"].slice(first, last - first).to_pylist())):
+            block = index.slice(first + start, stop - start)
+            tokens = _gather(encoded, place[first + start : first + stop])
+            shards.append(_shard(block, tokens, spec, labels, out.folder, first + start, number))
+    write_parquet(out.folder / "documents.parquet", index)
+    out.result = {"labels": labels, "shards": shards, "documents": index.num_rows}
+
+
+def _runs(index: pa.Table) -> list[tuple[int, int]]:
+    """Bounds of the runs of documents with one source and one split."""
+    names = np.char.add(np.char.add(_column(index, "source"), "\0"), _column(index, "split"))
+    if not len(names):
+        return []
+    cuts = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
+    return list(itertools.pairwise(cuts))
+
+
+def _column(index: pa.Table, name: str) -> np.ndarray:
+    return np.array(index[name].to_pylist(), dtype=np.str_)
+
+
+def _flat(store: Store, keys: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Memory-mapped (tokens, starts) of every batch of every partition, in the order of the index before sorting."""
+    pieces = []
+    for key in keys:
+        table = pa.ipc.open_file(pa.memory_map(str(store.file(key, "tokens.arrow")))).read_all()
+        for chunk in table["tokens"].chunks:
+            pieces.append((chunk.values.to_numpy(), chunk.offsets.to_numpy()))
+    return pieces
+
+
+def _gather(encoded: list[tuple[np.ndarray, np.ndarray]], wanted: np.ndarray) -> pack.Tokens:
+    """The tokens of some documents, side by side in the order asked for."""
+    ends = np.cumsum([len(starts) - 1 for _, starts in encoded])
+    home = np.searchsorted(ends, wanted, side="right")
+    found = []
+    for piece, position in zip(home.tolist(), wanted.tolist(), strict=True):
+        values, starts = encoded[piece]
+        local = position - (int(ends[piece - 1]) if piece else 0)
+        found.append(values[starts[local] : starts[local + 1]])
+    starts = np.concatenate([[0], np.cumsum([len(tokens) for tokens in found])]).astype(np.int64)
+    return pack.Tokens(np.concatenate(found), starts)
+
+
+def _shard(
+    block: pa.Table, tokens: pack.Tokens, spec: Spec, labels: list[str] | None, folder: Path, first: int, number: int
+) -> Spec:
+    """Write one block as an Arrow IPC file; returns its entry for the manifest."""
+    source, split = block["source"][0].as_py(), block["split"][0].as_py()
+    truncated = 0
+    if labels is None:
+        table = pack.packed(tokens, spec["length"], spec["eot"])
+    else:
+        where = {label: n for n, label in enumerate(labels)}
+        coded = np.array([where.get(label, -1) for label in block["label"].to_pylist()], np.int32)
+        table, truncated = pack.examples(tokens, spec["length"], coded)
+    name = f"{split}-{source}-{number:05d}.arrow"
+    batch = table.combine_chunks().to_batches(max_chunksize=max(table.num_rows, 1))
+    with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        for piece in batch:
+            writer.write(piece)
+    return {
+        "file": name,
+        "source": source,
+        "split": split,
+        "rows": table.num_rows,
+        "tokens": len(tokens.flat) - truncated,
+        "truncated": truncated,
+        "first_document": first,
+        "documents": block.num_rows,
+        "text_bytes": pc.sum(block["text_bytes"]).as_py(),
+        "bytes": (folder / name).stat().st_size,
+    }

@@ -1,0 +1,69 @@
+"""The vocabulary: a byte-level BPE trained on a declared sample, or a tokenizer.json that is given.
+
+Documents enter the sample by the hash of their ids until its size is reached, so the same
+kept documents give the same tokenizer whatever the order, partitions or workers. Text that
+spells a special token is encoded as text, never as the token itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from pipeline.stage import ConfigError
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+def choose(doc_ids: Sequence[str], sizes: Sequence[int], budget: int, seed: int) -> list[int]:
+    """Positions of the documents in the sample: in order of the hash of (seed, doc_id), up to `budget` bytes."""
+    order = sorted(range(len(doc_ids)), key=lambda i: _point(seed, doc_ids[i]))
+    chosen, used = [], 0
+    for position in order:
+        if used + sizes[position] > budget:
+            break
+        chosen.append(position)
+        used += sizes[position]
+    return chosen or order[:1]
+
+
+def _point(seed: int, doc_id: str) -> bytes:
+    return hashlib.blake2b(f"{seed}:{doc_id}".encode(), digest_size=8).digest()
+
+
+def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train a byte-level BPE (Sennrich et al. 2016; GPT-2's pre-tokenizer) of at most `vocab_size` entries."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def load(path: Path) -> Tokenizer:
+    """Read a tokenizer.json. Raises ConfigError where it is none, or has no end-of-text token."""
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust side raises plain Exception for a missing file as for a broken one
+        raise ConfigError(f"{path}: not a tokenizer.json: {error}") from error
+    if tokenizer.token_to_id(END_OF_TEXT) is None:
+        raise ConfigError(f"{path}: the tokenizer has no {END_OF_TEXT!r} token, which begins and ends every document")
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Each text as [end-of-text] + tokens + [end-of-text]."""
+    edge = [tokenizer.token_to_id(END_OF_TEXT)]
+    return [edge + found.ids + edge for found in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
