@@ -74,11 +74,11 @@ def segment_tasks(
     """Plan one task for each partition: of a source (the first segment) or of the segment before."""
     shape = {
         "task": "segment",
-        "stages": [[step.stage.name, step.stage.params] for step in segment.steps],
-        "sketches": [[step.stage.name, step.stage.params] for step in segment.relates],
+        "stages": [[step.stage.use, step.stage.params] for step in segment.steps],
+        "sketches": [[step.stage.use, step.stage.params] for step in segment.relates],
         "licence": number == 0 and recipe.licence is not None,
     }
-    code = [step.stage.identity for step in (*segment.steps, *segment.relates)]
+    code: list[Any] = [step.stage.identity for step in (*segment.steps, *segment.relates)]
     code += [source_digest("pipeline.run")]
     keys = []
     for position, given in enumerate(inputs):
@@ -87,7 +87,7 @@ def segment_tasks(
                 **shape,
                 "source": {"card": given.card.model_dump(mode="json"), "items": list(map(asdict, given.items))},
             }
-            named = _partition_identity(given)
+            named: Any = _partition_identity(given)
         else:
             spec = {**shape, "upstream": {"part": given, "survivors": left, "number": position}}
             named = spec["upstream"]
@@ -114,14 +114,14 @@ def judge_task(store: Store, recipe: Recipe, segment: Segment, number: int, part
 
 
 def pairs_task(store: Store, step: Step, parts: Sequence[str]) -> str:
-    spec = {"task": "pairs", "stage": [step.stage.name, step.stage.params], "parts": list(parts)}
+    spec = {"task": "pairs", "stage": [step.stage.use, step.stage.params], "parts": list(parts)}
     return store.plan(digest([step.stage.identity, spec]), spec)
 
 
 def cluster_task(store: Store, step: Step, parts: Sequence[str], pairs: str, ledgers: Sequence[str]) -> str:
     spec = {
         "task": "cluster",
-        "stage": [step.stage.name, step.stage.params],
+        "stage": [step.stage.use, step.stage.params],
         "parts": list(parts),
         "pairs": pairs,
         "ledgers": list(ledgers),

@@ -60,7 +60,7 @@ class Step:
 
     def resolved(self) -> dict[str, Any]:
         return {
-            "use": self.stage.name,
+            "use": self.stage.use,
             "kind": self.stage.kind,
             "params": self.stage.params,
             "rules": [{"column": r.column, "operator": r.operator, "bound": r.bound} for r in self.rules],

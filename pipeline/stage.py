@@ -46,6 +46,7 @@ class ConfigError(ValueError):
 class Stage:
     """A stage function bound to checked parameters."""
 
+    use: str
     name: str
     kind: Kind
     function: Callable[..., Any]
@@ -65,7 +66,7 @@ class Stage:
         """What the stage contributes to a cache key: its code, its parameters and the files it reads."""
         resources = getattr(self.module, "resources", None)
         return {
-            "name": self.name,
+            "use": self.use,
             "kind": self.kind,
             "params": self.params,
             "code": self.code,
@@ -115,6 +116,7 @@ def load(use: str, params: Mapping[str, Any], where: str = "") -> Stage:
     function: Any = find(use, where)
     module = function.__module__
     return Stage(
+        use=use,
         name=use.rpartition(".")[2],
         kind=function.stage_kind,
         function=function,

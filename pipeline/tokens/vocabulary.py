@@ -65,5 +65,5 @@ def load(path: Path) -> Tokenizer:
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     """Each text as [end-of-text] + tokens + [end-of-text]."""
-    edge = [tokenizer.token_to_id(END_OF_TEXT)]
+    edge: list[int] = [tokenizer.token_to_id(END_OF_TEXT)]
     return [edge + found.ids + edge for found in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]

@@ -1,0 +1,183 @@
+"""The books of a version, taken from what lies on disk: accounting by stage, and summaries.
+
+Ingested + added = kept + dropped + quarantined. The accounting walks the stages in the
+recipe's order; each entry states how many documents entered, joined and left there, and why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.recipe import Recipe
+from pipeline.run import ContractError
+from pipeline.schema import LEDGER
+from pipeline.store import Store, read_parquet
+
+EDGES = [0, *(1 << n for n in range(5, 25))]
+
+
+@dataclass
+class SegmentKeys:
+    """Where the outputs of one segment lie."""
+
+    parts: list[str]
+    judge: str
+    relates: list[dict[str, str]] = field(default_factory=list)
+    survivors: str = ""
+
+    @property
+    def ledgers(self) -> list[str]:
+        return [self.judge, *(relate["cluster"] for relate in self.relates)]
+
+
+@dataclass
+class BuildKeys:
+    """Where everything behind a version lies in the store: the content of build.json."""
+
+    segments: list[SegmentKeys]
+    vocabulary: str = ""
+    encoded: list[str] = field(default_factory=list)
+    packed: str = ""
+
+    @property
+    def ledgers(self) -> list[str]:
+        return [key for segment in self.segments for key in segment.ledgers]
+
+    def every(self) -> list[str]:
+        """Every key, in the order in which it was made."""
+        keys: list[str] = []
+        for segment in self.segments:
+            keys += [*segment.parts, segment.judge]
+            keys += [relate[name] for relate in segment.relates for name in ("pairs", "cluster")]
+            keys.append(segment.survivors)
+        return [*keys, self.vocabulary, *self.encoded, self.packed]
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> BuildKeys:
+        return cls(**{**table, "segments": [SegmentKeys(**segment) for segment in table["segments"]]})
+
+
+def ledger(store: Store, keys: BuildKeys) -> pa.Table:
+    """Every document that left, over the whole build."""
+    tables = [read_parquet(store.file(key, "ledger.parquet")) for key in keys.ledgers]
+    return pa.concat_tables([LEDGER.empty_table(), *tables])
+
+
+def entered(store: Store, keys: BuildKeys) -> pa.Table:
+    """doc_id and text_bytes (null where unreadable) of everything that the sources yielded."""
+    return pa.concat_tables([read_parquet(store.file(key, "entered.parquet")) for key in keys.segments[0].parts])
+
+
+def accounting(recipe: Recipe, store: Store, keys: BuildKeys) -> list[dict[str, Any]]:
+    """One entry a stage in the recipe's order, the source first. Raises ContractError if they do not add up."""
+    left: dict[str, Counter[tuple[str, str]]] = {}
+    gone = ledger(store, keys)
+    for stage, verdict, reason in zip(*(gone[n].to_pylist() for n in ("stage", "verdict", "reason")), strict=True):
+        left.setdefault(stage, Counter())[(verdict, reason)] += 1
+    added: Counter[str] = Counter()
+    for segment in keys.segments:
+        for key in segment.parts:
+            added.update(store.result(key)["added"])
+    rows = [("source", "source", 0)]
+    rows += [("licence", "licence", 0)] * (recipe.licence is not None)
+    for number, segment_ in enumerate(recipe.segments):
+        rows += [(step.stage.name, step.stage.kind, number) for step in (*segment_.steps, *segment_.relates)]
+    entries, count = [], sum(store.result(key)["entered"] for key in keys.segments[0].parts)
+    for name, kind, number in rows:
+        entry = _entry(name, kind, number, count, added[name], left.pop(name, Counter()))
+        entries.append(entry)
+        count = entry["left"]
+    kept = store.result(keys.packed)["documents"]
+    if left or count != kept:
+        raise ContractError(
+            f"the books do not balance: {count} documents should be left, {kept} are (unbooked: {list(left)})"
+        )
+    return entries
+
+
+def _entry(
+    name: str, kind: str, segment: int, entered: int, added: int, left: Counter[tuple[str, str]]
+) -> dict[str, Any]:
+    verdicts = Counter({"dropped": 0, "quarantined": 0})
+    for (verdict, _), count in left.items():
+        verdicts[verdict] += count
+    reasons = {f"{reason}": count for (_, reason), count in sorted(left.items(), key=lambda pair: (-pair[1], pair[0]))}
+    return {
+        "stage": name,
+        "kind": kind,
+        "segment": segment,
+        "entered": entered,
+        "added": added,
+        "dropped": verdicts["dropped"],
+        "quarantined": verdicts["quarantined"],
+        "left": entered + added - left.total(),
+        "reasons": reasons,
+    }
+
+
+def summaries(entries: Sequence[Mapping[str, Any]], store: Store, keys: BuildKeys, index: pa.Table) -> dict[str, Any]:
+    """What a report needs and would have to read the whole version for."""
+    came = entered(store, keys)
+    found = {
+        "documents": {
+            "ingested": entries[0]["entered"],
+            "added": sum(e["added"] for e in entries),
+            "kept": index.num_rows,
+            "dropped": sum(e["dropped"] for e in entries),
+            "quarantined": sum(e["quarantined"] for e in entries),
+        },
+        "text_bytes": {"ingested": _sum(came["text_bytes"]), "kept": _sum(index["text_bytes"])},
+        "languages": _grouped(index, "language"),
+        "by_source": _grouped(index, "source"),
+        "length_histogram": {
+            "edges": EDGES,
+            "ingested": _histogram(came["text_bytes"]),
+            "kept": _histogram(index["text_bytes"]),
+        },
+    }
+    for source, entry in found["by_source"].items():
+        licences = index.filter(pc.equal(index["source"], source))["licence"].to_pylist()
+        entry["licences"] = dict(sorted(Counter(licence or "NOASSERTION" for licence in licences).items()))
+    if sizes := _cluster_sizes(store, keys):
+        total = sum(size * count for size, count in sizes.items())
+        found["clusters"] = {"sizes": {str(k): sizes[k] for k in sorted(sizes)}, "documents_in_clusters": total}
+    return found
+
+
+def _sum(values: pa.ChunkedArray) -> int:
+    return int(pc.sum(values).as_py() or 0)
+
+
+def _grouped(index: pa.Table, column: str) -> dict[str, dict[str, Any]]:
+    table = index.group_by(column).aggregate([("doc_id", "count"), ("text_bytes", "sum"), ("tokens", "sum")])
+    rows = zip(*(table[n].to_pylist() for n in (column, "doc_id_count", "text_bytes_sum", "tokens_sum")), strict=True)
+    return {
+        name or "unknown": {"documents": d, "text_bytes": b, "tokens": t} for name, d, b, t in sorted(rows, key=str)
+    }
+
+
+def _histogram(sizes: pa.ChunkedArray) -> list[int]:
+    """Documents with EDGES[i] <= bytes < EDGES[i+1]; the last bin is open above."""
+    values = sizes.drop_null().to_numpy()
+    counts: Iterable[int] = np.bincount(np.searchsorted(EDGES, values, side="right") - 1, minlength=len(EDGES)).tolist()
+    return list(counts)
+
+
+def _cluster_sizes(store: Store, keys: BuildKeys) -> Counter[int]:
+    """How many clusters of each size above one were found; each cluster is counted at its survivor."""
+    sizes: Counter[int] = Counter()
+    for segment in keys.segments:
+        for relate in segment.relates:
+            name = relate["stage"]
+            columns = [f"{name}.dup_rank", f"{name}.cluster_size"]
+            table = read_parquet(store.file(relate["cluster"], "relation.parquet"), columns)
+            first = table.filter(pc.equal(table[columns[0]], 0))
+            sizes.update(size for size in first[columns[1]].to_pylist() if size and size > 1)
+    return sizes

@@ -1,0 +1,88 @@
+"""The whole chain of the data half: from a recipe to a sealed version.
+
+    look -> segments (per document) -> judge -> relate -> survivors -> vocabulary -> encode -> pack -> seal
+
+The chain is the same whatever runner does the tasks; each step plans keys, has them done,
+and goes on from what lies in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipeline import books, plan
+from pipeline.manifest import Version, seal
+from pipeline.recipe import Recipe, parse_size
+from pipeline.runner import Local, Progress, Runner, Silent
+from pipeline.store import Store
+
+
+@dataclass
+class Mill:
+    """A store, who does the tasks, and how finely the work is cut; none of it changes the result."""
+
+    store: Store
+    runner: Runner = field(default_factory=Local)
+    progress: Progress = field(default_factory=Silent)
+    partition_bytes: int = 16_000_000
+    batch_rows: int = 4096
+
+    def do(self, label: str, keys: Sequence[str]) -> None:
+        """Have every task of `keys` done that is not."""
+        self.progress.phase(label, len(keys))
+        todo = [key for key in dict.fromkeys(keys) if self.store.done(key) is None]
+        self.progress.advance(len(keys) - len(todo))
+        for _ in self.runner.map(str(self.store.root.resolve()), todo, self.batch_rows, label):
+            self.progress.advance()
+
+    def build(self, recipe: Recipe) -> Version:
+        """Build and seal. Raises ConfigError, SourceError, StoreError, ContractError or WorkerLost."""
+        self.progress.phase("find input", 1)
+        inputs = plan.look(recipe)
+        self.progress.advance()
+        keys = self._relate(recipe, inputs)
+        last = keys.segments[-1]
+        keys.vocabulary = plan.vocabulary_task(
+            self.store, recipe, last.parts, last.survivors, parse_size(recipe.tokens.sample)
+        )
+        self.do("train vocabulary", [keys.vocabulary])
+        keys.encoded = plan.encode_tasks(self.store, last.parts, last.survivors, keys.vocabulary)
+        self.do("encode", keys.encoded)
+        keys.packed = plan.pack_task(self.store, recipe, keys.encoded, self.store.result(keys.vocabulary)["eot"])
+        self.do("pack", [keys.packed])
+        self.progress.phase("seal", 1)
+        version = seal(self.store, recipe, inputs, keys)
+        self.progress.advance()
+        return version
+
+    def _relate(self, recipe: Recipe, inputs: Sequence[plan.Input]) -> books.BuildKeys:
+        """Every segment, its judgement and its relating stages, up to the last survivors."""
+        keys = books.BuildKeys(segments=[])
+        given: list[plan.Partition] | list[str] = list(plan.partitions(inputs, self.partition_bytes))
+        segments = recipe.segments
+        assigning = max((n for n, s in enumerate(segments) if s.relates), default=0)
+        for number, segment in enumerate(segments):
+            left = keys.segments[-1].survivors if keys.segments else ""
+            parts = plan.segment_tasks(self.store, recipe, segment, number, given, left)
+            names = ", ".join(step.stage.name for step in segment.steps)
+            self.do(f"{'read' if number == 0 else 'go on'}: {names}" if names else "read", parts)
+            here = books.SegmentKeys(parts, plan.judge_task(self.store, recipe, segment, number, parts))
+            keys.segments.append(here)
+            self.do("judge", [here.judge])
+            for step in segment.relates:
+                self._relating(step, here, keys)
+            relations = [(r["stage"], r["cluster"]) for s in keys.segments for r in s.relates]
+            here.survivors = plan.survivors_task(
+                self.store, recipe, parts, here.ledgers, relations if number == assigning else None
+            )
+            self.do("survivors", [here.survivors])
+            given = parts
+        return keys
+
+    def _relating(self, step: plan.Step, here: books.SegmentKeys, keys: books.BuildKeys) -> None:
+        pairs = plan.pairs_task(self.store, step, here.parts)
+        self.do(f"compare: {step.stage.name}", [pairs])
+        cluster = plan.cluster_task(self.store, step, here.parts, pairs, here.ledgers)
+        self.do(f"cluster: {step.stage.name}", [cluster])
+        here.relates.append({"stage": step.stage.name, "pairs": pairs, "cluster": cluster})

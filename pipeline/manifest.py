@@ -1,0 +1,313 @@
+"""Seal a version, find it again, and verify it.
+
+The manifest is canonical JSON and written last: its existence means that the build
+completed. It is content alone (no clock, host, path, worker count or cache key), so the
+same corpus and recipe give the same manifest everywhere; `version` is the digest of it.
+Where the pieces lie in the store is in `build.json` beside it. Same name and version with
+other content is a hard error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import books
+from pipeline.books import BuildKeys
+from pipeline.plan import Input
+from pipeline.recipe import Recipe
+from pipeline.stage import ConfigError, canonical, digest, suggest
+from pipeline.store import Store, StoreError, file_digest, read_parquet, sync_folder, write_text
+from pipeline.tokens.tasks import token_type
+
+FORMAT = "gristmill.manifest/1"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A sealed version: its folder and its manifest."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def address(self) -> str:
+        return f"{self.manifest['name']}@{self.manifest['version']}"
+
+    def build_keys(self) -> BuildKeys:
+        """Where the books lie. Raises StoreError where the version came without them."""
+        path = self.folder / "build.json"
+        if not path.exists():
+            raise StoreError(
+                f"{path} is missing: this copy of {self.address} has no books; use the store that built it"
+            )
+        return BuildKeys.from_json(json.loads(path.read_text("utf-8"))["keys"])
+
+    def index(self, columns: list[str] | None = None) -> pa.Table:
+        return read_parquet(self.folder / self.manifest["documents"]["file"], columns)
+
+
+def seal(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKeys) -> Version:
+    """Write the version folder, whole or not at all. Raises StoreError if the version stands with other content."""
+    temporary = store.root / "versions" / recipe.name / f".{uuid.uuid4().hex[:8]}"
+    (temporary / "shards").mkdir(parents=True)
+    try:
+        manifest = _manifest(store, recipe, inputs, keys, temporary)
+        manifest["version"] = version_digest(manifest)
+        write_text(temporary / "build.json", canonical({"format": "gristmill.build/1", "keys": asdict(keys)}) + "\n")
+        write_text(temporary / "manifest.json", canonical(manifest) + "\n")
+        sync_folder(temporary)
+        final = _publish(temporary, manifest)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    write_text(final.parent / "latest", manifest["version"] + "\n")
+    return Version(final, json.loads((final / "manifest.json").read_text("utf-8")))
+
+
+def _publish(temporary: Path, manifest: Mapping[str, Any]) -> Path:
+    """Rename into place. A sealed version stands as it is, but the books of this build are now its books."""
+    final = temporary.parent / manifest["version"]
+    if not final.exists():
+        temporary.rename(final)
+        return final
+    standing = Version(final, json.loads((final / "manifest.json").read_text("utf-8")))
+    if _content(standing.manifest) != _content(manifest):
+        raise StoreError(
+            f"{standing.address} stands already with other content; `gristmill verify` tells which is damaged"
+        )
+    if problems := list(verify(standing)):
+        raise StoreError(
+            f"{standing.address} stands already and is damaged: {problems[0]}; remove {final} and build again"
+        )
+    (temporary / "build.json").replace(final / "build.json")
+    return final
+
+
+def _manifest(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKeys, folder: Path) -> dict[str, Any]:
+    packed = store.result(keys.packed)
+    vocabulary = store.result(keys.vocabulary)
+    _link(store.file(keys.packed, "documents.parquet"), folder / "documents.parquet")
+    _link(store.file(keys.vocabulary, "tokenizer.json"), folder / "tokenizer.json")
+    for shard in packed["shards"]:
+        _link(store.file(keys.packed, shard["file"]), folder / "shards" / shard["file"])
+    index = read_parquet(folder / "documents.parquet")
+    entries = books.accounting(recipe, store, keys)
+    return {
+        "format": FORMAT,
+        "name": recipe.name,
+        "layout": recipe.pack.layout,
+        "length": recipe.pack.length,
+        "dtype": str(token_type(vocabulary["vocab_size"])),
+        "recipe": recipe.resolved(),
+        "sources": _sources(store, inputs, keys),
+        "tokenizer": {
+            "file": "tokenizer.json",
+            "sha256": file_digest(folder / "tokenizer.json", "sha256"),
+            **{name: vocabulary[name] for name in ("vocab_size", "eot", "trained_on")},
+        },
+        "accounting": entries,
+        "summaries": books.summaries(entries, store, keys, index),
+        "labels": packed["labels"],
+        "splits": _splits(recipe, packed["shards"], folder),
+        "documents": {
+            "file": "documents.parquet",
+            "rows": index.num_rows,
+            "digest": table_digest(index),
+            "sha256": file_digest(folder / "documents.parquet", "sha256"),
+        },
+        "parents": [],
+    }
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link where the file system has them, else a copy: versions cost no disk beside the store."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _sources(store: Store, inputs: Sequence[Input], keys: BuildKeys) -> list[dict[str, Any]]:
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for key in keys.segments[0].parts:
+        name = store.spec(key)["source"]["card"]["name"]
+        done = store.result(key)
+        counts[name][0] += done["entered"]
+        counts[name][1] += done["text_bytes"]
+    found = []
+    for given in inputs:
+        card, files = given.card, given.files()
+        known = {"name": card.name, "kind": card.kind, "title": card.title, "licence": card.licence}
+        documents, text_bytes = counts[card.name]
+        found.append(
+            {
+                **known,
+                "homepage": card.homepage,
+                "revision": digest([[f["path"], f["sha256"]] for f in files]),
+                "documents": documents,
+                "text_bytes": text_bytes,
+                "files": files,
+            }
+        )
+    return found
+
+
+def _splits(recipe: Recipe, shards: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
+    splits: dict[str, Any] = {}
+    for name in sorted({"train", *recipe.pack.split}):
+        entries = []
+        mine = [shard for shard in shards if shard["split"] == name]
+        for shard in mine:
+            path = folder / "shards" / shard["file"]
+            counts = {n: shard[n] for n in ("source", "rows", "tokens", "first_document", "documents", "bytes")}
+            digests = {"sha256": file_digest(path, "sha256"), "digest": shard_digest(path)}
+            entries.append({"file": f"shards/{shard['file']}", **counts, **digests})
+        totals = {
+            n: sum(shard[n] for shard in mine) for n in ("rows", "tokens", "documents", "text_bytes", "truncated")
+        }
+        splits[name] = {**totals, "digest": digest([entry["digest"] for entry in entries]), "shards": entries}
+        if not mine:
+            raise ConfigError(
+                f"split {name!r} came out empty: {sum(s['documents'] for s in shards)} documents are kept in all; "
+                "give the split a larger share in [pack] split, loosen the rules, or add a source"
+            )
+    return splits
+
+
+def _content(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest without what file formats and library versions may move: sizes and hashes of files."""
+    plain: dict[str, Any] = json.loads(canonical(manifest))
+    plain.pop("version", None)
+    plain["documents"].pop("sha256")
+    for split in plain["splits"].values():
+        for shard in split["shards"]:
+            shard.pop("sha256")
+            shard.pop("bytes")
+    return plain
+
+
+def version_digest(manifest: Mapping[str, Any]) -> str:
+    """16 hexadecimal characters over the content of a manifest."""
+    return digest(_content(manifest))[:16]
+
+
+def shard_digest(path: Path) -> str:
+    """Digest of a shard's raw buffers: tokens first, then what places them; not of the file's bytes."""
+    hasher = hashlib.blake2b(digest_size=16)
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
+    for name in table.column_names:
+        hasher.update(name.encode())
+        for values in _flat(table[name].combine_chunks()):
+            hasher.update(np.ascontiguousarray(values).data)
+    return hasher.hexdigest()
+
+
+def _flat(column: pa.Array) -> Iterator[np.ndarray]:
+    if pa.types.is_list(column.type):
+        yield np.diff(column.offsets.to_numpy())
+        yield column.flatten().to_numpy()
+    elif pa.types.is_fixed_size_list(column.type):
+        yield column.flatten().to_numpy()
+    else:
+        yield column.to_numpy()
+
+
+def table_digest(table: pa.Table) -> str:
+    """Digest of a table's values, column by column, whatever its chunks and buffers."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        hasher.update(f"{name}:{column.type}:{len(column)}".encode())
+        hasher.update(np.packbits(pc.is_valid(column).to_numpy(zero_copy_only=False)).data)
+        if pa.types.is_string(column.type):
+            filled = pc.fill_null(column, "")
+            hasher.update(pc.binary_length(filled).to_numpy().data)
+            hasher.update(b"".join(value.as_buffer() for value in filled))
+        else:
+            hasher.update(np.ascontiguousarray(pc.fill_null(column, 0).to_numpy()).data)
+    return hasher.hexdigest()
+
+
+def names(store: Store) -> list[str]:
+    """Names of which at least one version is sealed."""
+    folder = store.root / "versions"
+    return sorted(p.name for p in folder.iterdir() if (p / "latest").exists()) if folder.is_dir() else []
+
+
+def versions(store: Store, name: str) -> list[str]:
+    """Sealed versions of a name, the newest last."""
+    found = [p.parent for p in (store.root / "versions" / name).glob("*/manifest.json") if p.parent.name[0] != "."]
+    return [p.name for p in sorted(found, key=lambda p: ((p / "manifest.json").stat().st_mtime_ns, p.name))]
+
+
+def find(store: Store, address: str) -> Version:
+    """The version that `name`, `name@latest`, `name@version` (or a beginning of it) or a path means."""
+    path = Path(address)
+    if path.name == "manifest.json" or (path / "manifest.json").is_file():
+        return read(path.parent if path.name == "manifest.json" else path)
+    name, _, wanted = address.partition("@")
+    if name not in names(store):
+        raise ConfigError(f"no version of {name!r} in {store.root}{suggest(name, names(store))}")
+    folder = store.root / "versions" / name
+    if wanted in ("", "latest"):
+        wanted = (folder / "latest").read_text("utf-8").strip()
+    matches = [version for version in versions(store, name) if version.startswith(wanted)]
+    if len(matches) != 1:
+        said = "is no version" if not matches else "means several versions"
+        raise ConfigError(f"{address} {said} of {name!r}; has: {', '.join(versions(store, name))}")
+    return read(folder / matches[0])
+
+
+def read(folder: Path) -> Version:
+    """Read a manifest. Raises StoreError where it is none that this reader knows."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{folder / 'manifest.json'} cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise StoreError(f"{folder / 'manifest.json'} is not of format {FORMAT!r}")
+    return Version(folder, manifest)
+
+
+def verify(version: Version) -> Iterator[str]:
+    """Hash everything again; yields a sentence for each thing that is not what the manifest says."""
+    manifest, folder = version.manifest, version.folder
+    if version_digest(manifest) != manifest["version"]:
+        yield f"manifest.json does not have the content that its version {manifest['version']} states: it was edited"
+    files = [
+        (manifest["documents"]["file"], manifest["documents"]),
+        (manifest["tokenizer"]["file"], manifest["tokenizer"]),
+    ]
+    files += [(shard["file"], shard) for split in manifest["splits"].values() for shard in split["shards"]]
+    for name, said in files:
+        yield from _verify_file(folder / name, name, said)
+
+
+def _verify_file(path: Path, name: str, said: Mapping[str, Any]) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{name} is missing"
+        return
+    found = file_digest(path, "sha256")
+    if found == said["sha256"]:
+        return
+    try:
+        content = shard_digest(path) if name.endswith(".arrow") else table_digest(read_parquet(path))
+    except (pa.ArrowException, OSError, StoreError) as error:
+        yield f"{name} is damaged and cannot be read: {error}"
+        return
+    if content != said.get("digest"):
+        yield f"{name} has sha256 {found}, the manifest states {said['sha256']}: its content was changed"
+    else:
+        yield f"{name} was changed outside its data (sha256 {found}, the manifest states {said['sha256']})"
