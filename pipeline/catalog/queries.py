@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 from pipeline.books import BuildKeys, SegmentKeys
 from pipeline.manifest import Version
 from pipeline.stage import ConfigError
-from pipeline.store import Store, read_parquet
+from pipeline.store import Store
 
 
 @dataclass
@@ -121,21 +121,3 @@ def _pieces(table: pa.Table, document: int, file: str) -> list[dict[str, Any]]:
         ),
         key=lambda place: place["offset"],
     )
-
-
-def survivor_text(store: Store, version: Version, doc_id: str) -> str | None:
-    """The text of a document as it entered the last segment that met it, or None."""
-    for segment in reversed(version.build_keys().segments):
-        if rows := _rows(store, segment.parts, "documents.parquet", doc_id, ["text"]):
-            text: str = rows[0]["text"]
-            return text
-    return None
-
-
-def texts(store: Store, version: Version) -> pa.Table:
-    """doc_id and text of every kept document, in the order of the index."""
-    keys = version.build_keys().segments[-1]
-    tables = [read_parquet(store.file(part, "documents.parquet"), ["doc_id", "text"]) for part in keys.parts]
-    whole = pa.concat_tables(tables)
-    order = pc.index_in(version.index(["doc_id"])["doc_id"], whole["doc_id"].combine_chunks())
-    return whole.take(order)

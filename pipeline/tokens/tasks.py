@@ -71,7 +71,7 @@ def train_vocabulary(store: Store, spec: Spec, out: Writing, batch_rows: int) ->
 def _describe(path: Path) -> Spec:
     tokenizer = vocabulary.load(path)
     size = tokenizer.get_vocab_size(with_added_tokens=True)
-    return {"vocab_size": size, "eot": tokenizer.token_to_id(vocabulary.END_OF_TEXT)}
+    return {"vocab_size": size, "eot": vocabulary.end_of_text(tokenizer)}
 
 
 def _texts(store: Store, parts: list[str], chosen: pa.Table) -> tuple[list[str], str]:

@@ -55,15 +55,25 @@ def load(path: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust side raises plain Exception for a missing file as for a broken one
         raise ConfigError(f"{path}: not a tokenizer.json: {error}") from error
-    if tokenizer.token_to_id(END_OF_TEXT) is None:
-        raise ConfigError(f"{path}: the tokenizer has no {END_OF_TEXT!r} token, which begins and ends every document")
+    try:
+        end_of_text(tokenizer)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
+def end_of_text(tokenizer: Tokenizer) -> int:
+    """Id of the token that begins and ends every document."""
+    found: int | None = tokenizer.token_to_id(END_OF_TEXT)
+    if found is None:
+        raise ConfigError(f"the tokenizer has no {END_OF_TEXT!r} token, which begins and ends every document")
+    return found
+
+
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     """Each text as [end-of-text] + tokens + [end-of-text]."""
-    edge: list[int] = [tokenizer.token_to_id(END_OF_TEXT)]
+    edge = [end_of_text(tokenizer)]
     return [edge + found.ids + edge for found in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
