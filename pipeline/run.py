@@ -192,14 +192,13 @@ def settle(stage: Stage, batch: pa.RecordBatch, out: Any) -> pa.RecordBatch:
         case "measure":
             return _measured(stage, batch, out)
         case "rewrite":
-            _same(stage, batch, out, [name for name in batch.schema.names if name != "text"])
-            return out
+            return _same(stage, batch, out, [name for name in batch.schema.names if name != "text"])
         case "extend":
-            _same(stage, batch, out.slice(0, batch.num_rows), batch.schema.names)
-            children = out.slice(batch.num_rows)
+            originals = _same(stage, batch, out.slice(0, batch.num_rows), batch.schema.names)
+            children = pa.record_batch(out.slice(batch.num_rows).columns, schema=batch.schema)
             if not pc.all(pc.is_in(children["parent_id"], batch["doc_id"]), min_count=0).as_py():
                 raise ContractError(f"stage {stage.name}: a child's parent_id names no document of its batch")
-            return out
+            return pa.concat_batches([originals, children])
     raise ContractError(f"stage {stage.name}: a relating stage cannot run inside a segment")
 
 
@@ -225,14 +224,22 @@ def _rounded(values: Any, kind: pa.DataType) -> pa.Array:
     return values.cast(kind)
 
 
-def _same(stage: Stage, batch: pa.RecordBatch, out: pa.RecordBatch, columns: list[str]) -> None:
-    if out.schema.names != batch.schema.names or out.num_rows != batch.num_rows:
-        raise ContractError(f"stage {stage.name} ({stage.kind}) may not add or remove columns or originals")
+def _same(stage: Stage, batch: pa.RecordBatch, out: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
+    """`out` in the schema of `batch`, of which only the columns not listed may differ."""
+    if (
+        out.schema.names != batch.schema.names
+        or out.schema.types != batch.schema.types
+        or out.num_rows != batch.num_rows
+    ):
+        raise ContractError(
+            f"stage {stage.name} ({stage.kind}) may not change columns, types or the number of originals"
+        )
     changed = [name for name in columns if not out[name].equals(batch[name])]
     if changed:
         raise ContractError(f"stage {stage.name} ({stage.kind}) may not change {', '.join(changed)} of a document")
     if out["text"].null_count:
         raise ContractError(f"stage {stage.name} ({stage.kind}) left a document without text")
+    return pa.record_batch(out.columns, schema=batch.schema)
 
 
 def _born(batch: pa.RecordBatch, originals: int, number: int) -> pa.RecordBatch:

@@ -33,7 +33,8 @@ def assign(documents: pa.Table, relations: Sequence[pa.Table], shares: Mapping[s
     for relation in relations:
         of = pc.index_in(ranked, relation["doc_id"].combine_chunks())
         links.append(_links(ranked, relation["cluster"].combine_chunks().take(of)))
-    roots = components(len(ranked), np.concatenate(links))
+    edges = np.concatenate(links)
+    roots = components(len(ranked), edges[:, 0], edges[:, 1])
     groups = ranked.take(pa.array(roots))
     names = {group: choose(group, shares) for group in groups.unique().to_pylist()}
     back = pc.sort_indices(order)

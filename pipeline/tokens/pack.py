@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.kernels.packing import best_fit_decreasing
+from pipeline.kernels.packing import best_fit
 
 BLOCK_DOCUMENTS = 8192
 
@@ -50,7 +50,7 @@ def packed(tokens: Tokens, length: int, fill: int) -> pa.Table:
     Pieces are laid by best-fit decreasing (Johnson 1974); within a row they keep the order of the documents.
     """
     document, offset, size = _pieces(np.diff(tokens.starts), length)
-    row = best_fit_decreasing(size, length)
+    row = best_fit(size, length)
     order = np.lexsort((offset, document, row))
     document, offset, size, row = document[order], offset[order], size[order], row[order]
     rows = int(row[-1]) + 1 if len(row) else 0

@@ -1,0 +1,291 @@
+"""Laws 1 to 5 and 11 over whole builds: the books, same bits, one survivor, no leak, no token lost, loud."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline import books
+from pipeline import manifest as manifests
+from pipeline.audit import audit
+from pipeline.catalog import queries
+from pipeline.store import Store, read_parquet
+from pipeline.tokens import vocabulary
+from tests import builds
+
+LABELLED = [
+    {"use": "normalise"},
+    {"use": "exact", "drop": {"dup_rank": {"above": 0}}},
+    {"use": "near", "drop": {"dup_rank": {"above": 0}}},
+    {"use": "eda", "children": 2},
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    return builds.write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def built(corpus, tmp_path_factory):
+    """The reference: one worker, default sizes."""
+    store = tmp_path_factory.mktemp("store")
+    return builds.build(builds.make_recipe(corpus), store), Store(store)
+
+
+@pytest.fixture(scope="module")
+def extended(corpus, tmp_path_factory):
+    store = tmp_path_factory.mktemp("examples")
+    pack = {"layout": "examples", "length": 64, "split": {"val": 0.2}}
+    return builds.build(builds.make_recipe(corpus, LABELLED, pack=pack), store), Store(store)
+
+
+@pytest.mark.parametrize("which", ["built", "extended"])
+def test_books_balance_as_multisets_read_back_from_disk(which, request, corpus):
+    version, store = request.getfixturevalue(which)
+    keys = version.build_keys()
+    lines = sum(len((corpus / name).read_text().splitlines()) for name in ("a.jsonl", "b.jsonl"))
+    came = Counter(books.entered(store, keys)["doc_id"].to_pylist())
+    assert came.total() == lines
+    went = Counter(books.ledger(store, keys)["doc_id"].to_pylist()) + Counter(version.index()["doc_id"].to_pylist())
+    added = went - came
+    assert not came - went
+    assert all("#" in doc_id for doc_id in added) and (which == "extended") == bool(added)
+    report = audit(version, store)
+    assert report.problems == [] and len(report.checks) >= 6
+    assert report.counts["quarantined"] == 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"batch_rows": 7}, {"partition_bytes": 9_000}, {"count": 2, "partition_bytes": 20_000}],
+    ids=["batch", "partition", "workers"],
+)
+def test_same_bits_however_the_work_is_cut(built, corpus, tmp_path, settings):
+    version, _ = built
+    again = builds.build(builds.make_recipe(corpus), tmp_path, **settings)
+    assert again.manifest == version.manifest
+    assert (again.folder / "manifest.json").read_bytes() == (version.folder / "manifest.json").read_bytes()
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests import builds
+recipe = builds.make_recipe(Path(sys.argv[1]))
+print(builds.build(recipe, Path(sys.argv[2]), count=int(sys.argv[3]), partition_bytes=12_000).manifest["version"])
+"""
+
+
+def start(corpus: Path, store: Path, workers: int, hash_seed: str) -> subprocess.Popen[str]:
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", SCRIPT, str(corpus), str(store), str(workers)]
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "77"])
+def test_same_bits_for_any_hash_seed(built, corpus, tmp_path, hash_seed):
+    out, err = start(corpus, tmp_path, 1, hash_seed).communicate(timeout=300)
+    assert out.strip() == built[0].manifest["version"], err
+
+
+@pytest.mark.parametrize("outputs", [3, 8, 14])
+def test_same_bits_after_kill_in_the_middle_and_a_rebuild(built, corpus, tmp_path, outputs):
+    """SIGKILL to the parent alone: its workers must end by themselves, and what they left must not be believed."""
+    process = start(corpus, tmp_path, 2, "5")
+    while process.poll() is None and len(list(tmp_path.glob("store/*/*/_done.json"))) < outputs:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not list(tmp_path.glob("versions/test/*/manifest.json")), "it was to be killed before the end"
+    again = builds.build(builds.make_recipe(corpus), tmp_path, partition_bytes=12_000)
+    assert again.manifest["version"] == built[0].manifest["version"]
+    assert audit(again, Store(tmp_path)).problems == []
+
+
+def test_each_cluster_keeps_one_document_and_every_pair_shares_a_cluster(built):
+    version, store = built
+    kept = set(version.index()["doc_id"].to_pylist())
+    relates = [relate for segment in version.build_keys().segments for relate in segment.relates]
+    assert [relate["stage"] for relate in relates] == ["exact", "near"]
+    for relate in relates:
+        name = relate["stage"]
+        rows = read_parquet(store.file(relate["cluster"], "relation.parquet")).to_pylist()
+        members: dict[str, list[str]] = {}
+        for row in rows:
+            members.setdefault(row[f"{name}.cluster"] or row["doc_id"], []).append(row["doc_id"])
+        assert any(len(ids) > 1 for ids in members.values()), f"{name} found no duplicates: the law was not tried"
+        for ids in members.values():
+            survivors = [row["doc_id"] for row in rows if row["doc_id"] in ids and row[f"{name}.dup_rank"] == 0]
+            assert survivors == [min(ids)]
+        if name == "near":
+            assert all(len(kept & set(ids)) == 1 for ids in members.values())
+
+
+def test_the_order_of_the_input_does_not_choose_the_survivor(built, corpus, tmp_path):
+    """The same rows under the same ids, partitioned so that every document meets the others in another order."""
+    again = builds.build(builds.make_recipe(corpus), tmp_path, partition_bytes=3_000, batch_rows=3)
+    assert again.index()["doc_id"].to_pylist() == built[0].index()["doc_id"].to_pylist()
+
+
+@pytest.fixture(scope="module")
+def undropped(corpus, tmp_path_factory):
+    """Duplicates are measured and kept: then splits must follow the clusters."""
+    stages = [{"use": "normalise"}, {"use": "exact"}, {"use": "near"}]
+    store = tmp_path_factory.mktemp("undropped")
+    recipe = builds.make_recipe(corpus, stages, pack={"length": 64, "split": {"val": 0.4}})
+    return builds.build(recipe, store), Store(store)
+
+
+def test_no_verified_pair_lies_in_two_splits(undropped):
+    version, store = undropped
+    split = dict(zip(*(version.index()[name].to_pylist() for name in ("doc_id", "split")), strict=True))
+    assert {"train", "val"} == set(split.values())
+    [segment] = version.build_keys().segments
+    digests = {}
+    for part in segment.parts:
+        table = read_parquet(store.file(part, "sketch-near.parquet"), ["doc_id", "digest"])
+        for doc_id, digest in zip(*(table[name].to_pylist() for name in ("doc_id", "digest")), strict=True):
+            if digest is not None and doc_id in split:
+                digests.setdefault(digest, []).append(doc_id)
+    pairs = read_parquet(store.file(segment.relates[1]["pairs"], "pairs.parquet")).to_pylist()
+    tried = [a + b for a, b in ((digests[p["a"]], digests[p["b"]]) for p in pairs)]
+    tried += [ids for ids in digests.values() if len(ids) > 1]
+    assert len(tried) > 5
+    for together in tried:
+        assert len({split[doc_id] for doc_id in together}) == 1
+
+
+def test_children_follow_their_parent_and_only_train_has_them(extended):
+    version, store = extended
+    rows = {row["doc_id"]: row for row in version.index().to_pylist()}
+    children = [row for row in rows.values() if row["parent_id"]]
+    assert children
+    for child in children:
+        parent = rows[child["parent_id"]]
+        assert child["split"] == parent["split"] == "train" and child["label"] == parent["label"]
+    found = queries.why(store, version, children[0]["doc_id"])
+    assert found.parent_id == children[0]["parent_id"] and found.verdict == "kept"
+
+
+def test_no_token_is_lost(built):
+    """Every document's tokens, put together again from the shards, are its text's tokens between two end-of-text."""
+    version, store = built
+    tokenizer = vocabulary.load(version.folder / "tokenizer.json")
+    index = version.index()
+    texts = {}
+    for part in version.build_keys().segments[-1].parts:
+        table = read_parquet(store.file(part, "documents.parquet"), ["doc_id", "text"])
+        texts.update(zip(*(table[name].to_pylist() for name in ("doc_id", "text")), strict=True))
+    pieces: dict[int, dict[int, list[int]]] = {}
+    for split in version.manifest["splits"].values():
+        for shard in split["shards"]:
+            for row in pa.ipc.open_file(str(version.folder / shard["file"])).read_all().to_pylist():
+                ends = [*row["starts"][1:], row["used"]]
+                for start_, end, document, offset in zip(
+                    row["starts"], ends, row["documents"], row["offsets"], strict=True
+                ):
+                    pieces.setdefault(document + shard["first_document"], {})[offset] = row["tokens"][start_:end]
+                assert set(row["tokens"][row["used"] :]) <= {version.manifest["tokenizer"]["eot"]}
+    assert sorted(pieces) == list(range(index.num_rows))
+    eot = version.manifest["tokenizer"]["eot"]
+    for number, found in pieces.items():
+        tokens = [token for offset in sorted(found) for token in found[offset]]
+        assert tokens[0] == tokens[-1] == eot
+        assert tokenizer.decode(tokens[1:-1], skip_special_tokens=False) == texts[index["doc_id"][number].as_py()]
+        assert len(found) == -(-len(tokens) // 64), "a document that fits a row is not cut"
+
+
+def test_examples_are_cut_only_as_declared(extended):
+    version, _ = extended
+    index = version.index()["tokens"].to_pylist()
+    for split in version.manifest["splits"].values():
+        cut = 0
+        for shard in split["shards"]:
+            for row in pa.ipc.open_file(str(version.folder / shard["file"])).read_all().to_pylist():
+                whole = index[row["document"] + shard["first_document"]]
+                assert len(row["tokens"]) == min(whole, 64)
+                cut += whole - len(row["tokens"])
+                assert row["label"] in (0, 1)
+        assert cut == split["truncated"]
+
+
+def test_a_flipped_byte_or_a_cut_file_of_a_version_is_named(built):
+    version, _ = built
+    names = [shard["file"] for split in version.manifest["splits"].values() for shard in split["shards"]]
+    for name in [*names, "documents.parquet", "tokenizer.json"]:
+        path = version.folder / name
+        whole = path.read_bytes()
+        for position in np.linspace(0, len(whole) - 1, 12).astype(int):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+            assert [p for p in manifests.verify(version) if name in p], f"byte {position} of {name}"
+        path.write_bytes(whole[: len(whole) // 2])
+        assert [p for p in manifests.verify(version) if name in p]
+        path.write_bytes(whole)
+    assert list(manifests.verify(version)) == []
+
+
+def test_an_edited_manifest_is_noticed(built):
+    version, _ = built
+    path = version.folder / "manifest.json"
+    whole = path.read_text()
+    table = json.loads(whole)
+    table["accounting"][1]["dropped"] += 1
+    path.write_text(json.dumps(table))
+    assert "edited" in next(manifests.verify(manifests.read(version.folder)))
+    path.write_text(whole)
+
+
+def test_the_audit_notices_a_row_taken_out_of_the_ledger(built):
+    version, store = built
+    key = version.build_keys().segments[0].judge
+    path = store.file(key, "ledger.parquet")
+    whole = path.read_bytes()
+    from pipeline.store import write_parquet
+
+    write_parquet(path, read_parquet(path).slice(1))
+    try:
+        assert audit(version, store).problems
+    finally:
+        path.write_bytes(whole)
+
+
+def test_a_changed_threshold_measures_nothing_again(built, corpus, tmp_path):
+    store = Store(tmp_path)
+    builds.build(builds.make_recipe(corpus), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/*/*/signals.parquet")}
+    stages = [dict(stage) for stage in builds.STAGES]
+    stages[1]["drop"] = {"word_count": {"below": 5}}
+    again = builds.build(builds.make_recipe(corpus, stages), tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/*/*/signals.parquet")} == before
+    assert again.manifest["version"] != built[0].manifest["version"] and audit(again, store).problems == []
+
+
+def test_why_explains_every_document(built):
+    version, store = built
+    keys = version.build_keys()
+    gone = {row["doc_id"]: row for row in books.ledger(store, keys).to_pylist()}
+    for doc_id in books.entered(store, keys)["doc_id"].to_pylist()[::5]:
+        found = queries.why(store, version, doc_id)
+        if doc_id not in gone:
+            assert found.verdict == "kept" and found.places
+            assert sum(1 for place in found.places if place["offset"] == 0) == 1
+        else:
+            assert (found.verdict, found.reason) == (gone[doc_id]["verdict"], gone[doc_id]["reason"])
+            if found.stage in ("exact", "near"):
+                assert "dup_of=grain:" in found.detail
+            elif found.stage == "gopher":
+                assert "word_count=" in found.detail
