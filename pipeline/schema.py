@@ -47,6 +47,11 @@ def ledger(rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
     return _batch(rows, LEDGER)
 
 
+def replace(batch: pa.RecordBatch, **columns: pa.Array) -> pa.RecordBatch:
+    """The same batch, of the same schema, with some columns replaced."""
+    return pa.record_batch([columns.get(f.name, batch[f.name]) for f in batch.schema], schema=batch.schema)
+
+
 def _batch(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
     rows = list(rows)
     return pa.record_batch([pa.array([row.get(f.name) for row in rows], f.type) for f in schema], schema=schema)

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline.run import ContractError, run
-from pipeline.schema import documents, ledger
+from pipeline.schema import documents, ledger, replace
 from pipeline.sources import Chunk
 from pipeline.stage import Stage, measure
 
@@ -87,9 +87,8 @@ def test_floats_are_rounded_and_nan_is_null():
 
 def twice(batch):
     """Children whose columns, signals included, are copied from the parent."""
-    kids = batch.set_column(0, "doc_id", pa.array([f"{i}#1" for i in batch["doc_id"].to_pylist()], pa.string()))
-    kids = kids.set_column(kids.schema.get_field_index("parent_id"), "parent_id", batch["doc_id"])
-    return pa.concat_batches([batch, kids])
+    names = pa.array([f"{i}#1" for i in batch["doc_id"].to_pylist()], pa.string())
+    return pa.concat_batches([batch, replace(batch, doc_id=names, parent_id=batch["doc_id"])])
 
 
 def test_children_are_booked_and_have_no_measurement_from_before_their_birth():
@@ -104,7 +103,7 @@ def leaky(batch):
 
 
 def renamer(batch):
-    return batch.set_column(0, "doc_id", pa.array([f"x{i}" for i in range(batch.num_rows)]))
+    return replace(batch, doc_id=pa.array([f"x{i}" for i in range(batch.num_rows)]))
 
 
 def short(batch):
@@ -116,10 +115,7 @@ def other(batch):
 
 
 def orphaning(batch):
-    kids = batch.set_column(
-        batch.schema.get_field_index("parent_id"), "parent_id", pa.array(["nobody"] * batch.num_rows)
-    )
-    return pa.concat_batches([batch, kids])
+    return pa.concat_batches([batch, replace(batch, parent_id=pa.array(["nobody"] * batch.num_rows))])
 
 
 @pytest.mark.parametrize(
