@@ -1,0 +1,55 @@
+"""What the mill knows of a character: flags and simple lower case of every code point, as of Unicode 14.0.
+
+A version digest must be the same under every Python, and Python's own tables move with it. So the table is shipped
+(`unicode14.npz`, made by `python -m pipeline.kernels.make_unicode`) and nothing that decides reads `unicodedata`.
+It is loaded as one uint32 for each of 1,114,112 code points, 4.5 MB: the lower-cased code point in the low 21 bits,
+the flags above them.
+
+    SPACE     str.isspace                     ALPHA      str.isalpha
+    ALNUM     str.isalnum                     MARK       combining marks (Mn, Mc, Me)
+    PUNCT     datatrove's PUNCTUATION_SET     BREAK      ends a line for str.splitlines
+    SPACELESS a letter of a script written without spaces between words: Han, Hiragana, Katakana, Thai, Lao, Khmer,
+              Myanmar, Tai Le, New Tai Lue, Tai Tham, Tai Viet, Tangut, Nushu, Khitan small script
+    CONTROL   Cc other than line feed and tab, and U+FEFF
+    ASSIGNED  has a meaning in Unicode 14.0
+    NFC_INERT, NFKC_INERT   never touched by that normal form, whatever stands beside it
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPACE, ALPHA, ALNUM, MARK, PUNCT, BREAK = (1 << bit for bit in range(21, 27))
+SPACELESS, CONTROL, ASSIGNED, NFC_INERT, NFKC_INERT = (1 << bit for bit in range(27, 32))
+LOWER = (1 << 21) - 1
+CODE_POINTS = 0x110000
+FILE = "unicode14.npz"
+
+
+@functools.cache
+def table() -> NDArray[np.uint32]:
+    """uint32 [1114112], read-only: flags | simple lower case, by code point."""
+    with resources.files(__package__).joinpath(FILE).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        starts = np.cumsum(stored["flag_steps"], dtype=np.int64)
+        flags = np.repeat(stored["flags"].astype(np.uint32) << 21, np.diff(starts, append=CODE_POINTS))
+        lower = np.arange(CODE_POINTS, dtype=np.uint32)
+        lower[np.cumsum(stored["cased_steps"], dtype=np.int64)] = stored["cased_lower"]
+    flags |= lower
+    flags.flags.writeable = False
+    return flags
+
+
+@functools.cache
+def table_digest() -> str:
+    """sha256 of the shipped table: what the cache key of a stage that reads it must hold."""
+    return hashlib.sha256(resources.files(__package__).joinpath(FILE).read_bytes()).hexdigest()
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    """The code points of a string; a lone surrogate counts as itself."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)

@@ -1,0 +1,96 @@
+"""Duplicate clusters from equal digests and verified pairs: what `exact` and `near` share.
+
+Documents come sorted by doc_id; documents with one digest are one node, and a pair of digests that are both present
+is an edge. So the clusters depend on which documents are present and on nothing else, and rank 0, the survivor
+"earliest", is the lowest doc_id of its cluster.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.kernels.unionfind import components, predecessors
+
+PAIRS = pa.schema(
+    [
+        pa.field("a", pa.binary(16), nullable=False),
+        pa.field("b", pa.binary(16), nullable=False),
+        pa.field("jaccard", pa.float64(), nullable=False),
+    ]
+)
+
+
+def clusters(documents: pa.Table, pairs: pa.Table) -> pa.Table:
+    """doc_id, dup_rank, dup_of, cluster, cluster_size, jaccard, via, via_jaccard of every document, in its order.
+
+    `jaccard` is the verified similarity to the survivor, null where the two were not compared. `via` is the next
+    document on a shortest way of pairs to the survivor (the survivor itself where they were compared) and
+    `via_jaccard` the similarity of that step. Documents without a digest stand alone.
+    """
+    ids = whole(documents["doc_id"])
+    node, first, known = _nodes(whole(documents["digest"]))
+    left, right, weight = _edges(known, pairs)
+    roots = components(first.size, left, right)
+    before, by = predecessors(roots, left, right, weight)
+    root = roots[node]
+    size = np.bincount(root, minlength=first.size)[root]
+    rank = _ranks(root)
+    duplicate = rank > 0
+    # A document that shares the survivor's digest has an equal set: nothing lies between them.
+    same = node == root
+    via, via_jaccard = first[before[node]], np.where(same, 1.0, by[node])
+    direct = same | (before[node] == root)
+    columns = {
+        "doc_id": ids,
+        "dup_rank": pa.array(rank, pa.int32()),
+        "dup_of": _ids(ids, first[root], duplicate),
+        "cluster": _ids(ids, first[root], np.ones(len(ids), bool)),
+        "cluster_size": pa.array(size, pa.int32()),
+        "jaccard": pa.array(via_jaccard, pa.float64(), mask=~(duplicate & direct)),
+        "via": _ids(ids, via, duplicate),
+        "via_jaccard": pa.array(via_jaccard, pa.float64(), mask=~duplicate),
+    }
+    return pa.table(columns)
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
+    return pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
+
+
+def _nodes(digests: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.Array]:
+    """(node of each document, first document of each node, digests of the nodes that have one).
+
+    Nodes with a digest come first, in the order of their first documents; the others have a node each.
+    """
+    coded = digests.dictionary_encode()
+    node = pc.fill_null(coded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False).copy()
+    alone = node < 0
+    node[alone] = len(coded.dictionary) + np.arange(np.count_nonzero(alone))
+    _, first = np.unique(node, return_index=True)
+    return node, first.astype(np.int64), coded.dictionary
+
+
+def _edges(known: pa.Array, pairs: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The pairs of which both digests are present, as node numbers."""
+    ends = [pc.index_in(whole(pairs[name]), known) for name in ("a", "b")]
+    both = pc.and_(pc.is_valid(ends[0]), pc.is_valid(ends[1]))
+    left, right = (end.filter(both).to_numpy(zero_copy_only=False).astype(np.int64) for end in ends)
+    weight = whole(pairs["jaccard"]).filter(both).to_numpy(zero_copy_only=False).astype(np.float64)
+    return left, right, weight
+
+
+def _ranks(root: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Position of each document among those of its root, in the documents' order."""
+    order = np.argsort(root, kind="stable")
+    begins = np.flatnonzero(np.diff(root[order], prepend=-1))
+    rank = np.empty(root.size, np.int64)
+    rank[order] = np.arange(root.size) - np.repeat(begins, np.diff(np.append(begins, root.size)))
+    return rank
+
+
+def _ids(ids: pa.Array, rows: NDArray[np.int64], where: NDArray[np.bool_]) -> pa.Array:
+    return ids.take(pa.array(rows, pa.int64(), mask=~where)).cast(pa.string())

@@ -1,0 +1,44 @@
+"""Documents with the same bytes of text, over the whole corpus.
+
+The sketch is blake2b-128 of the text: a fast non-cryptographic hash would do against chance, but crawled text comes
+from strangers, and one who can make two texts collide can have somebody's page dropped. Nothing is normalised here:
+put `normalise` before it if white space and Unicode forms shall not count.
+
+    dup_rank      0 for the lowest doc_id of a group, then 1, 2, ... by doc_id (`drop.dup_rank = {above = 0}`)
+    dup_of        the doc_id of rank 0, null for itself
+    cluster       the lowest doc_id of the group, for every member
+    cluster_size  members of the group, 1 for a text that stands once
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import pyarrow as pa
+
+from pipeline.kernels.buffers import text_buffers
+from pipeline.stage import relate
+from pipeline.stages._clusters import PAIRS, clusters
+
+SIGNALS = ("dup_rank", "dup_of", "cluster", "cluster_size")
+
+
+@relate(dup_rank="int32", dup_of="string", cluster="string", cluster_size="int32")
+def exact(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    """Sketch every document: `digest`, 16 bytes."""
+    data, offsets = text_buffers(batch["text"])
+    raw, bounds = data.data, offsets.tolist()
+    digests = [hashlib.blake2b(raw[a:b], digest_size=16).digest() for a, b in pairwise(bounds)]
+    return {"digest": pa.array(digests, pa.binary(16))}
+
+
+def compare(sketches: Iterator[pa.Table], texts: Callable[[int, list[int]], pa.Array]) -> pa.Table:
+    """No pairs: equal digests say all."""
+    return PAIRS.empty_table()
+
+
+def cluster(documents: pa.Table, pairs: pa.Table) -> pa.Table:
+    """Groups of equal digests among (doc_id ascending, digest): doc_id and the signals, in the same order."""
+    return clusters(documents, pairs).select(["doc_id", *SIGNALS])
