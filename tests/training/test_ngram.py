@@ -106,6 +106,43 @@ def test_equals_the_formulas_where_the_discounts_are_estimated(order):
     np.testing.assert_allclose(model.log_probabilities(), expected, rtol=1e-12)
 
 
+def arithmetic(pieces, seed):
+    """A text without a generator: a linear congruence with a heavy tail, each token half led by the one before."""
+    state, text = seed, []
+    for number in range(pieces):
+        piece = [0]
+        for _ in range(5 + 7 * number % 23):
+            state = (1103515245 * state + 12345) % 2**31
+            fresh = 1 + int((state / 2**31) ** 4 * 150)
+            piece.append((7 * piece[-1] + 3) % 150 + 1 if state // 64 % 2 else fresh)
+        text.append([*piece, 0])
+    return text
+
+
+# From the ARPA files of KenLM 0.3.0's lmplz (--discount_fallback) over the same text, one document a line, token 0
+# standing for <s> and </s> and one more word for its <unk>: log10 of the questions' probability, and the discounts.
+KENLM = {
+    2: (-833.12883, (0.5, 1, 1.5), (0.74224, 1.0903, 1.42689)),
+    3: (-862.87991, (0.5, 1, 1.5), (0.78493, 0.963561, 1.36735), (0.840338, 1.00614, 1.31932)),
+    4: (
+        -865.76628,
+        (0.5, 1, 1.5),
+        (0.78493, 0.963561, 1.36735),
+        (0.86426, 1.03758, 1.34888),
+        (0.896547, 1.06052, 1.49612),
+    ),
+}
+
+
+@pytest.mark.parametrize("order", KENLM)
+def test_equals_kenlm(order):
+    model = KneserNey(flat(arithmetic(40, 99)), vocab_size=152, order=4).read(lambda: [flat(arithmetic(600, 1))])
+    total, *discounts = KENLM[order]
+    assert model.log_probabilities(order).sum() / math.log(10) == pytest.approx(total, abs=1e-4)
+    for k, expected in enumerate(discounts, start=1):
+        assert model.discounts(k, highest=k == order) == pytest.approx(expected, rel=1e-5)
+
+
 @given(st.integers(1, 500), st.integers(1, 7))
 @settings(max_examples=20, deadline=None)
 def test_blocks_and_chunks_change_nothing(block, chunks):
