@@ -21,7 +21,7 @@ WORDS = (
 
 
 def write_corpus(folder: Path, documents: int = 240, seed: int = 3) -> Path:
-    """Two JSONL files: prose, short texts, exact and near duplicates, labels, and rows that cannot be read."""
+    """Six JSONL files: prose, short texts, exact and near duplicates, labels, and rows that cannot be read."""
     draw = random.Random(seed)
     rows: list[Any] = []
     for number in range(documents):
@@ -41,9 +41,8 @@ def write_corpus(folder: Path, documents: int = 240, seed: int = 3) -> Path:
     lines.insert(19, json.dumps({"label": "1"}))
     lines.insert(33, '{"text": "lone \\ud800 surrogate"}')
     folder.mkdir(parents=True, exist_ok=True)
-    half = len(lines) // 2
-    (folder / "a.jsonl").write_text("\n".join(lines[:half]) + "\n", "utf-8")
-    (folder / "b.jsonl").write_text("\n".join(lines[half:]), "utf-8")
+    for number, name in enumerate("abcdef"):
+        (folder / f"{name}.jsonl").write_text("\n".join(lines[number::6]) + "\n" * (number % 2), "utf-8")
     card = """
 name = "grain"
 kind = "files"

@@ -20,6 +20,7 @@ from pathlib import Path
 from pipeline.sources import Item
 
 LIBRARY = "python"
+HOME = ("", "homepage", "home", "documentation", "docs", "source", "sourcecode", "repository", "github")
 _GNU = {"v2": "2.0-only", "v2 or later": "2.0-or-later", "v3": "3.0-only", "v3 or later": "3.0-or-later"}
 CLASSIFIERS = {
     "Academic Free License (AFL)": "AFL-3.0",
@@ -119,12 +120,11 @@ def about(item: Item) -> About:
 
 def _homepage(metadata: PackageMetadata) -> str | None:
     """The home page, by its own field or by the first label that means it."""
-    urls = {"homepage": field_of(metadata, "Home-page")}
+    urls = {"": field_of(metadata, "Home-page")}
     for line in metadata.get_all("Project-URL") or []:
         label, _, url = str(line).partition(",")
         urls.setdefault(re.sub("[^a-z]", "", label.lower()), url.strip())
-        urls["homepage"] = urls["homepage"] or urls.get("homepageurl", "") or urls.get("home", "")
-    found = [urls[label] for label in ("homepage", "documentation", "docs", "source", "repository") if urls.get(label)]
+    found = (urls.get(label, "") for label in HOME)
     return next((url for url in found if url.startswith(("http://", "https://"))), None)
 
 

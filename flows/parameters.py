@@ -1,0 +1,66 @@
+"""What a build or a run can be told, by a verb or by a deployment: checked, described and bounded in one place.
+
+The same models make the forms of a deployment and the checks of the command line, so the two
+cannot drift apart. Everything is a plain value: a path, a name, a number.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SIZE = r"^\s*\d+(\.\d+)?\s*[KMGT]?B\s*$"
+ADDRESS = "a version: NAME, NAME@latest, NAME@VERSION, or the path of a manifest"
+
+
+class Parameters(BaseModel):
+    """Unknown names are errors, and nothing changes after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MillParameters(Parameters):
+    """Where things lie and how finely the work is cut. None of it changes a version."""
+
+    store: str = Field(".gristmill", min_length=1, description="Folder of outputs, versions and runs.")
+    data: str | None = Field(None, description="What {data} stands for in source cards (or GRISTMILL_DATA).")
+    workers: int | None = Field(None, ge=1, le=1024, description="Worker processes; default: one a core.")
+    partition_size: str = Field("16MB", pattern=SIZE, description="Input bytes that a partition aims at.")
+    batch_rows: int = Field(4096, ge=1, le=1_000_000, description="Rows that a stage is given at a time.")
+
+    @property
+    def root(self) -> Path:
+        return Path(self.store).expanduser().absolute()
+
+    @property
+    def folder(self) -> Path | None:
+        return Path(self.data).expanduser().absolute() if self.data else None
+
+    @property
+    def processes(self) -> int:
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+class BuildParameters(Parameters):
+    """A recipe, and the mill that it runs through."""
+
+    recipe: str = Field("quickstart", min_length=1, description="A shipped recipe's name, or the path of a .toml.")
+    mill: MillParameters = Field(default_factory=MillParameters, description="Where and how finely.")
+
+
+class TrainParameters(Parameters):
+    """A run file, and the version that it reads."""
+
+    run: str = Field("quickstart", min_length=1, description="A shipped run's name, or the path of a .toml.")
+    version: str | None = Field(None, description=f"{ADDRESS}; default: the newest version of the run's name.")
+    name: str | None = Field(
+        None, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Name of the run; default: the run file's."
+    )
+    processes: int = Field(1, ge=1, le=1024, description="Training processes on this machine (torchrun when several).")
+    store: str = Field(".gristmill", min_length=1, description="Folder of outputs, versions and runs.")
+
+    @property
+    def root(self) -> Path:
+        return Path(self.store).expanduser().absolute()

@@ -1,0 +1,173 @@
+"""How far the work is, on stderr: bars with rates and time left on a terminal, a line now and then elsewhere.
+
+`current()` is what the work under way reports to. A flow's parameters go through an API and cannot
+carry a progress bar, so the command line installs one around the flow and the flow asks for it here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
+
+from flows.screen import clean, duration
+
+HEARTBEAT = 20.0
+
+
+class Reporter(Protocol):
+    """`pipeline.runner.Progress`, and a note beside the bar."""
+
+    def phase(self, name: str, total: int) -> None: ...
+
+    def advance(self, done: int = 1) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class Quiet:
+    """A reporter that says nothing: inside a worker, and in tests."""
+
+    def phase(self, name: str, total: int) -> None:
+        return
+
+    def advance(self, done: int = 1) -> None:
+        return
+
+    def note(self, text: str) -> None:
+        return
+
+
+_current: ContextVar[Reporter | None] = ContextVar("progress", default=None)
+
+
+def current() -> Reporter:
+    """The reporter installed around the work, or one that says nothing."""
+    return _current.get() or Quiet()
+
+
+@contextlib.contextmanager
+def shown(console: Console) -> Iterator[Reporter]:
+    """Install bars on a terminal, lines elsewhere, for the length of the block."""
+    reporter = Bars(console) if console.is_terminal and not console.is_dumb_terminal else Lines()
+    token = _current.set(reporter)
+    try:
+        with reporter:
+            yield reporter
+    finally:
+        _current.reset(token)
+
+
+class Rate(ProgressColumn):
+    """Tasks a second and time left; the time taken when done."""
+
+    def render(self, task: Task) -> Text:
+        return Text(pace(task.completed, task.total or 0, task.elapsed or 0.0), "cyan")
+
+
+def pace(done: float, total: float, seconds: float) -> str:
+    """'12/40, 0.8/s, 0:35 left' while under way, the time taken at the end."""
+    if done >= total:
+        return f"{f'{total:,.0f} in ' if total > 1 else ''}{duration(seconds)}"
+    counted = f"{done:,.0f}/{total:,.0f}" if total > 1 else duration(seconds)
+    if not done or not seconds:
+        return counted
+    rate = done / seconds
+    shown = f"{rate:,.1f}/s" if rate >= 0.1 else f"{rate * 60:.1f}/min"
+    return f"{counted}, {shown}, {duration((total - done) / rate)} left"
+
+
+class Bars:
+    """One bar a phase; those that are done stay on the screen with the time they took."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text="·"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(24),
+            Rate(),
+            TextColumn("{task.fields[note]}", markup=False, style="dim"),
+            console=console,
+            speed_estimate_period=3600,
+        )
+        self._task: int | None = None
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def phase(self, name: str, total: int) -> None:
+        if self._task is not None:
+            self._progress.stop_task(self._task)  # type: ignore[arg-type]
+        self._task = self._progress.add_task(f"{clean(name, 34):<34}", total=total, note="")
+
+    def advance(self, done: int = 1) -> None:
+        if self._task is not None:
+            self._progress.advance(self._task, done)  # type: ignore[arg-type]
+
+    def note(self, text: str) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, note=clean(text))  # type: ignore[arg-type]
+
+
+class Lines:
+    """A line when a phase that took a while ends, and a sign of life every `HEARTBEAT` seconds; no control codes."""
+
+    def __init__(self, every: float = HEARTBEAT) -> None:
+        self._every = every
+        self._name, self._done, self._total, self._note = "", 0, 0, ""
+        self._start = self._said = time.monotonic()
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Lines:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join(1)
+        self._close()
+
+    def phase(self, name: str, total: int) -> None:
+        self._close()
+        with self._lock:
+            self._name, self._done, self._total, self._note = name, 0, total, ""
+            self._start = self._said = time.monotonic()
+
+    def advance(self, done: int = 1) -> None:
+        with self._lock:
+            self._done += done
+
+    def note(self, text: str) -> None:
+        with self._lock:
+            self._note = text
+
+    def _close(self) -> None:
+        if self._name and time.monotonic() - self._start >= 1:
+            self._say()
+        self._name = ""
+
+    def _beat(self) -> None:
+        while not self._stop.wait(min(1.0, self._every)):
+            if self._name and time.monotonic() - self._said >= self._every:
+                self._say()
+
+    def _say(self) -> None:
+        with self._lock:
+            self._said = time.monotonic()
+            words = f"{self._name}: {pace(self._done, self._total, self._said - self._start)}"
+            sys.stderr.write(clean(f"{words}  {self._note}".rstrip()) + "\n")
+            sys.stderr.flush()

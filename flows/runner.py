@@ -1,0 +1,103 @@
+"""Partitions as Prefect tasks, behind the interface of `pipeline.runner`.
+
+A task's arguments are a path and keys; its body hands them to the same process pool that the direct
+runner uses, so the work runs on `--workers` processes and Prefect only watches. Its own caching,
+retries and results are off: our store is the cache, and a task that failed says why. The number that
+matters: about 40 ms a task, most of it at flow exit, so a step has at most 100 tasks, batched beyond that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import as_completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from pipeline.runner import WorkerLost, lost
+from pipeline.tasks import execute
+
+MOST_TASKS = 100
+
+
+@dataclass
+class Step:
+    """What the tasks of one step share and no argument carries."""
+
+    pool: Executor | None
+    label: str
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+
+class Stopped(RuntimeError):
+    """Another partition of the same step failed first."""
+
+
+_step: ContextVar[Step] = ContextVar("step")
+
+
+@task(name="partitions", cache_policy=NO_CACHE, persist_result=False, retries=0)
+def partitions(root: str, keys: list[str], batch_rows: int) -> list[str]:
+    """Have the tasks under `keys` of the store at `root` done; returns the keys."""
+    step = _step.get()
+    if step.stopped.is_set():
+        raise Stopped(f"{step.label}: another partition failed")
+    if step.pool is None:
+        return [execute(root, key, batch_rows) for key in keys]
+    futures = [step.pool.submit(execute, root, key, batch_rows) for key in keys]
+    try:
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise WorkerLost(lost(step.label)) from error
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+class PrefectRunner:
+    """Does tasks inside a flow run; `pool` is what `pipeline.runner.workers(count)` yields."""
+
+    def __init__(self, pool: Executor | None, count: int) -> None:
+        self.pool = pool
+        self.count = count
+
+    def map(self, root: str, keys: Sequence[str], batch_rows: int, label: str) -> Iterator[str]:
+        """Yields each key when its output stands. The first error stops what has not begun, and is raised."""
+        batches = cut(keys, MOST_TASKS)
+        step = Step(self.pool, label)
+        token = _step.set(step)
+        try:
+            calls = [
+                (_named(label, number, len(batches)), {"root": root, "keys": batch, "batch_rows": batch_rows})
+                for number, batch in enumerate(batches, 1)
+            ]
+            if self.pool is None or len(calls) < 2:
+                for called, arguments in calls:
+                    yield from called(**arguments)
+                return
+            with ThreadPoolTaskRunner(max_workers=min(self.count, len(calls))) as threads:
+                try:
+                    for future in as_completed([threads.submit(called, arguments) for called, arguments in calls]):
+                        yield from future.result()
+                finally:
+                    step.stopped.set()
+        finally:
+            _step.reset(token)
+
+
+def _named(label: str, number: int, total: int) -> "type[partitions]":
+    run = f"{label} {number}/{total}" if total > 1 else label
+    return partitions.with_options(name=label, task_run_name=run.replace("{", "{{").replace("}", "}}"))
+
+
+def cut(keys: Sequence[str], most: int) -> list[list[str]]:
+    """At most `most` runs of keys, in order, whose lengths differ by at most one."""
+    count = min(len(keys), most)
+    bounds = [len(keys) * n // count for n in range(count + 1)] if count else []
+    return [list(keys[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]

@@ -1,0 +1,45 @@
+"""A small input of kind `files`: every format, good rows and bad ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+SITE = None
+
+
+def prepare(folder: Path) -> dict[str, Any]:
+    """Lay the input into `folder`; what the laws need to know of it."""
+    (folder / "deep").mkdir(parents=True)
+    rows = [
+        json.dumps({"text": f"Zeile {n}: der Müller mahlt.", "label": n % 3, "url": f"https://e.org/{n}"})
+        for n in range(40)
+    ]
+    rows[3], rows[9], rows[10], rows[21] = "{broken", "", "[1]", '{"label": 1}'
+    lines = "\n".join(rows).encode()
+    (folder / "plain.jsonl").write_bytes(lines)
+    (folder / "empty.jsonl").write_bytes(b"")
+    (folder / "deep" / "zipped.jsonl.gz").write_bytes(gzip.compress(lines))
+    (folder / "deep" / "packed.ndjson.zst").write_bytes(zstandard.compress(lines))
+    (folder / "note.md").write_text("# Title\n\nA note.", "utf-8")
+    (folder / "bad.txt").write_bytes(b"\xff\xfe not UTF-8")
+    table = pa.table({"text": [f"row {n}" if n % 7 else None for n in range(50)], "label": list(range(50))})
+    pq.write_table(table, folder / "table.parquet", row_group_size=9)
+    return {
+        "params": {"paths": [f"{folder}/**/*"], "meta": []},
+        "rows": 3 * 39 + 1 + 1 + 1 + 50,
+        "rejects": 3 * 3 + 1 + 1 + 8,
+        "cut": ("plain.jsonl", "table.parquet"),
+    }
+
+
+def change(folder: Path) -> None:
+    """Alter one letter of the input, keeping its length."""
+    path = folder / "plain.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"Zeile 30", b"Zeile 3O"))

@@ -1,0 +1,212 @@
+"""Law 6, over every stage in the folder: what a stage may and may not do, on a nasty corpus."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline import stage as stages
+from pipeline.models import ModelError, language_model
+from pipeline.stage import Stage
+from tests.laws import nasty
+
+# A stage is tried with its defaults, and with what is listed here.
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "normalise": [{"form": "NFKC"}],
+    "gopher": [{"units": "script"}, {"stop_words": ["mill", "磨", "a\x00b"]}],
+    "language": [{"characters": 5}],
+    "near": [{"ngram": 1, "bands": 3, "rows": 3}],
+    "eda": [{"children": 3, "deletion": 0.0, "swap": 0.5}, {"swap": 0.0, "deletion": 0.9}],
+}
+CASES = [(name, params) for name in stages.available() for params in [{}, *VARIANTS.get(name, [])]]
+
+
+def cases(*kinds: str) -> Any:
+    """Parametrise over the stages of these kinds (all where none is given)."""
+    chosen = [case for case in CASES if not kinds or stages.load(*case).kind in kinds]
+    names = [f"{name}-{'-'.join(map(str, params.values())) or 'default'}" for name, params in chosen]
+    return pytest.mark.parametrize("stage", chosen, ids=names, indirect=True)
+
+
+@pytest.fixture
+def stage(request) -> Stage:
+    name, params = request.param
+    if name == "language":
+        try:
+            language_model()
+        except ModelError as error:
+            pytest.skip(str(error))
+    return stages.load(name, params)
+
+
+@pytest.fixture(scope="module")
+def batch() -> pa.RecordBatch:
+    return nasty.batch()
+
+
+def outcome(stage: Stage, batch: pa.RecordBatch) -> pa.Table:
+    """What a stage made of a batch as a table that says it all: new columns, changed text, or children."""
+    out = stage(batch)
+    if stage.kind in ("measure", "relate"):
+        return pa.table(out)
+    if stage.kind == "rewrite":
+        return pa.Table.from_batches([out])
+    return pa.Table.from_batches([out.slice(batch.num_rows)])
+
+
+def rebuilt(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows in buffers of their own that begin at 0."""
+    return pa.RecordBatch.from_pylist(batch.to_pylist(), batch.schema)
+
+
+@cases()
+def test_a_stage_keeps_the_promise_of_its_kind(stage, batch):
+    out = stage(batch)
+    if stage.kind == "measure":
+        assert {name: values.type for name, values in out.items()} == stage.signals
+        assert {len(values) for values in out.values()} == {batch.num_rows}
+    elif stage.kind == "relate":
+        assert out["digest"].type == pa.binary(16)
+        assert {len(values) for values in out.values()} == {batch.num_rows}
+    elif stage.kind == "rewrite":
+        assert out.schema.equals(batch.schema)
+        assert out.drop_columns("text").equals(batch.drop_columns("text"))
+    else:
+        assert out.schema.equals(batch.schema)
+        assert out.slice(0, batch.num_rows).equals(batch)
+        children = out.slice(batch.num_rows).to_pylist()
+        parents = {row["doc_id"]: row for row in batch.to_pylist()}
+        assert children and len({row["doc_id"] for row in children} | set(parents)) == out.num_rows
+        for child in children:
+            parent = parents[child["parent_id"]]
+            assert parent["split"] == "train" and parent["parent_id"] is None
+            assert {**child, "doc_id": "", "text": "", "parent_id": None} == {**parent, "doc_id": "", "text": ""}
+    if stage.kind in ("rewrite", "extend"):
+        assert out["text"].null_count == 0
+    for values in out.values() if isinstance(out, dict) else out.columns:
+        values.validate(full=True)
+
+
+@cases()
+def test_numbers_are_finite_or_null(stage, batch):
+    for values in outcome(stage, batch).columns:
+        if pa.types.is_floating(values.type):
+            assert np.isfinite(values.drop_null().to_numpy()).all()
+
+
+@cases()
+def test_the_same_twice(stage, batch):
+    assert outcome(stage, batch).equals(outcome(stage, batch))
+
+
+@pytest.mark.parametrize("cuts", [[0.5], [0.1, 0.11, 0.7]])
+@cases()
+def test_a_batch_is_its_parts(stage, batch, cuts):
+    edges = [0, *(int(cut * batch.num_rows) for cut in cuts), batch.num_rows]
+    parts = [outcome(stage, batch.slice(a, b - a)) for a, b in pairwise(edges)]
+    assert pa.concat_tables(parts).combine_chunks().equals(outcome(stage, batch).combine_chunks())
+
+
+@cases()
+def test_a_document_does_not_feel_its_neighbours(stage, batch):
+    order = np.random.default_rng(1).permutation(batch.num_rows)
+    shuffled = batch.take(pa.array(order))
+    whole, out = outcome(stage, batch), outcome(stage, shuffled)
+    if stage.kind == "extend":
+        assert out.sort_by("doc_id").equals(whole.sort_by("doc_id"))
+    else:
+        assert out.equals(whole.take(pa.array(order)))
+
+
+@cases()
+def test_a_slice_is_as_good_as_a_copy(stage, batch):
+    part = batch.slice(5, 17)
+    assert outcome(stage, part).equals(outcome(stage, rebuilt(part)))
+
+
+@cases()
+def test_the_input_stays_as_it_was(stage, batch):
+    mine = rebuilt(batch)
+    before = mine.serialize().to_pybytes()
+    stage(mine)
+    assert mine.serialize().to_pybytes() == before and mine.equals(batch)
+
+
+@cases()
+def test_an_empty_batch_has_the_types_of_a_full_one(stage, batch):
+    nothing, something = outcome(stage, batch.slice(0, 0)), outcome(stage, batch)
+    assert nothing.num_rows == 0 and nothing.schema.equals(something.schema)
+    assert outcome(stage, batch.slice(3, 0)).equals(nothing)
+
+
+@cases("rewrite")
+def test_rewriting_twice_is_rewriting_once(stage, batch):
+    once = stage(batch)
+    assert stage(once).equals(once)
+
+
+def relation(stage: Stage, batch: pa.RecordBatch, parts: list[np.ndarray], gone: frozenset[str] = frozenset()):
+    """(pairs, clusters) of a relating stage over a corpus cut into partitions of row numbers."""
+    cut = [batch.take(pa.array(part)) for part in parts]
+    sketches = []
+    for number, documents in enumerate(cut):
+        columns = {"doc_id": documents["doc_id"], **stage(documents)}
+        columns["part"] = pa.array([number] * documents.num_rows, pa.int32())
+        columns["row"] = pa.array(range(documents.num_rows), pa.int32())
+        sketches.append(pa.table(columns))
+    pairs = stage.module.compare(
+        iter(sketches), lambda part, rows: cut[part]["text"].take(pa.array(rows)), **stage.params
+    )
+    met = pa.concat_tables(table.select(["doc_id", "digest"]) for table in sketches).sort_by("doc_id")
+    met = met.filter(pa.array([doc_id not in gone for doc_id in met["doc_id"].to_pylist()], pa.bool_()))
+    return pairs, stage.module.cluster(met, pairs, **stage.params)
+
+
+@cases("relate")
+def test_one_survivor_in_each_cluster(stage, batch):
+    _, found = relation(stage, batch, [np.arange(batch.num_rows)])
+    assert {name: found.schema.field(name).type for name in stage.signals} == stage.signals
+    assert found["doc_id"].to_pylist() == sorted(batch["doc_id"].to_pylist())
+    rows = found.to_pylist()
+    sizes = Counter(row["cluster"] for row in rows)
+    assert max(sizes.values()) > 1
+    for row in rows:
+        first = row["dup_rank"] == 0
+        assert row["cluster_size"] == sizes[row["cluster"]]
+        assert (row["doc_id"] == row["cluster"]) == first == (row["dup_of"] is None)
+        assert first or row["dup_of"] == row["cluster"] < row["doc_id"]
+    ranks = Counter((row["cluster"], row["dup_rank"]) for row in rows)
+    assert ranks == Counter((name, rank) for name, size in sizes.items() for rank in range(size))
+
+
+@cases("relate")
+def test_clusters_know_neither_order_nor_partition(stage, batch):
+    pairs, found = relation(stage, batch, [np.arange(batch.num_rows)])
+    order = np.random.default_rng(2).permutation(batch.num_rows)
+    for parts in ([order], np.array_split(order, 3), [np.arange(0), order]):
+        other_pairs, other = relation(stage, batch, parts)
+        assert other_pairs.equals(pairs) and other.equals(found)
+
+
+@cases("relate")
+def test_clusters_are_formed_among_those_present(stage, batch):
+    """Taking a survivor away makes the next one the survivor; the others' clusters do not move."""
+    everyone = [np.arange(batch.num_rows)]
+    _, found = relation(stage, batch, everyone)
+    largest = max(found.to_pylist(), key=lambda row: row["cluster_size"])
+    _, without = relation(stage, batch, everyone, frozenset([largest["cluster"]]))
+    kept = [row for row in found.to_pylist() if row["cluster"] != largest["cluster"]]
+    assert [row for row in without.to_pylist() if row["doc_id"] in {r["doc_id"] for r in kept}] == kept
+    assert found["doc_id"].to_pylist() == sorted([*without["doc_id"].to_pylist(), largest["cluster"]])
+
+
+@cases("relate")
+def test_nobody_to_compare(stage, batch):
+    pairs, found = relation(stage, batch.slice(0, 0), [np.arange(0)])
+    assert pairs.num_rows == found.num_rows == 0
+    assert stage.module.compare(iter([]), None, **stage.params).num_rows == 0

@@ -1,0 +1,14 @@
+"""The model half of the mill: from a sealed version of packed shards to a trained, judged, exportable model.
+
+It reads a manifest and nothing else, and never imports the data half. Read the rooms in this
+order: `manifest` (refuse what is not whole), `shards` (rows of the mapped files), `order` (which
+row comes when: arithmetic, no state), `batch` (whose rows are they), `config` (the run file),
+`models` and `objectives` (one file each, the folder is the registry), `optim`, `parallel`,
+`checkpoint`, `loop` (the run), then `evaluate`, `ngram`, `generate`, `report` and `export`.
+"""
+
+from __future__ import annotations
+
+
+class TrainingError(ValueError):
+    """What a person can put right: the message is one sentence that names the place and the fix."""

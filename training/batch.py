@@ -1,0 +1,39 @@
+"""Whose rows are they, and what was read: positions of a step, shares of ranks, and the hash chain.
+
+Law: the rows of a step are a function of the seed and the step alone. World size only says which
+positions are mine, micro-batching only how many are laid out at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.shards import Rows
+
+
+def positions(step: int, batch: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
+    """Global positions of `rank` in 0-based `step`: a contiguous share, sizes differing by at most one row."""
+    first, last = (batch * r // world for r in (rank, rank + 1))
+    return np.arange(step * batch + first, step * batch + last, dtype=np.int64)
+
+
+def micro_batches(rows: Rows, size: int) -> Iterator[Rows]:
+    """Cut rows into parts of at most `size` rows, as even as can be."""
+    parts = -(-len(rows) // size)
+    for part in range(parts):
+        yield rows.slice(len(rows) * part // parts, len(rows) * (part + 1) // parts)
+
+
+def chain_start(version: str, seed: int, batch: int) -> str:
+    """The chain before anything was read: it names what would be read."""
+    return hashlib.blake2b(f"gristmill.chain/1 {version} {seed} {batch}".encode(), digest_size=16).hexdigest()
+
+
+def chain_next(previous: str, rows: Rows) -> str:
+    """Append a step to the chain: the ordered spans (document, offset, length) of all its rows."""
+    spans = np.stack([rows.piece_row, rows.documents, rows.offsets, rows.lengths], axis=1).astype("<i8")
+    return hashlib.blake2b(bytes.fromhex(previous) + spans.tobytes(), digest_size=16).hexdigest()
