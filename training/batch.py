@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.order import derive, mix
 from training.shards import Rows
 
 
@@ -37,3 +39,8 @@ def chain_next(previous: str, rows: Rows) -> str:
     """Append a step to the chain: the ordered spans (document, offset, length) of all its rows."""
     spans = np.stack([rows.piece_row, rows.documents, rows.offsets, rows.lengths], axis=1).astype("<i8")
     return hashlib.blake2b(bytes.fromhex(previous) + spans.tobytes(), digest_size=16).hexdigest()
+
+
+def row_keys(seed: int, step: int, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
+    """64 random bits for each row of a step: the only source of an objective's randomness, so masks resume exactly."""
+    return mix(mix(np.asarray(rows, np.uint64)) ^ np.uint64(derive("row", seed, step)))

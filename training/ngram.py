@@ -30,6 +30,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from training.shards import Rows
+
 BLOCK = 1 << 22  # targets counted at once: about 400 MB of working arrays at order 4
 FALLBACK = (0.5, 1.0, 1.5)  # KenLM's discounts where counts of counts give none
 Array = np.ndarray[Any, Any]
@@ -49,6 +51,13 @@ def flat(pieces: Iterable[Sequence[int] | Array]) -> Flat:
         np.concatenate([np.empty(0, np.int64), *arrays]),
         np.concatenate([np.empty(0, np.int64), *(np.arange(len(a)) for a in arrays)]),
     )
+
+
+def flat_rows(rows: Rows) -> Flat:
+    """The tokens of packed rows, with their positions in their pieces; padding is left out."""
+    _, position = rows.layout()
+    real = position >= 0
+    return Flat(rows.tokens[real].astype(np.int64), position[real])
 
 
 class _Targets(NamedTuple):

@@ -67,6 +67,21 @@ class Rows:
             *(values[low:high] for values in pieces),
         )
 
+    def layout(self) -> tuple[Ints, Ints]:
+        """(piece, position) of every place [B, length]: pieces numbered through the batch, padding one of its own
+        with position -1."""
+        count, length = self.tokens.shape
+        begins = self.piece_row * length + self.starts
+        padded = np.flatnonzero(self.used < length)
+        edges = padded * length + self.used[padded]
+        starts = np.sort(np.append(begins, edges))
+        piece = np.zeros(count * length, np.int32)
+        piece[starts] = 1
+        piece = np.cumsum(piece, dtype=np.int32) - 1
+        position = np.arange(count * length) - starts[piece]
+        position[np.arange(count * length) % length >= np.repeat(self.used, length)] = -1
+        return piece.reshape(count, length), position.reshape(count, length)
+
 
 class _Block(NamedTuple):
     """The columns of one record batch as views."""

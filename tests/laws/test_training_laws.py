@@ -1,0 +1,149 @@
+"""Laws 7 and 8 over every objective: exact resume, twice over; the same rows for one rank and for two."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.conftest import ROOT
+from tests.training import runs
+from training import TrainingError, batch, checkpoint, objectives, order
+from training.journal import Journal, _table
+from training.manifest import open_version
+from training.shards import Split
+
+OBJECTIVES = objectives.available()
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Path:
+    return runs.version(tmp_path_factory.mktemp("version") / "v")
+
+
+@pytest.fixture(scope="module", params=OBJECTIVES)
+def objective(request) -> str:
+    return f'objective.use="{request.param}"'
+
+
+@pytest.fixture(scope="module")
+def run_file(tmp_path_factory) -> Path:
+    return runs.write_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def whole(run_file, manifest, objective, tmp_path_factory) -> Journal:
+    """A run that nothing disturbs."""
+    return runs.fit(run_file, manifest, tmp_path_factory.mktemp("whole"), changes=(objective,))
+
+
+def same(left: Journal, right: Journal) -> None:
+    """Losses, validation, chain, weights and optimiser: all to the bit."""
+    timeless = [[{k: v for k, v in e.items() if k != "seconds"} for e in j.entries("step")] for j in (left, right)]
+    assert timeless[0] == timeless[1]
+    assert left.entries("validation") == right.entries("validation")
+    ends = [checkpoint.steps(j.checkpoints)[-1] for j in (left, right)]
+    assert runs.state(ends[0])["chain"] == runs.state(ends[1])["chain"]
+    for name in checkpoint.FILES:
+        tensors = [load_file(end / name) for end in ends]
+        assert tensors[0].keys() == tensors[1].keys() and len(tensors[0]) > 5
+        assert all(np.array_equal(tensors[0][key], tensors[1][key]) for key in tensors[0])
+
+
+@pytest.mark.parametrize("stops", [[1], [5, 4], [4, 1, 3]])
+def test_stopped_and_resumed_is_as_if_never_stopped(whole, run_file, manifest, objective, tmp_path, stops):
+    for after in stops:
+        runs.fit(run_file, manifest, tmp_path, after=after, changes=(objective,))
+    done = runs.fit(run_file, manifest, tmp_path, changes=(objective,))
+    assert done.table["resumed_at"] == np.cumsum(stops).tolist() and len(done.entries("step")) == 12
+    same(whole, done)
+
+
+def test_micro_batches_do_not_change_the_loss(whole, run_file, manifest, objective, tmp_path):
+    other = runs.fit(run_file, manifest, tmp_path, changes=(objective, "batch.micro_rows=6"))
+    assert other.folder.name == whole.folder.name
+    assert np.allclose(runs.losses(other), runs.losses(whole), rtol=0, atol=2e-3)
+    assert runs.state(checkpoint.steps(other.checkpoints)[-1])["chain"] == whole.table["chain"]
+
+
+def test_killed_between_checkpoints_goes_on_from_the_last(whole, run_file, manifest, objective, tmp_path):
+    """SIGKILL leaves lines in metrics.jsonl that no checkpoint leads to."""
+    slow = "import time, training.loop as l; a = l.Loop.advance; l.Loop.advance = lambda s, x: (time.sleep(.2), a(s, x))[1]"
+    arguments = ["fit", str(run_file), "--manifest", str(manifest), "--runs", str(tmp_path), "--set", objective]
+    code = f"{slow}; import sys; sys.argv = ['training', *{arguments!r}]; from training.__main__ import main; main()"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE)
+    books = Journal(tmp_path / whole.folder.name)
+    while process.poll() is None and len(books.entries("step")) < 6:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert len(books.entries("step")) in (6, 7) and [s.name for s in checkpoint.steps(books.checkpoints)] == [
+        "step-00000004"
+    ]
+    same(whole, runs.fit(run_file, manifest, tmp_path, changes=(objective,)))
+
+
+def test_resume_refuses_other_documents(run_file, manifest, objective, tmp_path):
+    books = runs.fit(run_file, manifest, tmp_path, after=5, changes=(objective,))
+    found = checkpoint.steps(books.checkpoints)[-1]
+    table = runs.state(found)
+    table["chain"] = "0" * 32
+    (found / "state.json").write_text(json.dumps(table), "utf-8")
+    with pytest.raises(TrainingError, match="other documents"):
+        runs.fit(run_file, manifest, tmp_path, changes=(objective,))
+
+
+@pytest.mark.parametrize("name", checkpoint.FILES)
+def test_resume_refuses_a_flipped_byte_in_the_checkpoint(run_file, manifest, objective, tmp_path, name):
+    books = runs.fit(run_file, manifest, tmp_path, after=3, changes=(objective,))
+    path = checkpoint.steps(books.checkpoints)[-1] / name
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(TrainingError, match=name):
+        runs.fit(run_file, manifest, tmp_path, changes=(objective,))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_out_the_same_rows(manifest, world):
+    split = Split(open_version(manifest), "train")
+    for step in (0, 7, 400):
+        wanted = order.rows(len(split), 3, batch.positions(step, 7))
+        shares = [order.rows(len(split), 3, batch.positions(step, 7, rank, world)) for rank in range(world)]
+        assert np.concatenate(shares).tolist() == wanted.tolist()
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_two_ranks_train_like_one(whole, run_file, manifest, objective, tmp_path):
+    """The same chain, so the same rows at each step; losses equal up to the order of float32 sums."""
+    arguments = ["fit", str(run_file), "--manifest", str(manifest), "--runs", str(tmp_path), "--set", objective]
+    exact = ["--set", 'precision.compute="float32"']
+    done = runs.command(2, *arguments, *exact, "--json")
+    two = Journal(Path(json.loads(done.stdout.splitlines()[-1])["folder"]))
+    one = runs.fit(run_file, manifest, tmp_path / "one", changes=(objective, 'precision.compute="float32"'))
+    assert _table(two.folder / "run.json")["processes"] == 2
+    ends = [runs.state(checkpoint.steps(j.checkpoints)[-1]) for j in (one, two)]
+    assert ends[0]["chain"] == ends[1]["chain"] == whole.table["chain"]
+    assert np.allclose(runs.losses(one), runs.losses(two), rtol=0, atol=2e-4)
+    reports = [json.loads((j.folder / "report.json").read_text()) for j in (one, two)]
+    bits = [r["evaluation"]["model"]["bits_per_byte"] for r in reports]
+    assert abs(bits[0] - bits[1]) < 1e-3
+    assert reports[0]["evaluation"]["ngrams"] == reports[1]["evaluation"]["ngrams"]
+
+
+def test_a_run_begun_by_one_rank_goes_on_with_two(run_file, manifest, objective, tmp_path):
+    changes = (objective, 'precision.compute="float32"')
+    one = runs.fit(run_file, manifest, tmp_path / "one", changes=changes)
+    runs.fit(run_file, manifest, tmp_path / "two", after=5, changes=changes)
+    arguments = ["fit", str(run_file), "--manifest", str(manifest), "--runs", str(tmp_path / "two")]
+    runs.command(2, *arguments, "--set", changes[0], "--set", changes[1])
+    two = Journal(tmp_path / "two" / one.folder.name)
+    assert runs.losses(two)[:5] == runs.losses(one)[:5]
+    assert np.allclose(runs.losses(one), runs.losses(two), rtol=0, atol=2e-4)

@@ -1,0 +1,114 @@
+"""Small runs over a version made by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT
+from tests.training.versions import make_version
+from training import config, journal, loop, outcome
+from training.journal import Journal
+from training.manifest import open_version
+from training.parallel import joined
+from training.progress import Silent
+
+WORDS = "the mill wheel turns with water from that river and grinds grain into flour while people wait".split()
+RUN = """
+name = "small"
+seed = 3
+[model]
+family = "gpt"
+layers = 2
+width = 32
+heads = 2
+[batch]
+rows = 6
+micro_rows = 2
+[optimizer]
+learning_rate = 0.01
+[schedule]
+steps = 12
+warmup = 2
+decay = 4
+[evaluation]
+every = 5
+rows = 8
+[checkpoint]
+every = 4
+[samples]
+documents = 2
+prompt_tokens = 4
+new_tokens = 6
+[precision]
+threads = 1
+"""
+
+
+def version(folder: Path, **settings: Any) -> Path:
+    """A version of 300 short documents in two sources and three languages."""
+    documents = []
+    for i in range(300):
+        words = [WORDS[(i * 7 + j * j) % len(WORDS)] for j in range(8 + i % 17)]
+        languages = ("en", "zh", None)
+        documents.append({"text": " ".join(words), "source": "ab"[i % 2], "language": languages[i % 3]})
+    return make_version(folder, documents, **settings)
+
+
+def write_run(folder: Path, text: str = RUN) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "small.toml").write_text(text, "utf-8")
+    return folder / "small.toml"
+
+
+class StopAt(loop.Stop):
+    """Asks to stop after so many questions whether it does."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    @property
+    def asked(self) -> bool:  # type: ignore[override]
+        self.left -= 1
+        return self.left <= 0
+
+
+def fit(run: Path, manifest: Path, runs: Path, *, after: int | None = None, changes: tuple[str, ...] = ()) -> Journal:
+    """Train in this process, at most `after` steps from where it stands, and conclude when that is all."""
+    settings = config.load(run, changes)
+    with joined(settings.precision) as group:
+        read = open_version(manifest)
+        books = journal.start(runs, settings, read, None, group)
+        stop = StopAt(after or 10**9)
+        trained, whole = loop.train(settings, read, books, group, Silent(), stop)
+        if whole:
+            outcome.conclude(settings, read, books, trained, group, Silent())
+    return books
+
+
+def command(processes: int, *arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`training` as a process of its own, under torchrun when several."""
+    start = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "-m", "training"]
+    start = ["-m", "training"] if processes == 1 else start
+    done = subprocess.run(
+        [sys.executable, "-P", *start, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stderr[-3000:]
+    return done
+
+
+def losses(books: Journal) -> list[float]:
+    return [entry["loss"] for entry in books.entries("step")]
+
+
+def state(checkpoint: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((checkpoint / "state.json").read_text("utf-8"))
+    return found

@@ -1,0 +1,137 @@
+"""`python -m training fit`: what it prints, where it writes, how it stops, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.training import runs
+from training import checkpoint
+from training.journal import Journal
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Path:
+    return runs.version(tmp_path_factory.mktemp("version") / "v")
+
+
+@pytest.fixture(scope="module")
+def run_file(tmp_path_factory) -> Path:
+    return runs.write_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def done(run_file, manifest, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("done")
+    events = folder / "events.jsonl"
+    arguments = ["fit", str(run_file), "--manifest", str(manifest), "--runs", str(folder / "runs")]
+    return arguments, runs.command(1, *arguments, "--events", str(events), "--json"), events
+
+
+def test_it_says_what_it_made_and_it_is_there(done):
+    _, finished, events = done
+    result = json.loads(finished.stdout.splitlines()[-1])
+    assert result["status"] == "complete" and result["steps"] == 12
+    for name in ("folder", "manifest", "checkpoint", "report", "report_json"):
+        assert Path(result[name]).exists(), name
+    assert 0 < result["bits_per_byte"] < 20 and set(result["ngrams"]) == {"2", "3", "4"}
+    table = json.loads((Path(result["folder"]) / "run.json").read_text())
+    assert table["status"] == "complete" and table["step"] == table["steps"] == 12
+    assert (Path(result["folder"]) / table["version"]["manifest"]).resolve() == Path(result["manifest"]).resolve()
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    phases = [event["phase"] for event in told if "phase" in event]
+    assert phases[0] == "train" and {"evaluate", "n-grams", "sample", "report"} <= set(phases)
+    assert sum(event.get("advance", 0) for event in told) >= 12
+
+
+def test_a_run_that_is_complete_is_not_done_again(done):
+    arguments, finished, _ = done
+    result = json.loads(finished.stdout.splitlines()[-1])
+    before = {p: p.stat().st_mtime_ns for p in Path(result["folder"]).rglob("*")}
+    again = json.loads(runs.command(1, *arguments, "--json").stdout.splitlines()[-1])
+    assert again == result
+    assert {p: p.stat().st_mtime_ns for p in Path(result["folder"]).rglob("*")} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_writes_a_checkpoint_and_the_command_goes_on(done, tmp_path, number):
+    arguments, finished, _ = done
+    arguments = [*arguments[:-1], str(tmp_path), "--set", "schedule.steps=4000", "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "training", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not list(tmp_path.glob("*/metrics.jsonl")):
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    result = json.loads(out.splitlines()[-1])
+    assert result["status"] == "stopped"
+    books = Journal(Path(result["folder"]))
+    assert runs.state(checkpoint.steps(books.checkpoints)[-1])["step"] == len(books.entries("step")) > 0
+
+
+def test_it_ends_when_its_parent_is_gone(done, tmp_path):
+    arguments, _, _ = done
+    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    arguments = [*arguments[:-1], str(tmp_path), "--set", "schedule.steps=4000", "--parent", str(parent.pid)]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "training", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+    while not list(tmp_path.glob("*/metrics.jsonl")):
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    assert process.wait(60) == 130
+
+
+def test_a_shard_with_a_flipped_byte_is_refused_by_name(run_file, manifest, tmp_path):
+    copy = Path(shutil.copytree(manifest.parent, tmp_path / "v"))
+    shard = sorted((copy / "shards").iterdir())[0]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    refused = runs.command(1, "fit", str(run_file), "--manifest", str(copy), "--runs", str(tmp_path), code=2)
+    assert refused.stderr.startswith("error: ") and shard.name in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1 and "Traceback" not in refused.stderr
+
+
+def test_another_run_under_the_same_name_is_refused(done, tmp_path):
+    arguments, finished, _ = done
+    name = json.loads(finished.stdout.splitlines()[-1])["run"]
+    refused = runs.command(1, *arguments, "--name", name, "--set", "seed=9", code=2)
+    assert "holds another run (seed 3, not 9)" in refused.stderr and "--name" in refused.stderr
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_and_names_the_documents(run_file, manifest, tmp_path):
+    wild = ["--set", "optimizer.learning_rate=1e30", "--set", "optimizer.use=adamw"]
+    refused = runs.command(1, "fit", str(run_file), "--manifest", str(manifest), "--runs", str(tmp_path), *wild, code=2)
+    assert (
+        "not both finite" in refused.stderr and "toy:" in refused.stderr and "optimizer.learning_rate" in refused.stderr
+    )
+
+
+def test_a_run_continues_texts_and_draws_its_report_again(done):
+    folder = Path(json.loads(done[1].stdout.splitlines()[-1])["folder"])
+    options = ["--prompt", "the mill", "--return-sequences", "2", "--new-tokens", "5", "--json"]
+    said = [runs.command(1, "generate", str(folder), *options, "--seed", "4").stdout for _ in range(2)]
+    assert said[0] == said[1]
+    [entry] = json.loads(said[0])["prompts"]
+    assert entry["prompt"] == "the mill" and len(entry["continuations"]) == 2
+    page = (folder / "report.html").read_bytes()
+    runs.command(1, "report", str(folder))
+    assert (folder / "report.html").read_bytes() == page

@@ -1,0 +1,178 @@
+"""`python -P -m training VERB`: train from a manifest, continue a text, export.
+
+    python -P -m training fit RUN.toml --manifest VERSION/manifest.json --runs FOLDER
+    torchrun --nproc-per-node 2 -m training fit RUN.toml --manifest ... --runs ...
+
+Exit codes: 0 done, 2 something that you can put right (one sentence on stderr), 130 stopped with a checkpoint:
+the same command goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from training import TrainingError
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object: what was made, and where.")]
+
+
+@app.command()
+def fit(
+    run: Annotated[Path, typer.Argument(help="The run file, a TOML.")],
+    manifest: Annotated[Path, typer.Option(help="manifest.json of the version to train on, or its folder.")],
+    runs: Annotated[Path, typer.Option(help="Folder in which the run gets a folder of its own.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Name of that folder; default: the run's name and digest.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Change the run file: schedule.steps=50")] = None,
+    events: Annotated[Path | None, typer.Option(help="Append progress to this file, one JSON object a line.")] = None,
+    parent: Annotated[int | None, typer.Option(help="Stop, with a checkpoint, when this process is gone.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train (or go on from the newest checkpoint), evaluate, and write report.html."""
+    from training import config, journal, loop, outcome, parallel, progress
+    from training.manifest import open_version
+
+    settings = config.load(run, changes or [])
+    with parallel.joined(settings.precision) as group:
+        version = open_version(manifest, verify=True) if group.first else None
+        group.wait()
+        version = version or open_version(manifest, verify=False)
+        books = journal.start(runs, settings, version, name, group)
+        reporter = progress.reporter(events) if group.first else progress.Silent()
+        try:
+            whole = books.complete or _run(settings, version, books, group, reporter, loop.Stop(parent))
+        finally:
+            reporter.close()
+        if group.first and whole:
+            _say(as_json, books, version, outcome.paths(books))
+        elif group.first:
+            books.write(status="stopped")
+            _say(as_json, books, version, {})
+    if not whole:
+        raise typer.Exit(130)
+
+
+def _run(settings: Any, version: Any, books: Any, group: Any, reporter: Any, stop: Any) -> bool:
+    from training import loop, outcome
+
+    trained, whole = loop.train(settings, version, books, group, reporter, stop)
+    if whole:
+        outcome.conclude(settings, version, books, trained, group, reporter)
+    return whole
+
+
+def _say(as_json: bool, books: Any, version: Any, places: dict[str, str]) -> None:
+    table = books.table
+    evaluation = table["evaluation"] or {}
+    result = {
+        "run": table["name"],
+        "folder": str(books.folder),
+        "manifest": str(version.folder / "manifest.json"),
+        "status": table["status"],
+        "steps": table["step"],
+        "bits_per_byte": evaluation.get("bits_per_byte"),
+        "ngrams": evaluation.get("ngrams", {}),
+        **places,
+    }
+    if as_json:
+        print(json.dumps(result), flush=True)
+        return
+    for key, value in result.items():
+        print(f"{key:<14} {value}")
+
+
+@app.command()
+def generate(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    prompt: Annotated[list[str] | None, typer.Option(help="A text to continue; may be given several times.")] = None,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to add at the most.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Choose among the k likeliest tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0, max=1, help="Choose among the likeliest of this mass.")] = 0.95,
+    return_sequences: Annotated[int, typer.Option(min=1, help="Continuations of each prompt.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Continue texts with the newest checkpoint of a run."""
+    from tokenizers import Tokenizer
+
+    from training import journal, loop
+    from training.generate import generate as continued
+
+    books, settings, version = journal.read(folder, verify=False)
+    model = loop.load(settings, version, books)
+    tokenizer, eot = Tokenizer.from_file(str(version.tokenizer_file)), version.manifest.tokenizer.eot
+    texts = prompt or [""]
+    made = continued(
+        model,
+        [[eot, *tokenizer.encode(text, add_special_tokens=False).ids] for text in texts],
+        new_tokens=new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        return_sequences=return_sequences,
+        seed=seed,
+        eot=eot,
+    )
+    found = [{"prompt": t, "continuations": [tokenizer.decode(c) for c in m]} for t, m in zip(texts, made, strict=True)]
+    if as_json:
+        print(json.dumps({"prompts": found}, ensure_ascii=False))
+        return
+    for entry in found:
+        for continuation in entry["continuations"]:
+            print(_visible(f"{entry['prompt']}{continuation}") + "\n")
+
+
+def _visible(text: str) -> str:
+    """What a model says is as hostile as what it read: control characters are shown, not obeyed."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    target: Annotated[Path, typer.Argument(help="Folder to write, in the layout that transformers loads.")],
+    as_json: Json = False,
+) -> None:
+    """Write the newest checkpoint of a run as a Hugging Face folder."""
+    from training import journal, loop
+    from training.export import export as write
+
+    books, settings, version = journal.read(folder, verify=False)
+    model = loop.load(settings, version, books)
+    tokenizer = version.manifest.tokenizer
+    write(
+        model, tokenizer_file=version.tokenizer_file, eot=tokenizer.eot, length=version.manifest.length, folder=target
+    )
+    print(json.dumps({"folder": str(target)}) if as_json else f"{target}")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
+    """Draw report.html again from report.json."""
+    from training import report as reports
+
+    path = folder / "report.json"
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: cannot be read ({error})") from error
+    print(reports.write(folder, content))
+
+
+def main() -> None:
+    """Run a verb; what a person can put right is one sentence and exit code 2."""
+    try:
+        app()
+    except TrainingError as error:
+        sys.stderr.write(f"error: {_visible(str(error))}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

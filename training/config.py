@@ -1,0 +1,161 @@
+"""The run file: what is trained, on which rows, for how long, checked whole before anything runs.
+
+One run file and one version are one run: `digest` names the two, and nothing in it depends on the
+machine, so a run can be resumed elsewhere. What may differ without making another run (micro-batches,
+threads, how often to look) is left out of the digest.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from training import TrainingError
+from training.manifest import digest
+from training.tables import Table, check
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Batch(Table):
+    """`rows` a step over all processes; `micro_rows` are laid out at once by one of them."""
+
+    rows: Positive = 32
+    micro_rows: Positive = 8
+
+
+class Optimizer(Table):
+    """`muon` turns the matrices of the layers by Muon and all else by AdamW; `adamw` all by AdamW."""
+
+    use: Literal["muon", "adamw"] = "muon"
+    learning_rate: Annotated[float, Field(gt=0)] = 0.005
+    embedding_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    momentum: Share = 0.95
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, table: Any) -> Any:
+        """TOML has no tuples."""
+        if isinstance(table, dict) and isinstance(table.get("betas"), list):
+            return {**table, "betas": tuple(table["betas"])}
+        return table
+
+
+class Schedule(Table):
+    """Warmup-stable-decay: up in `warmup` steps, level, then down to `floor` in the last `decay` steps."""
+
+    steps: Positive
+    warmup: Annotated[int, Field(ge=0)] = 0
+    decay: Annotated[int, Field(ge=0)] = 0
+    floor: Share = 0.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Schedule:
+        if self.warmup + self.decay > self.steps:
+            raise ValueError(f"warmup {self.warmup} and decay {self.decay} do not fit into {self.steps} steps")
+        return self
+
+
+class Precision(Table):
+    """`bf16` runs matrix products in bfloat16 under autocast; weights and sums stay in float32."""
+
+    compute: Literal["bf16", "float32"] = "bf16"
+    compile: bool = False
+    threads: Positive | None = None
+
+
+class Evaluation(Table):
+    """Every `every` steps the loss on `rows` rows of `split`; at the end on all of it, beside n-grams of `orders`."""
+
+    split: str = "val"
+    every: Positive = 100
+    rows: Positive = 64
+    micro_rows: Positive = 16
+    orders: list[Annotated[int, Field(ge=1, le=8)]] = [2, 3, 4]
+
+
+class Checkpoint(Table):
+    """A checkpoint every `every` steps and at the end; the newest `keep` stay."""
+
+    every: Positive = 500
+    keep: Positive = 2
+
+
+class Samples(Table):
+    """Continuations in the report: of `prompts`, and of the beginnings of `documents` documents of the split."""
+
+    prompts: list[str] = []
+    documents: Annotated[int, Field(ge=0)] = 3
+    prompt_tokens: Positive = 24
+    new_tokens: Annotated[int, Field(ge=0)] = 64
+    temperature: Annotated[float, Field(ge=0)] = 0.8
+    top_k: Positive | None = 50
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = 0.95
+    return_sequences: Positive = 2
+
+
+class Run(Table):
+    """A run file. `model` and `objective` are checked by the family and the objective that they name."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    model: dict[str, Any]
+    objective: dict[str, Any] = {"use": "causal"}
+    batch: Batch = Batch()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule
+    precision: Precision = Precision()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    samples: Samples = Samples()
+
+    def identity(self, version: str) -> str:
+        """32 hexadecimal characters over all that decides what is learnt, and the version it is learnt from."""
+        table = self.model_dump(mode="json", exclude={"name", "evaluation", "checkpoint", "samples"})
+        table["batch"].pop("micro_rows")
+        table["precision"] = {"compute": self.precision.compute}
+        return digest({"run": table, "version": version})
+
+
+def load(path: str | Path, changes: Sequence[str] = ()) -> Run:
+    """Read a run file, with `changes` like 'schedule.steps=50' made to it. Raises TrainingError."""
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise TrainingError(f"{path}: no such run file: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path}: not valid TOML: {error}") from error
+    for change in changes:
+        table = _changed(table, change)
+    return check(Run, table, str(path))
+
+
+def _changed(table: Mapping[str, Any], change: str) -> dict[str, Any]:
+    """A copy of the table with one `a.b=VALUE`; VALUE is TOML, or else a plain string."""
+    name, equals, text = change.partition("=")
+    if not equals or not all(name.split(".")):
+        raise TrainingError(f"--set {change}: write it like schedule.steps=50")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    whole: dict[str, Any] = dict(table)
+    inner = whole
+    *outer, last = name.split(".")
+    for part in outer:
+        found = inner.get(part, {})
+        if not isinstance(found, dict):
+            raise TrainingError(f"--set {change}: {part!r} is a value, not a table")
+        inner[part] = inner = dict(found)
+    inner[last] = value
+    return whole

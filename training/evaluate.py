@@ -1,0 +1,186 @@
+"""How well a model predicts a split: nats, perplexity and bits per byte, in all, by source and by language.
+
+Everything is summed by document first, and each larger number is a sum over documents: so every number of a
+report can be followed back to them (`evaluation/SPLIT.parquet`). The n-gram yardsticks are scored on exactly
+the same targets.
+
+    bits per byte = nats / (ln 2 * bytes),   bytes = those that the scored targets stand for
+
+A byte is counted when its token is a target: the first token of a piece that continues a long document is
+none, so neither its nats nor its bytes count. The end-of-text token is a target of no bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders
+
+from training import TrainingError
+from training.config import Evaluation, Precision
+from training.manifest import Version
+from training.ngram import Flat, KneserNey, flat_rows
+from training.objectives import Objective
+from training.parallel import Group, autocast
+from training.progress import Reporter, Silent
+from training.shards import Rows, Split
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass
+class Tally:
+    """Per document of the index: nats of its targets by each judge, the targets, and the bytes they stand for."""
+
+    version: Version
+    split: str
+    targets: Doubles
+    size: Doubles
+    nats: dict[str, Doubles] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, version: Version, split: str) -> Tally:
+        count = version.manifest.documents.rows
+        return cls(version, split, np.zeros(count), np.zeros(count))
+
+    def numbers(self, judge: str, chosen: NDArray[np.bool_] | None = None) -> dict[str, float]:
+        """loss (nats a target), perplexity and bits_per_byte over the chosen documents."""
+        pick = slice(None) if chosen is None else chosen
+        nats, targets, size = (float(a[pick].sum()) for a in (self.nats[judge], self.targets, self.size))
+        loss = nats / targets if targets else math.nan
+        bits = nats / math.log(2) / size if size else math.nan
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": bits}
+
+    def counts(self, chosen: NDArray[np.bool_] | None = None) -> dict[str, int]:
+        pick = slice(None) if chosen is None else chosen
+        scored = int(np.count_nonzero(self.targets[pick]))
+        return {"documents": scored, "targets": int(self.targets[pick].sum()), "bytes": int(self.size[pick].sum())}
+
+    def by(self, column: str) -> dict[str, NDArray[np.bool_]]:
+        """Which scored documents have each value of a column of the index; null is 'unknown'."""
+        values = np.array([v or "unknown" for v in self.version.documents[column].to_pylist()], object)
+        return {name: (values == name) & (self.targets > 0) for name in sorted(set(values[self.targets > 0]))}
+
+    def write(self, folder: Path) -> str:
+        """One row a scored document, in the order of the index; returns the file's name."""
+        rows = pa.array(np.flatnonzero(self.targets > 0))
+        table = self.version.documents.select(["doc_id", "source", "language", "licence"]).take(rows)
+        for name, values in (("targets", self.targets), ("bytes", self.size)):
+            table = table.append_column(name, pa.array(values.astype(np.int64)).take(rows))
+        for judge, values in self.nats.items():
+            table = table.append_column(f"nats_{judge}", pa.array(values).take(rows))
+        folder.mkdir(exist_ok=True)
+        pq.write_table(table, folder / f"{self.split}.parquet", compression="zstd")
+        return f"{folder.name}/{self.split}.parquet"
+
+
+def score(
+    model: Any,
+    objective: Objective,
+    version: Version,
+    settings: Evaluation,
+    precision: Precision,
+    group: Group,
+    *,
+    rows: int | None = None,
+    progress: Reporter | None = None,
+) -> Tally:
+    """Score `rows` rows of the split, spread evenly over it (all where None), shared out over the ranks.
+
+    Every rank returns the whole tally. Raises TrainingError where the split is empty.
+    """
+    split = Split(version, settings.split)
+    wanted = spread(len(split), rows)
+    if not len(wanted):
+        raise TrainingError(f"{version.folder}: split {settings.split!r} has no row to evaluate on")
+    mine = wanted[len(wanted) * group.rank // group.world : len(wanted) * (group.rank + 1) // group.world]
+    tally = Tally.empty(version, settings.split)
+    nats, sizes = np.zeros_like(tally.targets), token_bytes(version.tokenizer_file)
+    progress = progress or Silent()
+    progress.phase("evaluate", len(wanted))
+    model.eval()
+    with torch.inference_mode(), autocast(group.device, precision.compute):
+        for part in _parts(split, mine, settings.micro_rows):
+            batch = objective.prepare(part, np.zeros(len(part), np.uint64))
+            losses = objective.losses(model, {k: v.to(group.device) for k, v in batch.items()})
+            document = target_documents(part)
+            np.add.at(nats, document, losses.double().cpu().numpy())
+            np.add.at(tally.targets, document, 1)
+            np.add.at(tally.size, document, sizes[batch["targets"].numpy()])
+            progress.advance(len(part) * group.world)
+    model.train()
+    tally.nats["model"] = nats
+    for values in (nats, tally.targets, tally.size):
+        group.sum_(torch.from_numpy(values))
+    return tally
+
+
+def spread(count: int, rows: int | None) -> NDArray[np.int64]:
+    """At most `rows` of `count` row numbers, evenly spaced."""
+    chosen = count if rows is None else min(rows, count)
+    return np.arange(chosen, dtype=np.int64) * count // max(chosen, 1)
+
+
+def _parts(split: Split, wanted: NDArray[np.int64], size: int) -> Iterator[Rows]:
+    for first in range(0, len(wanted), size):
+        yield split.take(wanted[first : first + size])
+
+
+def target_documents(rows: Rows) -> NDArray[np.int64]:
+    """The document of every target (each token of a piece but the first), in order of place."""
+    return np.repeat(rows.documents.astype(np.int64), rows.lengths - 1)
+
+
+@lru_cache(maxsize=4)
+def token_bytes(tokenizer: Path) -> Doubles:
+    """Bytes of text that each token of a byte-level vocabulary stands for; special tokens stand for none.
+
+    Raises TrainingError for a vocabulary that is not byte-level: its tokens have no bytes of their own.
+    """
+    loaded = Tokenizer.from_file(str(tokenizer))
+    if not isinstance(loaded.decoder, decoders.ByteLevel):
+        raise TrainingError(f"{tokenizer}: not a byte-level vocabulary; bits per byte need one")
+    sizes = np.zeros(loaded.get_vocab_size(with_added_tokens=True))
+    for text, number in loaded.get_vocab(with_added_tokens=True).items():
+        sizes[number] = len(text)  # the byte-level alphabet has one character a byte
+    for number in loaded.get_added_tokens_decoder():
+        sizes[number] = 0
+    return sizes
+
+
+def yardstick(tally: Tally, orders: list[int], read: NDArray[np.int64], progress: Reporter) -> int:
+    """Score modified Kneser-Ney n-grams, trained on the training rows `read`, on the whole split.
+
+    Adds a judge 'ngramN' to the tally for each order; returns the number of training tokens counted.
+    """
+    if not orders:
+        return 0
+    version, split = tally.version, Split(tally.version, "train")
+    chunks = [read[i : i + 4096] for i in range(0, len(read), 4096)]
+    asked = Split(version, tally.split)
+    rows = asked.take(np.arange(len(asked)))
+    progress.phase("n-grams", 1 + len(orders))
+    model = KneserNey(flat_rows(rows), vocab_size=version.manifest.tokenizer.vocab_size, order=max(orders))
+
+    def text() -> Iterator[Flat]:
+        return (flat_rows(split.take(chunk)) for chunk in chunks)
+
+    model.read(text)
+    progress.advance()
+    document = target_documents(rows)
+    for order in orders:
+        nats = np.zeros_like(tally.targets)
+        np.add.at(nats, document, -model.log_probabilities(order))
+        tally.nats[f"ngram{order}"] = nats
+        progress.advance()
+    return int(sum(split.take(chunk).used.sum() for chunk in chunks))

@@ -1,0 +1,111 @@
+"""What turns gradients into weights: AdamW, and Muon for the matrices of the layers; one schedule for both.
+
+Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest semi-orthogonal matrix; its update is
+scaled to the size that AdamW's has, .2 sqrt(max(rows, columns)) (Liu et al. 2025, arXiv 2502.16982, section
+2.2), so one learning rate serves both. Embeddings, the head and vectors stay with AdamW. Weights of matrices
+decay, vectors do not.
+
+The law: `state` and `restore` are inverses to the bit, whatever parameters a model has.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from training import TrainingError
+from training.config import Optimizer as Settings
+from training.config import Schedule
+
+
+def factor(schedule: Schedule, step: int) -> float:
+    """What 0-based `step` multiplies the learning rate by: warmup-stable-decay (Hu et al. 2024, arXiv 2404.06395)."""
+    if step < schedule.warmup:
+        return (step + 1) / (schedule.warmup + 1)
+    left = schedule.steps - step
+    if left > schedule.decay:
+        return 1.0
+    return schedule.floor + (1 - schedule.floor) * left / (schedule.decay + 1)
+
+
+class Optimizer:
+    """The optimisers of one model, stepped together."""
+
+    def __init__(self, model: nn.Module, settings: Settings) -> None:
+        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+        matrices, tables, vectors = _by_use(model)
+        embedding_rate = settings.embedding_learning_rate or settings.learning_rate
+        adamw = [
+            {"params": tables, "lr": embedding_rate, "weight_decay": 0.0},
+            {"params": vectors, "lr": embedding_rate, "weight_decay": 0.0},
+        ]
+        self.parts: dict[str, torch.optim.Optimizer] = {}
+        if settings.use == "muon":
+            self.parts["muon"] = torch.optim.Muon(
+                matrices,
+                lr=settings.learning_rate,
+                weight_decay=settings.weight_decay,
+                momentum=settings.momentum,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        else:
+            adamw.append({"params": matrices, "lr": settings.learning_rate, "weight_decay": settings.weight_decay})
+        self.parts["adamw"] = torch.optim.AdamW(
+            [group for group in adamw if group["params"]], betas=settings.betas, eps=settings.epsilon, fused=True
+        )
+        self._rates = {name: [group["lr"] for group in part.param_groups] for name, part in self.parts.items()}
+
+    def step(self, scale: float) -> None:
+        """One update at `scale` times the learning rates; gradients are gone afterwards."""
+        for name, part in self.parts.items():
+            for group, rate in zip(part.param_groups, self._rates[name], strict=True):
+                group["lr"] = rate * scale
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Every tensor that the next step needs, by 'optimiser/parameter/what'."""
+        return {
+            f"{kind}/{self.names[id(parameter)]}/{what}": value
+            for kind, part in self.parts.items()
+            for parameter, values in part.state.items()
+            for what, value in values.items()
+        }
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Take up a saved state. Raises TrainingError where it belongs to other parameters or another optimiser."""
+        left = dict(state)
+        for kind, part in self.parts.items():
+            for parameter in (p for group in part.param_groups for p in group["params"]):
+                prefix = f"{kind}/{self.names[id(parameter)]}/"
+                mine = {name.removeprefix(prefix): left.pop(name) for name in list(left) if name.startswith(prefix)}
+                part.state[parameter] = {what: value.to(parameter.device) for what, value in mine.items()}
+        if left:
+            raise TrainingError(f"the optimiser of the checkpoint holds {sorted(left)[0]!r}, which this run has not")
+
+
+def _by_use(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Matrices of the layers; embeddings and heads, whose rows are tokens; vectors."""
+    vocabulary = {
+        id(parameter)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) or name.rpartition(".")[2] == "head"
+        for parameter in module.parameters(recurse=False)
+    }
+    matrices, tables, vectors = [], [], []
+    for parameter in model.parameters():
+        if id(parameter) in vocabulary:
+            tables.append(parameter)
+        else:
+            (matrices if parameter.ndim == 2 else vectors).append(parameter)
+    return matrices, tables, vectors
+
+
+def clip(model: nn.Module, scale: float, limit: float | None) -> torch.Tensor:
+    """Multiply all gradients by `scale`, then shorten them to the norm `limit`; returns the norm before that."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    torch._foreach_mul_(gradients, scale)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if limit is not None:
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
+    return norm

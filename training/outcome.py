@@ -1,0 +1,203 @@
+"""What a finished run has to say: its evaluation, the yardsticks, samples, and the report made of them.
+
+The first rank alone does this, from the checkpoint's weights; the scores of the split are computed by all.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from training import batch, evaluate, machine, order, report
+from training.config import Run
+from training.evaluate import Tally
+from training.generate import generate
+from training.journal import Journal
+from training.loop import Trained
+from training.manifest import Version
+from training.parallel import Group
+from training.progress import Reporter
+from training.shards import Split
+
+FORMAT = "gristmill.report/1"
+
+
+def conclude(
+    run: Run, version: Version, journal: Journal, trained: Trained, group: Group, progress: Reporter
+) -> dict[str, Any] | None:
+    """Evaluate, sample and write the report; marks the run complete. Returns the evaluation on the first rank."""
+    settings = run.evaluation
+    tally = evaluate.score(trained.model, trained.objective, version, settings, run.precision, group, progress=progress)
+    if not group.first:
+        return None
+    counted = evaluate.yardstick(tally, settings.orders, rows_read(run, version, trained.steps), progress)
+    evaluation = described(tally, settings.orders, counted)
+    evaluation["documents_file"] = tally.write(journal.folder / "evaluation")
+    samples = sample(run, version, trained.model, progress)
+    progress.phase("report", 1)
+    content = {
+        "format": FORMAT,
+        "run": _run(run, version, journal, trained, group),
+        "version": _version(version),
+        "corpus": {"accounting": version.manifest.accounting, "summaries": version.manifest.summaries},
+        "training": _curves(journal),
+        "evaluation": evaluation,
+        "samples": samples,
+    }
+    report.write(journal.folder, content)
+    progress.advance()
+    journal.write(
+        status="complete", chain=trained.chain, evaluation={**evaluation["model"], "ngrams": _bits(evaluation)}
+    )
+    return evaluation
+
+
+def rows_read(run: Run, version: Version, steps: int) -> NDArray[np.int64]:
+    """Numbers of the distinct training rows that `steps` steps read, ascending."""
+    count = len(Split(version, "train"))
+    if steps * run.batch.rows >= count:
+        return np.arange(count, dtype=np.int64)
+    positions = np.concatenate([batch.positions(step, run.batch.rows) for step in range(steps)])
+    return np.unique(order.rows(count, run.seed, positions))
+
+
+def described(tally: Tally, orders: list[int], counted: int) -> dict[str, Any]:
+    """The tally as a report states it: in all, by source and by language."""
+
+    def group(column: str) -> dict[str, Any]:
+        return {
+            name: {
+                **tally.counts(chosen),
+                **tally.numbers("model", chosen),
+                "ngrams": {str(n): tally.numbers(f"ngram{n}", chosen)["bits_per_byte"] for n in orders},
+            }
+            for name, chosen in tally.by(column).items()
+        }
+
+    ngrams = [{"order": n, **tally.numbers(f"ngram{n}"), "tokens_read": counted} for n in orders]
+    whole = {"split": tally.split, **tally.counts(), "model": tally.numbers("model"), "ngrams": ngrams}
+    return {**whole, "by_source": group("source"), "by_language": group("language")}
+
+
+def _bits(evaluation: dict[str, Any]) -> dict[str, float]:
+    return {str(n["order"]): n["bits_per_byte"] for n in evaluation["ngrams"]}
+
+
+def sample(run: Run, version: Version, model: Any, progress: Reporter) -> dict[str, Any] | None:
+    """Continuations of the run file's prompts and of the beginnings of some documents of the evaluation split."""
+    settings = run.samples
+    tokenizer = Tokenizer.from_file(str(version.tokenizer_file))
+    eot = version.manifest.tokenizer.eot
+    prompts = [(None, [eot, *tokenizer.encode(text, add_special_tokens=False).ids]) for text in settings.prompts]
+    prompts += _beginnings(version, run.evaluation.split, settings.documents, settings.prompt_tokens)
+    if not prompts or not settings.new_tokens:
+        return None
+    options = settings.model_dump(include={"temperature", "top_k", "top_p", "return_sequences", "new_tokens"})
+    progress.phase("sample", len(prompts))
+    found = generate(model, [tokens for _, tokens in prompts], **options, seed=run.seed, eot=eot)
+    progress.advance(len(prompts))
+    entries = [
+        {"prompt": tokenizer.decode(tokens[1:]), "doc_id": doc_id, "continuations": [tokenizer.decode(c) for c in made]}
+        for (doc_id, tokens), made in zip(prompts, found, strict=True)
+    ]
+    return {**options, "seed": run.seed, "prompts": entries}
+
+
+def _beginnings(version: Version, split: str, count: int, tokens: int) -> list[tuple[str | None, list[int]]]:
+    """doc_id and first tokens of some documents, one from each of as many rows evenly spread over the split."""
+    rows = Split(version, split)
+    found: dict[int, list[int]] = {}
+    for number in evaluate.spread(len(rows), 8 * count):
+        row = rows[int(number)]
+        ends = [*row.starts[1:], row.used]
+        whole = [j for j in range(len(row.starts)) if row.offsets[j] == 0 and ends[j] - row.starts[j] >= 2 * tokens]
+        if whole and len(found) < count:
+            start = row.starts[whole[0]]
+            found.setdefault(int(row.documents[whole[0]]), row.tokens[start : start + tokens].tolist())
+    ids = version.documents["doc_id"]
+    return [(ids[document].as_py(), begun) for document, begun in found.items()]
+
+
+def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: Group) -> dict[str, Any]:
+    steps = journal.entries("step")
+    tokens, seconds = sum(s["tokens"] for s in steps), sum(s["seconds"] for s in steps)
+    # The first steps warm up caches and compile; the median is not theirs.
+    speed = float(np.median([s["tokens"] / s["seconds"] for s in steps])) if steps else None
+    length = version.manifest.length
+    peak, flops = machine.peak_flops(), trained.model.flops_per_token(length)
+    counts = trained.model.parameter_counts()
+    return {
+        "name": journal.folder.name,
+        "digest": journal.table["digest"],
+        "seed": run.seed,
+        "objective": run.objective["use"],
+        "model": {**run.model, **trained.model.config.model_dump(), **counts},
+        "optimizer": run.optimizer.model_dump(mode="json"),
+        "schedule": run.schedule.model_dump(mode="json"),
+        "steps": trained.steps,
+        "rows_per_step": run.batch.rows,
+        "length": length,
+        "tokens_seen": tokens,
+        "epochs": trained.steps * run.batch.rows / len(Split(version, "train")),
+        "seconds": seconds,
+        "tokens_per_second": speed,
+        "mfu": speed * flops / (peak * group.world) if peak and speed else None,
+        "processes": group.world,
+        "threads": machine.threads(),
+        "precision": run.precision.compute,
+        "hardware": journal.table["hardware"],
+        "packages": journal.table["packages"],
+        "chain": trained.chain,
+        "checkpoint": f"checkpoints/step-{trained.steps:08d}",
+        "resumed_at": journal.table["resumed_at"],
+    }
+
+
+def _version(version: Version) -> dict[str, Any]:
+    table = json.loads((version.folder / "manifest.json").read_text("utf-8"))
+    known = ("name", "version", "layout", "length", "parents")
+    sources = ("name", "title", "kind", "licence", "homepage", "revision", "documents", "text_bytes")
+    splits = ("rows", "tokens", "documents", "text_bytes", "truncated", "digest")
+    return {
+        "address": version.address,
+        "manifest_sha256": version.sha256,
+        **{name: table[name] for name in known},
+        "tokenizer": {name: table["tokenizer"][name] for name in ("vocab_size", "trained_on")},
+        "sources": [{name: source[name] for name in sources} for source in table["sources"]],
+        "splits": {name: {key: split[key] for key in splits} for name, split in table["splits"].items()},
+    }
+
+
+def _curves(journal: Journal) -> dict[str, Any]:
+    """The loss of every step (thinned to about a thousand points) and every validation, over tokens read."""
+    steps = journal.entries("step")
+    ends = np.cumsum([s["tokens"] for s in steps])
+    every = max(1, len(steps) // 1000)
+    curve = [
+        {
+            "tokens": int(end),
+            "tokens_per_second": s["tokens"] / s["seconds"],
+            **{name: s[name] for name in ("step", "loss", "learning_rate", "gradient_norm")},
+        }
+        for s, end in zip(steps, ends, strict=True)
+        if s["step"] % every == 0 or s["step"] == len(steps)
+    ]
+    read = dict(zip((s["step"] for s in steps), ends.tolist(), strict=True))
+    validation = [
+        {"tokens": read[v["step"]], **{name: v[name] for name in ("step", "loss", "bits_per_byte")}}
+        for v in journal.entries("validation")
+    ]
+    return {"curve": curve, "validation": validation}
+
+
+def paths(journal: Journal) -> dict[str, str]:
+    """Where the checkpoint and the report of a finished run lie."""
+    found = Path(journal.folder)
+    checkpoint = found / "checkpoints" / f"step-{journal.table['steps']:08d}"
+    named = {"checkpoint": checkpoint, "report": found / "report.html", "report_json": found / "report.json"}
+    return {name: str(path) for name, path in named.items()}

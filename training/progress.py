@@ -1,0 +1,122 @@
+"""How far a run is: JSON lines into a file for whoever started it, or bars and lines on the terminal.
+
+{"phase": "train", "total": 600}   {"advance": 1}   {"note": "loss 4.21"}
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+EVERY = 20.0
+
+
+class Reporter(Protocol):
+    """Told what is under way."""
+
+    def phase(self, name: str, total: int) -> None: ...
+
+    def advance(self, done: int = 1) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Silent:
+    """For the ranks beside the first, and for tests."""
+
+    def phase(self, name: str, total: int) -> None:
+        return
+
+    def advance(self, done: int = 1) -> None:
+        return
+
+    def note(self, text: str) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+class Events:
+    """Appends one JSON object a line to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def phase(self, name: str, total: int) -> None:
+        self._say({"phase": name, "total": total})
+
+    def advance(self, done: int = 1) -> None:
+        self._say({"advance": done})
+
+    def note(self, text: str) -> None:
+        self._say({"note": text})
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _say(self, event: dict[str, str | int]) -> None:
+        self._file.write(json.dumps(event) + "\n")
+
+
+class Bars:
+    """One bar a phase on a terminal."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description:<12}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn())
+        note = TextColumn("{task.fields[note]}", markup=False)
+        self._bars = Progress(*columns, note, console=Console(stderr=True))
+        self._bars.start()
+        self._task: TaskID | None = None
+
+    def phase(self, name: str, total: int) -> None:
+        self._task = self._bars.add_task(name, total=total, note="")
+
+    def advance(self, done: int = 1) -> None:
+        if self._task is not None:
+            self._bars.advance(self._task, done)
+
+    def note(self, text: str) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, note=text)
+
+    def close(self) -> None:
+        self._bars.stop()
+
+
+class Lines:
+    """A line on stderr now and then, where there is no terminal."""
+
+    def __init__(self, every: float = EVERY) -> None:
+        self._every, self._said = every, time.monotonic()
+        self._name, self._done, self._total, self._note = "", 0, 0, ""
+
+    def phase(self, name: str, total: int) -> None:
+        self._name, self._done, self._total, self._note = name, 0, total, ""
+
+    def advance(self, done: int = 1) -> None:
+        self._done += done
+        if self._done >= self._total or time.monotonic() - self._said >= self._every:
+            self._said = time.monotonic()
+            sys.stderr.write(f"{self._name}: {self._done:,} of {self._total:,}  {self._note}".rstrip() + "\n")
+
+    def note(self, text: str) -> None:
+        self._note = text
+
+    def close(self) -> None:
+        return
+
+
+def reporter(events: Path | None) -> Reporter:
+    """The reporter for this process: a file if one is given, else what stderr is."""
+    if events:
+        return Events(events)
+    return Bars() if sys.stderr.isatty() else Lines()
