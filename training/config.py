@@ -80,7 +80,7 @@ class Evaluation(Table):
     every: Positive = 100
     rows: Positive = 64
     micro_rows: Positive = 16
-    orders: list[Annotated[int, Field(ge=1, le=8)]] = [2, 3, 4]
+    orders: list[Annotated[int, Field(ge=1, le=8)]] = Field(default_factory=lambda: [2, 3, 4])
 
 
 class Checkpoint(Table):
@@ -93,7 +93,7 @@ class Checkpoint(Table):
 class Samples(Table):
     """Continuations in the report: of `prompts`, and of the beginnings of `documents` documents of the split."""
 
-    prompts: list[str] = []
+    prompts: list[str] = Field(default_factory=list)
     documents: Annotated[int, Field(ge=0)] = 3
     prompt_tokens: Positive = 24
     new_tokens: Annotated[int, Field(ge=0)] = 64
@@ -109,7 +109,7 @@ class Run(Table):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     model: dict[str, Any]
-    objective: dict[str, Any] = {"use": "causal"}
+    objective: dict[str, Any] = Field(default_factory=lambda: {"use": "causal"})
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule

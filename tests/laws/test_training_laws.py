@@ -75,7 +75,8 @@ def test_micro_batches_do_not_change_the_loss(whole, run_file, manifest, objecti
 
 def test_killed_between_checkpoints_goes_on_from_the_last(whole, run_file, manifest, objective, tmp_path):
     """SIGKILL leaves lines in metrics.jsonl that no checkpoint leads to."""
-    slow = "import time, training.loop as l; a = l.Loop.advance; l.Loop.advance = lambda s, x: (time.sleep(.2), a(s, x))[1]"
+    slow = "import time, training.loop as l; a = l.Loop.advance"
+    slow += "; l.Loop.advance = lambda s, x: (time.sleep(.2), a(s, x))[1]"
     arguments = ["fit", str(run_file), "--manifest", str(manifest), "--runs", str(tmp_path), "--set", objective]
     code = f"{slow}; import sys; sys.argv = ['training', *{arguments!r}]; from training.__main__ import main; main()"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE)

@@ -64,7 +64,7 @@ def test_a_run_that_is_complete_is_not_done_again(done):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_writes_a_checkpoint_and_the_command_goes_on(done, tmp_path, number):
-    arguments, finished, _ = done
+    arguments, _, _ = done
     arguments = [*arguments[:-1], str(tmp_path), "--set", "schedule.steps=4000", "--json"]
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "training", *arguments],

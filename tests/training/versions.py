@@ -156,7 +156,7 @@ def _split(
             by_source[row["source"]].append(number)
     shards = []
     for source, numbers in by_source.items():
-        # A new block of documents (so: a shard) whenever its rows reach shard_rows; documents are numbered from 0 in each.
+        # A block of documents, so a shard, ends when its rows reach shard_rows; each numbers its documents from 0.
         for first, last in _blocks([len(encoded[n]) for n in numbers], length * shard_rows):
             rows = _pack([encoded[n] for n in numbers[first:last]], length)
             file = f"shards/{split}-{source}-{len(shards):05d}.arrow"
