@@ -22,6 +22,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.cache import cache_home
 
@@ -36,7 +37,11 @@ DATABASE, MEMO = "prefect.db", "memo_store.toml"
 
 
 class ServerError(RuntimeError):
-    """Prefect's server did not start, or the configured one does not answer."""
+    """Prefect's embedded server did not start."""
+
+
+class Unconfigured(ServerError):
+    """No Prefect API is configured where one is needed, or the configured one does not answer."""
 
 
 def quiet() -> None:
@@ -58,25 +63,46 @@ def configured() -> bool:
     return bool(get_current_settings().api.url)
 
 
+def reach() -> None:
+    """Raise Unconfigured where the configured Prefect API does not answer."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
+
+    with get_client(sync_client=True) as client:
+        if error := client.api_healthcheck():
+            raise Unconfigured(
+                f"the Prefect API at {get_current_settings().api.url} does not answer ({error}); start it, unset "
+                "PREFECT_API_URL to use a server of this command's own, or run with --direct"
+            )
+
+
 @contextlib.contextmanager
 def api() -> Iterator[None]:
     """The configured Prefect API, or an embedded server for the length of the block."""
     quiet()
     if configured():
+        reach()
         yield
         return
-    with server() as (settings, ready), _environment(settings):
+    with server() as (settings, ready), using(settings):
+        ready()
+        try:
+            yield
+        finally:
+            _drain()
+
+
+@contextlib.contextmanager
+def using(settings: Mapping[str, str]) -> Iterator[None]:
+    """Be a client under these settings, in this process and those that it starts, for the length of the block."""
+    with _environment(settings):
         from prefect import flow  # noqa: F401  (takes seconds: meanwhile the server starts)
         from prefect.settings import temporary_settings
 
-        named = {"home": settings["PREFECT_HOME"], "api.url": settings["PREFECT_API_URL"]}
+        named: dict[str, Any] = {"home": settings["PREFECT_HOME"], "api.url": settings["PREFECT_API_URL"]}
         named |= {"api.auth_string": settings["PREFECT_API_AUTH_STRING"], "logging.to_api.enabled": False}
         with temporary_settings(named):
-            ready()
-            try:
-                yield
-            finally:
-                _drain()
+            yield
 
 
 @contextlib.contextmanager

@@ -12,7 +12,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 SIZE = r"^\s*\d+(\.\d+)?\s*[KMGT]?B\s*$"
+STORE = "Folder of outputs, versions and runs (or GRISTMILL_STORE)."
 ADDRESS = "a version: NAME, NAME@latest, NAME@VERSION, or the path of a manifest"
+
+
+def default_store() -> str:
+    """Where a store lies when nobody says: $GRISTMILL_STORE, else .gristmill in the working folder."""
+    return os.environ.get("GRISTMILL_STORE") or ".gristmill"
 
 
 class Parameters(BaseModel):
@@ -24,11 +30,11 @@ class Parameters(BaseModel):
 class MillParameters(Parameters):
     """Where things lie and how finely the work is cut. None of it changes a version."""
 
-    store: str = Field(".gristmill", min_length=1, description="Folder of outputs, versions and runs.")
-    data: str | None = Field(None, description="What {data} stands for in source cards (or GRISTMILL_DATA).")
-    workers: int | None = Field(None, ge=1, le=1024, description="Worker processes; default: one a core.")
-    partition_size: str = Field("16MB", pattern=SIZE, description="Input bytes that a partition aims at.")
-    batch_rows: int = Field(4096, ge=1, le=1_000_000, description="Rows that a stage is given at a time.")
+    store: str = Field(default_factory=default_store, min_length=1, description=STORE)
+    data: str | None = Field(default=None, description="What {data} stands for in source cards (or GRISTMILL_DATA).")
+    workers: int | None = Field(default=None, ge=1, le=1024, description="Worker processes; default: one a core.")
+    partition_size: str = Field(default="16MB", pattern=SIZE, description="Input bytes that a partition aims at.")
+    batch_rows: int = Field(default=4096, ge=1, le=1_000_000, description="Rows that a stage is given at a time.")
 
     @property
     def root(self) -> Path:
@@ -46,20 +52,25 @@ class MillParameters(Parameters):
 class BuildParameters(Parameters):
     """A recipe, and the mill that it runs through."""
 
-    recipe: str = Field("quickstart", min_length=1, description="A shipped recipe's name, or the path of a .toml.")
+    recipe: str = Field(
+        default="quickstart", min_length=1, description="A shipped recipe's name, or the path of a .toml."
+    )
     mill: MillParameters = Field(default_factory=MillParameters, description="Where and how finely.")
 
 
 class TrainParameters(Parameters):
     """A run file, and the version that it reads."""
 
-    run: str = Field("quickstart", min_length=1, description="A shipped run's name, or the path of a .toml.")
-    version: str | None = Field(None, description=f"{ADDRESS}; default: the newest version of the run's name.")
+    run: str = Field(default="quickstart", min_length=1, description="A shipped run's name, or the path of a .toml.")
+    version: str | None = Field(default=None, description=f"{ADDRESS}; default: the newest version of the run's name.")
     name: str | None = Field(
-        None, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Name of the run; default: the run file's."
+        default=None, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Name of the run; default: the run file's."
     )
-    processes: int = Field(1, ge=1, le=1024, description="Training processes on this machine (torchrun when several).")
-    store: str = Field(".gristmill", min_length=1, description="Folder of outputs, versions and runs.")
+    changes: tuple[str, ...] = Field(default=(), description="Changes to the run file, like schedule.steps=50.")
+    processes: int = Field(
+        default=1, ge=1, le=1024, description="Training processes on this machine (torchrun when several)."
+    )
+    store: str = Field(default_factory=default_store, min_length=1, description=STORE)
 
     @property
     def root(self) -> Path:

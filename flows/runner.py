@@ -8,19 +8,22 @@ matters: about 40 ms a task, most of it at flow exit, so a step has at most 100 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from pipeline.runner import WorkerLost, lost
+from pipeline.runner import WorkerLost, abandon, lost
 from pipeline.tasks import execute
 
 MOST_TASKS = 100
@@ -73,15 +76,17 @@ class PrefectRunner:
         step = Step(self.pool, label)
         token = _step.set(step)
         try:
-            calls = [
+            calls: list[tuple[Task[..., list[str]], dict[str, Any]]] = [
                 (_named(label, number, len(batches)), {"root": root, "keys": batch, "batch_rows": batch_rows})
                 for number, batch in enumerate(batches, 1)
             ]
             if self.pool is None or len(calls) < 2:
-                for called, arguments in calls:
-                    yield from called(**arguments)
+                with self._abandoning(root, keys):
+                    for called, arguments in calls:
+                        yield from called(**arguments)
                 return
-            with ThreadPoolTaskRunner(max_workers=min(self.count, len(calls))) as threads:
+            threads: ThreadPoolTaskRunner[list[str]] = ThreadPoolTaskRunner(max_workers=min(self.count, len(calls)))
+            with threads, self._abandoning(root, keys):
                 try:
                     for future in as_completed([threads.submit(called, arguments) for called, arguments in calls]):
                         yield from future.result()
@@ -90,8 +95,19 @@ class PrefectRunner:
         finally:
             _step.reset(token)
 
+    @contextlib.contextmanager
+    def _abandoning(self, root: str, keys: Sequence[str]) -> Iterator[None]:
+        """On Ctrl-C or a cancelled run the workers end at once: the threads wait for them, and they would go on."""
+        try:
+            yield
+        except (Exception, GeneratorExit):
+            raise
+        except BaseException:
+            abandon(self.pool, root, keys)
+            raise
 
-def _named(label: str, number: int, total: int) -> "type[partitions]":
+
+def _named(label: str, number: int, total: int) -> Task[..., list[str]]:
     run = f"{label} {number}/{total}" if total > 1 else label
     return partitions.with_options(name=label, task_run_name=run.replace("{", "{{").replace("}", "}}"))
 
@@ -100,4 +116,4 @@ def cut(keys: Sequence[str], most: int) -> list[list[str]]:
     """At most `most` runs of keys, in order, whose lengths differ by at most one."""
     count = min(len(keys), most)
     bounds = [len(keys) * n // count for n in range(count + 1)] if count else []
-    return [list(keys[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [list(keys[a:b]) for a, b in itertools.pairwise(bounds)]

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.text import Text
 
 LIMIT = 300
+# Of tables where there is no terminal; lines are not wrapped there.
+WIDTH = 160
 
 
 def clean(value: object, limit: int = LIMIT) -> str:
@@ -40,7 +42,9 @@ class Screen:
     err: Console = field(init=False)
 
     def __post_init__(self) -> None:
-        self.out = Console(stderr=self.as_json, highlight=False, soft_wrap=not sys.stdout.isatty())
+        stream = sys.stderr if self.as_json else sys.stdout
+        width = None if stream.isatty() else WIDTH
+        self.out = Console(stderr=self.as_json, highlight=False, soft_wrap=not stream.isatty(), width=width)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, *parts: object) -> None:

@@ -29,9 +29,14 @@ class Mill:
     batch_rows: int = 4096
 
     def do(self, label: str, keys: Sequence[str]) -> None:
-        """Have every task of `keys` done that is not."""
+        """Have every task of `keys` done that is not. What stands already is hashed again before it is believed."""
         self.progress.phase(label, len(keys))
-        todo = [key for key in dict.fromkeys(keys) if self.store.done(key) is None]
+        todo = []
+        for key in dict.fromkeys(keys):
+            if self.store.done(key) is None:
+                todo.append(key)
+            else:
+                self.store.check(key)
         self.progress.advance(len(keys) - len(todo))
         for _ in self.runner.map(str(self.store.root.resolve()), todo, self.batch_rows, label):
             self.progress.advance()

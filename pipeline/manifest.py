@@ -29,7 +29,7 @@ from pipeline.books import BuildKeys
 from pipeline.plan import Input
 from pipeline.recipe import Recipe
 from pipeline.stage import ConfigError, canonical, digest, suggest
-from pipeline.store import Store, StoreError, file_digest, read_parquet, sync_folder, write_text
+from pipeline.store import Store, StoreError, file_digest, read_parquet, room, sync_folder, write_text
 from pipeline.tokens.tasks import token_type
 
 FORMAT = "gristmill.manifest/1"
@@ -60,20 +60,29 @@ class Version:
 
 
 def seal(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKeys) -> Version:
-    """Write the version folder, whole or not at all. Raises StoreError if the version stands with other content."""
+    """Write the version folder, whole or not at all.
+
+    Raises StoreError if the version stands with other content, or the disk has no room.
+    """
     temporary = store.root / "versions" / recipe.name / f".{uuid.uuid4().hex[:8]}"
-    (temporary / "shards").mkdir(parents=True)
     try:
-        manifest = _manifest(store, recipe, inputs, keys, temporary)
-        manifest["version"] = version_digest(manifest)
-        write_text(temporary / "build.json", canonical({"format": "gristmill.build/1", "keys": asdict(keys)}) + "\n")
-        write_text(temporary / "manifest.json", canonical(manifest) + "\n")
-        sync_folder(temporary)
-        final = _publish(temporary, manifest)
+        with room(store.root):
+            final = _write(store, recipe, inputs, keys, temporary)
+            write_text(final.parent / "latest", final.name + "\n")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    write_text(final.parent / "latest", manifest["version"] + "\n")
     return Version(final, json.loads((final / "manifest.json").read_text("utf-8")))
+
+
+def _write(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKeys, temporary: Path) -> Path:
+    """Fill the temporary folder and publish it; returns where the version lies."""
+    (temporary / "shards").mkdir(parents=True)
+    manifest = _manifest(store, recipe, inputs, keys, temporary)
+    manifest["version"] = version_digest(manifest)
+    write_text(temporary / "build.json", canonical({"format": "gristmill.build/1", "keys": asdict(keys)}) + "\n")
+    write_text(temporary / "manifest.json", canonical(manifest) + "\n")
+    sync_folder(temporary)
+    return _publish(temporary, manifest)
 
 
 def _publish(temporary: Path, manifest: Mapping[str, Any]) -> Path:

@@ -79,7 +79,7 @@ def segment_tasks(
         "licence": number == 0 and recipe.licence is not None,
     }
     code: list[Any] = [step.stage.identity for step in (*segment.steps, *segment.relates)]
-    code += [source_digest("pipeline.run")]
+    code += [source_digest("pipeline.tasks")]
     keys = []
     for position, given in enumerate(inputs):
         if isinstance(given, Partition):
@@ -115,7 +115,7 @@ def judge_task(store: Store, recipe: Recipe, segment: Segment, number: int, part
 
 def pairs_task(store: Store, step: Step, parts: Sequence[str]) -> str:
     spec = {"task": "pairs", "stage": [step.stage.use, step.stage.params], "parts": list(parts)}
-    return store.plan(digest([step.stage.identity, spec]), spec)
+    return store.plan(digest([step.stage.identity, source_digest("pipeline.tasks"), spec]), spec)
 
 
 def cluster_task(store: Store, step: Step, parts: Sequence[str], pairs: str, ledgers: Sequence[str]) -> str:

@@ -117,8 +117,12 @@ class Recipe:
 
 def available() -> list[str]:
     """Names of the recipes that ship in `catalogs/recipes`."""
-    folder = importlib.resources.files("catalogs") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(path.stem for path in shipped().glob("*.toml"))
+
+
+def shipped() -> Path:
+    """The folder of the shipped recipes, wherever the package is installed."""
+    return Path(str(importlib.resources.files("catalogs") / "recipes"))
 
 
 def load(name_or_path: str, data: Path | None = None) -> Recipe:
@@ -129,11 +133,12 @@ def load(name_or_path: str, data: Path | None = None) -> Recipe:
             raise ConfigError(
                 f"unknown recipe {name_or_path!r}{suggest(name_or_path, available())} (or give a .toml file)"
             )
-        path = Path(str(importlib.resources.files("catalogs") / "recipes" / f"{name_or_path}.toml"))
+        path = shipped() / f"{name_or_path}.toml"
     try:
         table = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such recipe") from error
+    except OSError as error:
+        shipped_ones = ", ".join(available())
+        raise ConfigError(f"{path}: no such recipe: {error.strerror}; shipped ones: {shipped_ones}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     return parse(table, str(path), path.parent, data)
@@ -220,18 +225,17 @@ def _model(model: type[Any], table: Any, where: str) -> Any:
 
 def _check_order(recipe: Recipe, where: str) -> None:
     seen: set[str] = set()
-    related = False
+    last = max((n for n, step in enumerate(recipe.steps, 1) if step.stage.kind == "relate"), default=len(recipe.steps))
     for number, step in enumerate(recipe.steps, 1):
         place = f"{where} stage {number} ({step.stage.name})"
         if step.stage.name in seen and step.stage.signals:
             raise ConfigError(f"{place}: used twice; its signals would collide")
-        if step.stage.kind == "extend" and not related:
+        if step.stage.kind == "extend" and number <= last:
             raise ConfigError(
-                f"{place}: a stage that adds documents comes after exact or near: children follow the split of "
-                "their parent, which deduplication decides"
+                f"{place}: a stage that adds documents comes after exact and near, behind the last of them: children "
+                "follow the split of their parent, which deduplication decides"
             )
         seen.add(step.stage.name)
-        related = related or step.stage.kind == "relate"
 
 
 def _check_sizes(recipe: Recipe, where: str) -> None:

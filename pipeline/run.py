@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from pipeline.models import ModelError
 from pipeline.schema import DOCUMENT, LEDGER, ledger
 from pipeline.sources import Chunk
 from pipeline.stage import Stage
@@ -26,6 +27,8 @@ from pipeline.stage import Stage
 # What travels with a document besides its own columns; `split` is known behind the last barrier.
 WORKING = pa.schema([*DOCUMENT, *(pa.field(name, pa.string()) for name in ("language", "split", "split_group"))])
 BORN = "born"
+# What says something of this machine and nothing of a document: the build stops, whatever the batch holds.
+MACHINE = (MemoryError, OSError, ImportError, ModelError)
 
 
 class ContractError(RuntimeError):
@@ -145,11 +148,11 @@ def attempt(
 ) -> tuple[pa.RecordBatch, pa.Table]:
     """Apply a stage; on an exception halve the batch until one document stands accused.
 
-    Returns the accepted batch and the ledger of the accused, both in input order.
+    Returns the accepted batch and the ledger of the accused, both in input order. Raises ContractError and MACHINE.
     """
     try:
         return accept(batch, stage(batch)), LEDGER.empty_table()
-    except ContractError:
+    except (ContractError, *MACHINE):
         raise
     except Exception as error:
         if batch.num_rows <= 1:
@@ -167,23 +170,10 @@ def attempt(
     half = batch.num_rows // 2
     left, left_accused = attempt(stage, batch.slice(0, half), accept)
     right, right_accused = attempt(stage, batch.slice(half), accept)
-    return _join_extended(stage, left, right, half - left_accused.num_rows), pa.concat_tables(
-        [left_accused, right_accused]
-    )
-
-
-def _join_extended(stage: Stage, left: pa.RecordBatch, right: pa.RecordBatch, originals: int) -> pa.RecordBatch:
-    """Concatenate two halves; the children of an @extend stay behind all originals."""
-    if stage.kind != "extend":
-        return pa.concat_batches([left, right])
-    born = [_is_new(half, stage) for half in (left, right)]
-    parts = [half.filter(pc.invert(new)) for half, new in zip((left, right), born, strict=True)]
-    return pa.concat_batches([*parts, *(half.filter(new) for half, new in zip((left, right), born, strict=True))])
-
-
-def _is_new(batch: pa.RecordBatch, stage: Stage) -> pa.Array:
-    """True for the rows that `stage` added to this batch: children whose parent stands in the same batch."""
-    return pc.fill_null(pc.is_in(batch["parent_id"], batch["doc_id"]), False)
+    # The children of an @extend stay behind all originals.
+    cuts = half - left_accused.num_rows, batch.num_rows - half - right_accused.num_rows
+    parts = [left.slice(0, cuts[0]), right.slice(0, cuts[1]), left.slice(cuts[0]), right.slice(cuts[1])]
+    return pa.concat_batches(parts), pa.concat_tables([left_accused, right_accused])
 
 
 def settle(stage: Stage, batch: pa.RecordBatch, out: Any) -> pa.RecordBatch:

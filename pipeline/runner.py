@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
+from pipeline.store import Store
 from pipeline.tasks import execute
 
 
@@ -59,15 +63,32 @@ class Local:
             for key in keys:
                 yield execute(root, key, batch_rows)
             return
-        futures = [self.pool.submit(execute, root, key, batch_rows) for key in keys]
+        futures: list[Future[str]] = []
         try:
+            for key in keys:
+                futures.append(self.pool.submit(execute, root, key, batch_rows))
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
             raise WorkerLost(lost(label)) from error
+        except (KeyboardInterrupt, SystemExit):
+            abandon(self.pool, root, keys)
+            raise
         finally:
             for future in futures:
                 future.cancel()
+
+
+def abandon(pool: Executor | None, root: str, keys: Sequence[str]) -> None:
+    """End the workers in the middle of their tasks, and clear away what they had half written."""
+    processes = list((getattr(pool, "_processes", None) or {}).values())
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join(5)
+    for key in keys if processes else ():
+        for half in Store(Path(root)).folder(key).parent.glob(f".{key}.*"):
+            shutil.rmtree(half, ignore_errors=True)
 
 
 def lost(label: str) -> str:
@@ -92,6 +113,8 @@ def workers(count: int) -> Iterator[Executor | None]:
 
 
 def _start_worker(parent: int) -> None:
+    # Ctrl-C on a terminal reaches the whole group; the parent decides what becomes of its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

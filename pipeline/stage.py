@@ -111,18 +111,23 @@ def available(package: str = "pipeline.stages") -> list[str]:
 def load(use: str, params: Mapping[str, Any], where: str = "") -> Stage:
     """Find the function that `use` names and check `params` against its signature.
 
-    Raises ConfigError with `where` in front, listing what exists.
+    A module may have `check(**params)`, which raises ValueError for values that cannot be: a stage that found out by
+    itself would have every document quarantined. Raises ConfigError with `where` in front, listing what exists.
     """
     function: Any = find(use, where)
-    module = function.__module__
+    bound = check_params(function, params, f"{where} ({use})")
+    try:
+        getattr(sys.modules[function.__module__], "check", dict)(**bound)
+    except ValueError as error:
+        raise ConfigError(f"{where} ({use}): {error}") from error
     return Stage(
         use=use,
         name=use.rpartition(".")[2],
         kind=function.stage_kind,
         function=function,
-        params=check_params(function, params, f"{where} ({use})"),
+        params=bound,
         signals=function.stage_signals,
-        code=source_digest(module),
+        code=source_digest(function.__module__),
     )
 
 
@@ -177,21 +182,22 @@ def digest(value: Any) -> str:
 
 @functools.cache
 def source_digest(module: str) -> str:
-    """Digest of the code behind a module: its syntax tree, those of the modules of its own package that it
-    imports, and the versions of third-party packages that they import.
+    """Digest of the code behind a module: its syntax tree, those of the modules of its own package and of this one
+    that it imports, and the versions of third-party packages that they import.
 
     Docstrings and comments do not count: a comment is not a new key, a changed kernel is.
     """
-    package = module.split(".")[0]
+    followed = {module.split(".")[0], "pipeline"}
     seen: dict[str, str] = {}
     outside: set[str] = set()
     todo = [module]
     while todo:
         name = todo.pop()
-        if name in seen or (tree := _tree(name)) is None:
+        if name in seen or (found := _tree(name)) is None:
             continue
-        for imported in _imports(tree, name):
-            if imported.split(".")[0] == package:
+        tree, folder = found
+        for imported in _imports(tree, folder):
+            if imported.split(".")[0] in followed:
                 todo.append(imported)
             elif imported.split(".")[0] not in sys.stdlib_module_names:
                 outside.add(imported.split(".")[0])
@@ -200,7 +206,8 @@ def source_digest(module: str) -> str:
     return digest([sorted(seen.items()), sorted((name, _package_version(name)) for name in outside)])
 
 
-def _tree(module: str) -> ast.Module | None:
+def _tree(module: str) -> tuple[ast.Module, str] | None:
+    """The syntax tree of a module and the package that its relative imports start from."""
     try:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:
@@ -208,21 +215,23 @@ def _tree(module: str) -> ast.Module | None:
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None
     with Path(spec.origin).open(encoding="utf-8") as file:
-        return ast.parse(file.read())
+        return ast.parse(file.read()), spec.name if spec.submodule_search_locations else spec.parent or ""
 
 
-def _imports(tree: ast.Module, module: str) -> Iterable[str]:
+def _imports(tree: ast.Module, package: str) -> Iterable[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            yield name
+            yield from (f"{name}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 
 
 def _strip_docstrings(tree: ast.Module) -> None:
+    documented = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+        if isinstance(node, documented) and ast.get_docstring(node) is not None:
             node.body[0] = ast.Pass()
 
 

@@ -9,6 +9,7 @@ killed goes on from what stands and nothing half-written is ever read.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -22,9 +23,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.stage import canonical
+from pipeline.stage import canonical, digest
 
 DONE = "_done.json"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class StoreError(RuntimeError):
@@ -48,15 +50,21 @@ class Store:
         marker = self.folder(key) / DONE
         if not marker.exists():
             return None
-        done: dict[str, Any] = json.loads(marker.read_text("utf-8"))
+        try:
+            done: dict[str, Any] = json.loads(marker.read_text("utf-8"))
+            sound = done.pop("digest") == digest(done)
+        except (ValueError, KeyError, AttributeError, TypeError):
+            sound = False
+        if not sound:
+            raise self._damaged(key, DONE, "it is not as it was written")
         for name, said in done["files"].items():
             path = self.folder(key) / name
             if not path.exists() or path.stat().st_size != said["bytes"]:
-                raise StoreError(
-                    f"store output {key}/{name} is damaged (size differs from its marker); remove {self.folder(key)} "
-                    "and build again"
-                )
+                raise self._damaged(key, name, "size differs from its marker")
         return done
+
+    def _damaged(self, key: str, name: str, how: str) -> StoreError:
+        return StoreError(f"store output {key}/{name} is damaged ({how}); remove {self.folder(key)} and build again")
 
     def result(self, key: str) -> dict[str, Any]:
         """What the task under `key` counted. Raises StoreError where there is no finished output."""
@@ -68,15 +76,19 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self, key: str) -> Iterator[Writing]:
-        """A temporary folder that becomes the output of `key` when the block ends without an error."""
+        """A temporary folder that becomes the output of `key` when the block ends without an error.
+
+        Raises StoreError where the disk has no room.
+        """
         final = self.folder(key)
         temporary = final.parent / f".{key}.{uuid.uuid4().hex[:8]}"
-        temporary.mkdir(parents=True)
         writing = Writing(temporary)
         try:
-            yield writing
-            _mark(temporary, writing.result)
-            _publish(temporary, final)
+            with room(self.root):
+                temporary.mkdir(parents=True)
+                yield writing
+                _mark(temporary, writing.result)
+                _publish(temporary, final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -84,22 +96,36 @@ class Store:
         """Hash every file of a key again. Raises StoreError naming the first that differs."""
         done = self.done(key)
         if done is None:
-            raise StoreError(f"store output {key} is missing")
+            raise StoreError(f"store output {key} is missing: build the version again, or take the whole store along")
         for name, said in done["files"].items():
             if file_digest(self.file(key, name)) != said["digest"]:
-                raise StoreError(f"store output {key}/{name} does not have the digest that its marker states")
+                raise self._damaged(key, name, "it does not have the digest that its marker states")
 
     def plan(self, key: str, spec: dict[str, Any]) -> str:
         """Write down what the task under `key` has to do, so that its only argument is the key."""
         path = self.root / "plans" / f"{key}.json"
-        if not path.exists():
+        with room(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, canonical(spec))
+            write_text(path, canonical(spec))
         return key
 
     def spec(self, key: str) -> dict[str, Any]:
         spec: dict[str, Any] = json.loads((self.root / "plans" / f"{key}.json").read_text("utf-8"))
         return spec
+
+
+@contextlib.contextmanager
+def room(root: Path) -> Iterator[None]:
+    """Turn the error of a full, read-only or bounded disk into a StoreError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise StoreError(
+            f"cannot write to {root}: {os.strerror(error.errno)}; make room there and run the same command again: "
+            "what is finished is kept, nothing half-written is left"
+        ) from error
 
 
 class Writing:
@@ -140,11 +166,14 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole: a reader sees the old text or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def file_digest(path: Path, algorithm: str = "blake2b") -> str:
@@ -178,7 +207,8 @@ def _mark(folder: Path, result: dict[str, Any]) -> None:
         if path.is_file()
     }
     sync_folder(folder)
-    write_text(folder / DONE, canonical({"files": files, "result": result}))
+    said = {"files": files, "result": result}
+    write_text(folder / DONE, canonical({**said, "digest": digest(said)}))
 
 
 def _publish(temporary: Path, final: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import rules, split, stage
+from pipeline import children, rules, split, stage
 from pipeline.catalog import cards
 from pipeline.rules import Rule
 from pipeline.run import BORN, ContractError, run
@@ -88,42 +88,36 @@ def _from_segment(store: Store, spec: Spec) -> Iterator[Chunk]:
 
 
 def judge(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
-    """Output ledger: the errors of the segment and the documents that broke a rule."""
+    """Output ledger: the errors of the segment, the documents that broke a rule, and children that may not stay."""
     broken = [_rule(table) for table in spec["rules"]]
-    ledgers, ids = [], []
+    ledgers, ids, born, others = [LEDGER.empty_table()], [], [], []
     for key in spec["parts"]:
         errors = read_parquet(store.file(key, "errors.parquet"))
-        names = ["doc_id", "parent_id", BORN, *sorted({rule.signal for rule in broken})]
+        names = ["doc_id", "parent_id", BORN, "text_digest", *sorted({rule.signal for rule in broken})]
         signals = read_parquet(store.file(key, "signals.parquet"), names)
-        gone = rules.judge(signals, broken, exempt=_not_born(spec["order"]))
-        ledgers += [errors, gone, _orphans(signals, pa.concat_tables([errors, gone]), spec["order"])]
+        gone = rules.judge(signals, broken, exempt=children.not_born(spec["order"]))
+        ledgers += [errors, gone]
         ids += [errors["doc_id"], signals["doc_id"]]
+        if store.result(key)["added"]:
+            split = read_parquet(store.file(key, "documents.parquet"), ["split"])["split"]
+            placed = signals.select(names[:4]).append_column("split", split)
+            placed = placed.filter(pc.invert(pc.is_in(placed["doc_id"], gone["doc_id"].combine_chunks())))
+            is_child = pc.greater(placed[BORN], 0)
+            born.append(placed.filter(is_child))
+            others.append(placed.filter(pc.invert(is_child)))
     _check_unique(ids)
-    ledger = pa.concat_tables([LEDGER.empty_table(), *ledgers]).combine_chunks()
+    if born:
+        ledgers += _children(pa.concat_tables(born), pa.concat_tables(others), pa.concat_tables(ledgers), spec["order"])
+    ledger = pa.concat_tables(ledgers).combine_chunks()
     out.table("ledger.parquet", ledger)
     out.result = {"left": ledger.num_rows}
 
 
-def _not_born(order: list[str]) -> Callable[[Rule, pa.Table], pa.Array]:
-    """A child is not judged by stages that had passed when it was made."""
-
-    def exempt(rule: Rule, table: pa.Table) -> pa.Array:
-        position = order.index(rule.stage) + 1 if rule.stage in order else 0
-        return pc.greater_equal(table[BORN].combine_chunks(), max(position, 1))
-
-    return exempt
-
-
-def _orphans(signals: pa.Table, gone: pa.Table, order: list[str]) -> pa.Table:
-    """Children whose parent left in the segment that made them leave with it."""
-    lost = pc.and_(pc.greater(signals[BORN], 0), pc.is_in(signals["parent_id"], gone["doc_id"].combine_chunks()))
-    lost = pc.and_(lost, pc.invert(pc.is_in(signals["doc_id"], gone["doc_id"].combine_chunks())))
-    children = signals.filter(lost)
-    makers = [order[number - 1] for number in children[BORN].to_pylist()]
-    count = children.num_rows
-    columns = [children["doc_id"].combine_chunks(), pa.array(makers, pa.string())]
-    columns += [pa.array([word] * count, pa.string()) for word in ("dropped", "parent left")]
-    return pa.table([*columns, children["parent_id"].combine_chunks()], schema=LEDGER)
+def _children(born: pa.Table, others: pa.Table, gone: pa.Table, order: list[str]) -> list[pa.Table]:
+    """Ledgers of the children that leave for another reason than a rule of their own."""
+    copies = children.copies(born, others, order)
+    left = pa.chunked_array([*gone["doc_id"].chunks, *copies["doc_id"].chunks], pa.string())
+    return [copies, children.orphans(born, left.combine_chunks(), order)]
 
 
 def _check_unique(ids: list[pa.ChunkedArray]) -> None:

@@ -31,7 +31,6 @@ def eda(
 
     All other columns are the parent's. Needs the column `split`, which is known behind a relating stage.
     """
-    _check(batch, children, swap, deletion)
     parents, ids, texts = [], [], []
     columns = (batch[name].to_pylist() for name in ("doc_id", "parent_id", "label", "split"))
     for row, (doc_id, parent_id, label, split) in enumerate(zip(*columns, strict=True)):
@@ -48,6 +47,15 @@ def eda(
         values = values.cast(field.type) if isinstance(values, pa.Array) else pa.array(values, field.type)
         born = born.set_column(batch.schema.get_field_index(name), field, values)
     return pa.concat_batches([batch, born])
+
+
+def check(*, children: int, swap: float, deletion: float, seed: int) -> None:
+    """Raise ValueError for parameters that cannot be."""
+    if children < 1 or not 0 <= swap <= 1 or not 0 <= deletion < 1 or swap == deletion == 0:
+        raise ValueError(
+            f"children must be at least 1, swap at most 1, deletion below 1 and one of the rates above 0, not "
+            f"children={children}, swap={swap}, deletion={deletion}"
+        )
 
 
 def resources(**params: object) -> dict[str, str]:
@@ -98,19 +106,12 @@ def _swapped(text: str, bounds: list[tuple[int, int]], rate: float, draws: list[
 
 
 def _thinned(text: str, bounds: list[tuple[int, int]], rate: float, draws: list[int]) -> str:
-    """Delete each word, with the white space behind it, with probability `rate`; one word is left in any case."""
+    """Delete each word with probability `rate`, and the white space on one side of it; one word is left in any case."""
     kept = [draw >> 11 >= rate * (1 << 53) for draw in draws[: len(bounds)]]
     if not any(kept):
         kept[draws[len(bounds)] * len(bounds) >> 64] = True
-    ends = [a for a, _ in bounds[1:]] + [len(text)]
-    return "".join(text[a:end] for (a, _), end, stays in zip(bounds, ends, kept, strict=True) if stays).strip()
-
-
-def _check(batch: pa.RecordBatch, children: int, swap: float, deletion: float) -> None:
-    if "split" not in batch.schema.names:
-        raise ValueError("eda: there is no column `split` yet; put eda behind a relating stage (exact or near)")
-    if children < 1 or not 0 <= swap <= 1 or not 0 <= deletion < 1 or swap == deletion == 0:
-        raise ValueError(
-            f"eda: children must be at least 1, swap at most 1, deletion below 1 and one of the rates above 0, not "
-            f"children={children}, swap={swap}, deletion={deletion}"
-        )
+    begins, left = [a for a, _ in bounds[1:]] + [len(text)], ""
+    for (a, b), begin, stays in zip(bounds, begins, kept, strict=True):
+        # The white space behind stays where there is none before: no two words are made one.
+        left += text[a:begin] if stays else text[b:begin] if left and not left[-1].isspace() else ""
+    return left.strip()

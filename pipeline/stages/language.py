@@ -35,6 +35,12 @@ def language(batch: pa.RecordBatch, *, characters: int = 10_000) -> dict[str, pa
     return {"lang": pa.array(lang, pa.string()), "score": pa.array(score, pa.float64(), mask=~visible)}
 
 
+def check(*, characters: int) -> None:
+    """Raise ValueError for parameters that cannot be."""
+    if characters < 1:
+        raise ValueError(f"characters must be at least 1, not {characters}")
+
+
 def resources(**params: object) -> dict[str, str]:
     """The pinned model file."""
     return {LANGUAGE_MODEL["name"]: LANGUAGE_MODEL["sha256"]}

@@ -65,7 +65,6 @@ def near(
 
     Signature and digest are null where there are no shingles.
     """
-    _check(threshold, ngram, bands, rows)
     sets = shingle_sets(batch["text"], ngram)
     counts = np.diff(sets[1])
     signed = np.ascontiguousarray(signatures(sets, bands * rows, seed), "<u8")
@@ -76,6 +75,14 @@ def near(
         "digest": pa.array(set_digests(sets), pa.binary(16)),
         "shingles": pa.array(counts, pa.int32()),
     }
+
+
+def check(*, threshold: float, ngram: int, bands: int, rows: int, seed: int) -> None:
+    """Raise ValueError for parameters that cannot be."""
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be above 0 and at most 1, not {threshold}")
+    if min(ngram, bands, rows) < 1:
+        raise ValueError(f"ngram, bands and rows must be at least 1, not {ngram}, {bands}, {rows}")
 
 
 def resources(**params: object) -> dict[str, str]:
@@ -98,7 +105,6 @@ def compare(
     `sketches` are tables with the columns of the sketch, `part` and `row`; `texts(part, rows)` gives the texts that
     were sketched there. About 150 bytes a distinct set are held, and HELD_BYTES of shingle sets at a time.
     """
-    _check(threshold, ngram, bands, rows)
     known = Sketched.gather(sketches, bands, rows)
     codes, large = candidates(known.bands, known.mixers, BUCKET, NEIGHBOURS)
     pairs = np.stack(np.divmod(codes, max(len(known), 1)))
@@ -124,10 +130,3 @@ def cluster(
 ) -> pa.Table:
     """Clusters among (doc_id ascending, digest): doc_id and the signals of every document, in the same order."""
     return clusters(documents, pairs)
-
-
-def _check(threshold: float, ngram: int, bands: int, rows: int) -> None:
-    if not 0 < threshold <= 1:
-        raise ValueError(f"near: threshold must be above 0 and at most 1, not {threshold}")
-    if min(ngram, bands, rows) < 1:
-        raise ValueError(f"near: ngram, bands and rows must be at least 1, not {ngram}, {bands}, {rows}")

@@ -19,7 +19,7 @@ import xxhash
 
 from pipeline.schema import DOCUMENT
 from pipeline.stage import ConfigError, digest
-from pipeline.store import Store, Writing, read_parquet, write_parquet
+from pipeline.store import Store, Writing, read_parquet, write_parquet, write_text
 from pipeline.tokens import pack, vocabulary
 
 Spec = dict[str, Any]
@@ -63,7 +63,8 @@ def train_vocabulary(store: Store, spec: Spec, out: Writing, batch_rows: int) ->
     chosen = vocabulary.choose(whole["doc_id"].to_pylist(), byte_sizes, spec["budget"], spec["seed"])
     texts, seen = _texts(store, spec["parts"], whole.take(pa.array(chosen)))
     tokenizer = vocabulary.train(texts, spec["vocab_size"])
-    tokenizer.save(str(target))
+    # Not its own save: that says of a full disk only that there was an exception.
+    write_text(target, tokenizer.to_str(pretty=True))
     trained_on = {"documents": len(chosen), "bytes": sum(byte_sizes[i] for i in chosen), "digest": seen}
     out.result = {"trained_on": trained_on, **_describe(target)}
 

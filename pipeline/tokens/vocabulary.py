@@ -50,7 +50,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def load(path: Path) -> Tokenizer:
-    """Read a tokenizer.json. Raises ConfigError where it is none, or has no end-of-text token."""
+    """Read a tokenizer.json. Raises ConfigError where it is none, has no end-of-text token or leaves ids out."""
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust side raises plain Exception for a missing file as for a broken one
@@ -59,6 +59,11 @@ def load(path: Path) -> Tokenizer:
         end_of_text(tokenizer)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    ids = tokenizer.get_vocab(with_added_tokens=True).values()
+    if sorted(ids) != list(range(len(ids))):
+        raise ConfigError(f"{path}: its {len(ids)} ids run to {max(ids)}; they must be 0, 1, 2, ... without a gap")
+    # Text that spells it is text, also where the file does not call it special.
+    tokenizer.add_special_tokens([END_OF_TEXT])
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()

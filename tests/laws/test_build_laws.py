@@ -174,6 +174,12 @@ def test_children_follow_their_parent_and_only_train_has_them(extended):
     rows = {row["doc_id"]: row for row in version.index().to_pylist()}
     children = [row for row in rows.values() if row["parent_id"]]
     assert children
+    texts = {split: set() for split in ("train", "val")}
+    for part in version.build_keys().segments[-1].parts:
+        for row in read_parquet(store.file(part, "documents.parquet"), ["doc_id", "text"]).to_pylist():
+            if row["doc_id"] in rows:
+                texts[rows[row["doc_id"]]["split"]].add(row["text"])
+    assert texts["val"] and not texts["train"] & texts["val"]
     for child in children:
         parent = rows[child["parent_id"]]
         assert child["split"] == parent["split"] == "train" and child["label"] == parent["label"]

@@ -473,7 +473,8 @@ def test_docstrings_hold_all_that_the_syntax_tree_has() -> None:
 DEEP = """
 from pipeline.sources._docstrings import document
 deep = ["(" * 5000, "-" * 100_000 + "1", "x" + "+x" * 50_000, "if a:\\n pass\\n" + "elif a:\\n pass\\n" * 9000]
-deep += ["class A:\\n" + "".join(" " * n + "class A:\\n" for n in range(1, 200)), "def f(x=" + "[" * 190 + "]" * 190 + "): 'D'"]
+deep += ["class A:\\n" + "".join(" " * n + "class A:\\n" for n in range(1, 200))]
+deep += ["def f(x=" + "[" * 190 + "]" * 190 + "): 'D'"]
 for source in deep:
     try:
         document(source.encode(), "a")

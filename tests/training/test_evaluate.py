@@ -68,7 +68,7 @@ def test_bytes_of_the_targets_are_the_bytes_of_the_text(finished, manifest):
     tally, _, read = scored(finished, manifest)
     index = read.documents
     whole = np.flatnonzero(tally.targets == np.array(index["tokens"]) - 1)
-    assert len(whole) > 10
+    assert len(whole) > 3
     assert tally.size[whole].tolist() == np.array(index["text_bytes"])[whole].tolist()
     cut = np.flatnonzero((tally.targets > 0) & (tally.targets < np.array(index["tokens"]) - 1))
     assert len(cut) and (tally.size[cut] < np.array(index["text_bytes"])[cut]).all()

@@ -1,0 +1,19 @@
+"""The flow that takes a recipe to a sealed version."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows import artifacts, work
+from flows.parameters import BuildParameters
+from flows.runner import PrefectRunner
+
+DEFAULT = BuildParameters()
+
+
+@flow(name="build", flow_run_name="build {parameters.recipe}", persist_result=False)
+def build(parameters: BuildParameters = DEFAULT) -> str:
+    """Build a recipe's sources into a sealed version of packed shards; returns the path of its manifest."""
+    version = work.build(parameters, PrefectRunner)
+    artifacts.waterfall(version)
+    return str(version.folder.absolute() / "manifest.json")

@@ -1,0 +1,277 @@
+"""The command line: one verb for each thing that can be done with a mill. `main` is the console script `gristmill`.
+
+A verb checks what it is told, has the work done by `work` (through a Prefect flow, or with --direct without
+Prefect), and says what came out. Results go to stdout, all else to stderr; `errors` holds the exit codes. The
+number that matters: this module imports in a tenth of a second, so everything heavy is imported inside a verb.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows import errors
+from flows.options import (
+    AddressArgument,
+    DataOption,
+    DirectOption,
+    JsonOption,
+    PartitionOption,
+    ProcessesOption,
+    RowsOption,
+    SetOption,
+    StoreOption,
+    WorkersOption,
+)
+from flows.screen import Screen
+
+HELP = """From open corpora to a trained, evaluated language model, with every document accounted for.
+
+\b
+  gristmill quickstart                     build a small corpus and train a small model on it
+  gristmill build my-recipe.toml           sources to a sealed version of packed shards
+  gristmill train my-run.toml              a version to a trained, evaluated model
+  gristmill ls                             versions, runs, and what can be built
+  gristmill show quickstart                sources, stages and counts, splits and shards of a version
+  gristmill why DOC_ID                     what was measured on a document, and why it was kept or not
+
+Everything lies in one folder, the store: .gristmill here, or --store, or $GRISTMILL_STORE. What is finished is
+kept, so a command that was stopped goes on when it is run again.
+
+Exit codes: 0 done, 1 something is wrong, 2 the input is not what it should be, 130 stopped.
+"""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def main() -> None:
+    """Run a verb. SIGTERM is taken as Ctrl-C: what runs below ends in order, and exit code 130 says so."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    app()
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """A command of which every error ends in a sentence and its exit code."""
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except (typer.Exit, BrokenPipeError, SystemExit):
+            raise
+        except BaseException as error:
+            raise typer.Exit(errors.tell(error)) from None
+
+    app.command()(guarded)
+    return function
+
+
+@verb
+def quickstart(
+    store: StoreOption = ".gristmill",
+    workers: WorkersOption = None,
+    processes: ProcessesOption = 1,
+    changes: SetOption = None,
+    direct: DirectOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a small corpus and train a small model on it.
+
+    Minutes on a laptop: no account, no server, and no download but the model that tells languages apart.
+
+    \b
+      gristmill quickstart
+      gristmill quickstart --set schedule.steps=50       a first look
+    """
+    from flows import making, show, work
+    from flows.parameters import BuildParameters, TrainParameters
+
+    screen = Screen(as_json)
+    build = BuildParameters(recipe="quickstart", mill=making.mill(store, None, workers))
+    train = TrainParameters(run="quickstart", store=store, processes=processes, changes=tuple(changes or ()))
+    made, result = making.corpus_to_model(build, train, direct, screen)
+    show.built(screen, made)
+    show.trained(screen, result)
+    show.next_steps(screen, store, made, result, work.dropped(store, made["address"]))
+    screen.finish(made | result)
+
+
+@verb
+def build(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (gristmill ls), or a .toml file.")] = "quickstart",
+    store: StoreOption = ".gristmill",
+    data: DataOption = None,
+    workers: WorkersOption = None,
+    partition_size: PartitionOption = "16MB",
+    batch_rows: RowsOption = 4096,
+    direct: DirectOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a recipe's sources to a version of packed shards.
+
+    Sizes and workers never change what comes out: the same recipe and sources give the same version.
+
+    \b
+      gristmill build quickstart --workers 2
+      gristmill build my-recipe.toml --data /mnt/corpora --direct --json
+    """
+    from flows import making, show
+    from flows.parameters import BuildParameters
+
+    screen = Screen(as_json)
+    mill = making.mill(store, data, workers, partition_size, batch_rows)
+    made = making.build(BuildParameters(recipe=recipe, mill=mill), direct, screen)
+    show.built(screen, made)
+    screen.finish(made)
+
+
+@verb
+def train(
+    run: Annotated[str, typer.Argument(help="A shipped run (gristmill ls), or a .toml file.")] = "quickstart",
+    manifest: Annotated[
+        str | None, typer.Option(help="The version to read: an address or a path; default: the run's name.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; default: the run file's and its digest.")] = None,
+    processes: ProcessesOption = 1,
+    changes: SetOption = None,
+    store: StoreOption = ".gristmill",
+    direct: DirectOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a run on a version, evaluate it, write a report.
+
+    The same command goes on from the newest checkpoint; Ctrl-C writes one first.
+
+    \b
+      gristmill train quickstart
+      gristmill train my-run.toml --manifest webtext-zh@latest --processes 2 --set schedule.steps=500
+    """
+    from flows import making, show
+    from flows.parameters import TrainParameters
+
+    screen = Screen(as_json)
+    given = TrainParameters(
+        run=run, version=manifest, name=name, processes=processes, store=store, changes=tuple(changes or ())
+    )
+    result = making.train(given, direct, screen)
+    show.trained(screen, result)
+    screen.finish(result)
+
+
+@verb
+def ls(store: StoreOption = ".gristmill", as_json: JsonOption = False) -> None:
+    """List versions, runs, recipes, run files and cards."""
+    from flows import listing
+
+    screen = Screen(as_json)
+    found = listing.everything(Path(store))
+    listing.show(screen, found)
+    screen.finish(found)
+
+
+@verb
+def show(address: AddressArgument, store: StoreOption = ".gristmill", as_json: JsonOption = False) -> None:
+    """Show a version as a tree, or a run.
+
+    Sources, stages with counts and reasons, splits with shards, and the runs that read it.
+
+    \b
+      gristmill show quickstart
+      gristmill show quickstart@3f2a --json | jq .accounting
+    """
+    from flows import listing
+
+    screen = Screen(as_json)
+    screen.finish(listing.one(screen, Path(store), address))
+
+
+@verb
+def why(
+    doc_id: Annotated[str, typer.Argument(help="source:path:row, as show, the ledger and reports write it.")],
+    version: Annotated[str | None, typer.Option(help="The version to ask; default: the newest of the store.")] = None,
+    store: StoreOption = ".gristmill",
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a document was kept, or why it was not.
+
+    Its verdict, every measured value, what it duplicates, what was made from it, its place in the shards.
+
+    \b
+      gristmill why 'samples:en.jsonl:3'
+      gristmill why 'installed:rich/rich/emoji.py:0' --version quickstart@latest
+    """
+    from flows import listing
+
+    screen = Screen(as_json)
+    screen.finish(listing.why(screen, Path(store), doc_id, version))
+
+
+@verb
+def verify(address: AddressArgument, store: StoreOption = ".gristmill", as_json: JsonOption = False) -> None:
+    """Hash a version's files again; exit code 1 on a difference."""
+    from flows import listing
+
+    screen = Screen(as_json)
+    found = listing.verify(screen, Path(store), address)
+    screen.finish(found)
+    raise typer.Exit(errors.WRONG if found["problems"] else errors.DONE)
+
+
+@verb
+def audit(address: AddressArgument, store: StoreOption = ".gristmill", as_json: JsonOption = False) -> None:
+    """Account for every document of a version, from the disk.
+
+    Ingested + added = kept + dropped + quarantined, id by id; exit code 1 where something is wrong.
+    """
+    from flows import listing
+
+    screen = Screen(as_json)
+    found = listing.audit(screen, Path(store), address)
+    screen.finish(found)
+    raise typer.Exit(errors.WRONG if found["problems"] else errors.DONE)
+
+
+@verb
+def deploy(
+    pool: Annotated[str, typer.Option(help="Work pool of type process; made if it is absent.")] = "gristmill",
+    store: StoreOption = ".gristmill",
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make deployments of the flows at a Prefect API.
+
+    They are for workers started in their pool, and find the store whatever parameters a run is given.
+
+    \b
+      prefect server start
+      export PREFECT_API_URL=http://127.0.0.1:4200/api
+      gristmill deploy --store /data/mill
+      prefect worker start --pool gristmill
+    """
+    from flows import deploy as deployments
+
+    screen = Screen(as_json)
+    names = deployments.deploy(pool, Path(store), Path(data) if data else None, Path.cwd())
+    commands = deployments.commands(pool, names)
+    for name in names:
+        screen.say(f"deployed {name} in pool {pool}")
+    screen.say("next:")
+    for command in commands:
+        screen.say(f"  {command}")
+    screen.finish({"pool": pool, "deployments": names, "commands": commands})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The verbs that make something: checked first, then done through a Prefect flow, or without Prefect.
+
+What a person can get wrong is found in well under a second, before Prefect is imported or a server started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from flows import embedded, progress, runs, work
+from flows.parameters import BuildParameters, MillParameters, TrainParameters
+from flows.screen import Screen
+from pipeline.recipe import parse_size
+
+
+def mill(
+    store: str, data: str | None, workers: int | None, partition_size: str = "16MB", batch_rows: int = 4096
+) -> MillParameters:
+    """The checked parameters of a mill. Raises ConfigError."""
+    parse_size(partition_size, "--partition-size")
+    return MillParameters(store=store, data=data, workers=workers, partition_size=partition_size, batch_rows=batch_rows)
+
+
+def build(given: BuildParameters, direct: bool, screen: Screen) -> dict[str, Any]:
+    """Build a recipe; returns what `work.made` says of the version."""
+    work.recipe(given)
+    with at_work(direct, screen):
+        if direct:
+            return work.made(work.build(given))
+        from flows.build import build as flow
+
+        return work.made(work.sealed(flow(given)))
+
+
+def train(given: TrainParameters, direct: bool, screen: Screen) -> dict[str, Any]:
+    """Train a run; returns what the trainer says it made."""
+    work.order(given)
+    with at_work(direct, screen):
+        if direct:
+            return work.train(given)
+        from flows.train import train as flow
+
+        return dict(flow(given))
+
+
+def corpus_to_model(
+    recipe: BuildParameters, run: TrainParameters, direct: bool, screen: Screen
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Build, then train on what came out; returns both results."""
+    work.recipe(recipe)
+    runs.locate(run.run)
+    with at_work(direct, screen):
+        if direct:
+            result = work.corpus_to_model(recipe, run)
+        else:
+            from flows.corpus_to_model import corpus_to_model as flow
+
+            result = dict(flow(recipe, run))
+        return work.made(work.sealed(result["manifest"])), result
+
+
+@contextlib.contextmanager
+def at_work(direct: bool, screen: Screen) -> Iterator[None]:
+    """Progress on stderr, and a Prefect API unless the work is done without."""
+    with progress.shown(screen.err) as reporter:
+        if direct:
+            yield
+            return
+        reporter.phase("start Prefect", 1)
+        with embedded.api():
+            reporter.advance()
+            yield

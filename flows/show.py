@@ -1,0 +1,201 @@
+"""What the mill knows, laid out to be read: a version as a tree, a document's way through it, what a command made.
+
+Every string that may come from a corpus, a card or a recipe is printed through `screen.plain`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from flows.runs import Run
+from flows.screen import Screen, clean, plain, size
+from pipeline.catalog.queries import Why
+from pipeline.manifest import Version
+
+SHARDS = 20
+VERDICTS = {"kept": "green", "dropped": "yellow", "quarantined": "red"}
+RELATIONS = ("dup_of", "jaccard", "via", "via_jaccard")
+
+
+def version(screen: Screen, found: Version, readers: Sequence[Run]) -> None:
+    """A version as a tree: sources, stages with counts and reasons, splits with shards, the runs that read it."""
+    table = found.manifest
+    tree = Tree(plain(found.address, "bold"))
+    tree.add(plain(found.folder / "manifest.json", "dim"))
+    _sources(tree.add("sources"), table["sources"])
+    _stages(tree.add(plain(books(table["summaries"]["documents"]))), table["accounting"])
+    text = table["summaries"]["text_bytes"]
+    tokenizer = table["tokenizer"]
+    tree.add(plain(f"text: {size(text['ingested'])} came, {size(text['kept'])} kept"))
+    tree.add(plain(f"tokenizer: {tokenizer['vocab_size']:,} tokens, {_trained_on(tokenizer['trained_on'])}"))
+    _splits(tree.add(plain(f"{table['layout']}, {table['length']:,} tokens a row")), table["splits"])
+    if readers:
+        branch = tree.add("runs")
+        for run in readers:
+            branch.add(plain(run_line(run)))
+    screen.say(tree)
+
+
+def books(documents: Mapping[str, int]) -> str:
+    """The law of the books in a line."""
+    came = f"{documents['ingested']:,} documents ingested"
+    came += f" + {documents['added']:,} added" if documents["added"] else ""
+    return came + " = " + " + ".join(f"{documents[name]:,} {name}" for name in ("kept", "dropped", "quarantined"))
+
+
+def _trained_on(sample: Mapping[str, Any] | None) -> str:
+    return f"trained on {sample['documents']:,} documents, {size(sample['bytes'])}" if sample else "given by the recipe"
+
+
+def _sources(branch: Tree, sources: Iterable[Mapping[str, Any]]) -> None:
+    for source in sources:
+        counts = f"{source['documents']:,} documents, {size(source['text_bytes'])}, {len(source['files']):,} files"
+        entry = branch.add(plain(f"{source['name']}: {source['title']} ({source['licence']})"))
+        entry.add(plain(f"{counts}, revision {source['revision'][:16]}"))
+
+
+def _stages(branch: Tree, accounting: Iterable[Mapping[str, Any]]) -> None:
+    for entry in accounting:
+        change = f"{entry['entered']:,} -> {entry['left']:,}" if entry["entered"] != entry["left"] else "all pass"
+        stage = branch.add(plain(f"{entry['stage']} ({entry['kind']}): {change}"))
+        if entry["added"]:
+            stage.add(plain(f"{entry['added']:,} added"))
+        for reason, count in entry["reasons"].items():
+            stage.add(plain(f"{count:,}  {reason}"))
+
+
+def _splits(branch: Tree, splits: Mapping[str, Any]) -> None:
+    for name, split in splits.items():
+        cut = f", {split['truncated']:,} truncated" if split["truncated"] else ""
+        counts = f"{split['documents']:,} documents, {split['tokens']:,} tokens in {split['rows']:,} rows{cut}"
+        entry = branch.add(plain(f"{name}: {counts}"))
+        for shard in split["shards"][:SHARDS]:
+            entry.add(plain(f"{shard['file']}  {shard['source']}, {shard['rows']:,} rows, {size(shard['bytes'])}"))
+        if len(split["shards"]) > SHARDS:
+            entry.add(plain(f"and {len(split['shards']) - SHARDS:,} shards more"))
+
+
+def run_line(run: Run) -> str:
+    """A run in a line: how far it is and what it scores."""
+    score = f", {run.bits_per_byte:.3f} bits per byte" if run.bits_per_byte is not None else ""
+    return f"{run.name}: {run.status}, step {run.table.get('step', '?')} of {run.table.get('steps', '?')}{score}"
+
+
+def run(screen: Screen, found: Run) -> None:
+    """A run: how far it is, the version that it read, its scores and where it lies."""
+    tree = Tree(plain(run_line(found), "bold"))
+    tree.add(plain(f"read {found.address}"))
+    evaluation = found.table.get("evaluation")
+    if isinstance(evaluation, dict):
+        branch = tree.add("evaluation")
+        for name, value in evaluation.items():
+            branch.add(plain(f"{name}: {value}"))
+    tree.add(plain(found.folder, "dim"))
+    screen.say(tree)
+
+
+def why(screen: Screen, address: str, found: Why) -> None:
+    """A document's verdict, what was measured on it, whom it resembles, and where it lies in the shards."""
+    place = f" by {found.stage}: {found.reason}" if found.stage else ""
+    tree = Tree(plain(found.doc_id, "bold"))
+    tree.add(plain(f"{found.verdict}{place}", VERDICTS[found.verdict]))
+    if found.detail:
+        tree.add(plain(found.detail, limit=1000))
+    tree.add(plain(f"in {address}", "dim"))
+    _family(tree, found)
+    for measured in found.signals:
+        branch = tree.add(plain(f"measured in segment {measured['segment']}"))
+        for name, value in measured.items():
+            if name != "segment":
+                branch.add(plain(f"{name} = {number(value)}"))
+    if found.index:
+        known = {name: found.index.get(name) for name in ("split", "language", "licence", "label", "tokens")}
+        tree.add(plain(", ".join(f"{name} {value}" for name, value in known.items() if value is not None)))
+    for piece in found.places:
+        offset = f", from its token {piece['offset']:,}" if piece.get("offset") else ""
+        tree.add(plain(f"{piece['file']}: row {piece['row']:,}, position {piece['start']:,}{offset}"))
+    if found.excerpt is not None:
+        tree.add(plain(f"text: {found.excerpt}", "dim", limit=1000))
+    screen.say(tree)
+
+
+def _family(tree: Tree, found: Why) -> None:
+    """Whom it duplicates, with the similarity; whom it was made from; what was made from it."""
+    for measured in found.signals:
+        for stage in sorted({name.rpartition(".")[0] for name in measured if name.endswith(".dup_of")}):
+            near = {name: measured[f"{stage}.{name}"] for name in RELATIONS if f"{stage}.{name}" in measured}
+            said = f"duplicate of {near['dup_of']}"
+            said += f", Jaccard {number(near['jaccard'])}" if "jaccard" in near else ""
+            if near.get("via", near["dup_of"]) != near["dup_of"]:
+                said += f", by way of {near['via']} (Jaccard {number(near['via_jaccard'])})"
+            tree.add(plain(f"{stage}: {said}", "yellow"))
+    if found.parent_id:
+        tree.add(plain(f"made from {found.parent_id}"))
+    for child in found.children:
+        tree.add(plain(f"made from it: {child}"))
+
+
+def number(value: object) -> str:
+    """Whole numbers with separators, others with four significant digits, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return clean(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def listing(screen: Screen, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A titled table of plain cells, or the word that there is nothing."""
+    screen.say(Text(title, "bold"))
+    if not rows:
+        screen.say("  none")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for column in ("", *columns):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row("", *(plain("" if cell is None else cell, limit=120) for cell in row))
+    screen.say(table)
+
+
+def built(screen: Screen, made: Mapping[str, Any]) -> None:
+    """What a build made: its address, the books in a line, tokens, and where the manifest lies."""
+    screen.say(plain(made["address"], "bold"))
+    screen.say("  " + books(made["documents"]))
+    tokens = ", ".join(f"{split['tokens']:,} tokens in {name}" for name, split in made["splits"].items())
+    screen.say(f"  {tokens}")
+    screen.say(f"  manifest    {made['manifest']}")
+
+
+def trained(screen: Screen, result: Mapping[str, Any]) -> None:
+    """What a run made: the model against the n-grams in bits per byte, and where everything lies."""
+    screen.say(plain(f"{result['run']}, {result['steps']:,} steps", "bold"))
+    scores = [("model", result.get("bits_per_byte"))]
+    scores += [(NGRAMS.get(order, f"{order}-gram"), bits) for order, bits in dict(result.get("ngrams") or {}).items()]
+    said = ", ".join(f"{name} {bits:.3f}" for name, bits in scores if isinstance(bits, float))
+    screen.say(f"  bits per byte: {said or 'not measured'}")
+    for name in ("checkpoint", "report"):
+        screen.say(f"  {name:<11} {result[name]}")
+
+
+NGRAMS = {"2": "bigram", "3": "trigram"}
+
+
+def next_steps(
+    screen: Screen, store: str, made: Mapping[str, Any], result: Mapping[str, Any], doc_id: str | None
+) -> None:
+    """What to try after a quickstart, ready to be pasted."""
+    place = "" if store == ".gristmill" else f" --store {shlex.quote(store)}"
+    screen.say("next:")
+    screen.say(f"  gristmill show {made['name']}{place}")
+    if doc_id and doc_id.isprintable():
+        screen.say(f"  gristmill why {shlex.quote(doc_id)}{place}")
+    screen.say(f"  gristmill audit {made['name']}{place}")
+    screen.say(f"  python -P -m training generate {shlex.quote(str(result['folder']))} --prompt 'The mill'")
+    screen.say(f"  gristmill train quickstart --set schedule.steps=2000{place}")

@@ -1,0 +1,117 @@
+"""Build and train, whoever does the tasks: the one plan behind the verbs, the flows and the deployments.
+
+Everything that a person can get wrong is checked before the first task, and before Prefect's server starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from flows import process, progress, runs
+from flows.parameters import BuildParameters, TrainParameters
+from pipeline import books
+from pipeline import manifest as manifests
+from pipeline import recipe as recipes
+from pipeline.build import Mill
+from pipeline.manifest import Version
+from pipeline.recipe import Recipe
+from pipeline.runner import Local, Runner, workers
+from pipeline.stage import ConfigError
+from pipeline.store import Store
+
+MakeRunner = Callable[[Executor | None, int], Runner]
+
+
+def direct(pool: Executor | None, count: int) -> Runner:
+    """This process and its workers, without Prefect."""
+    return Local(pool)
+
+
+def recipe(parameters: BuildParameters) -> Recipe:
+    """The checked recipe. Raises ConfigError or SourceError."""
+    return recipes.load(parameters.recipe, parameters.mill.folder)
+
+
+def build(parameters: BuildParameters, make: MakeRunner = direct) -> Version:
+    """A recipe's sources to a sealed version. Raises what `Mill.build` and `recipe` raise."""
+    checked, mill = recipe(parameters), parameters.mill
+    with workers(mill.processes) as pool:
+        return Mill(
+            Store(mill.root),
+            make(pool, mill.processes),
+            progress.current(),
+            recipes.parse_size(mill.partition_size),
+            mill.batch_rows,
+        ).build(checked)
+
+
+def order(parameters: TrainParameters) -> process.Fit:
+    """The run file and the version found. Raises ConfigError where there is none, StoreError where it is damaged."""
+    run = runs.locate(parameters.run)
+    address = parameters.version or runs.name_of(run)
+    version = _version(Store(parameters.root), address, given=parameters.version is not None)
+    return process.Fit(
+        run=run,
+        manifest=version.folder.absolute() / "manifest.json",
+        runs=parameters.root / "runs",
+        name=parameters.name,
+        processes=parameters.processes,
+        changes=parameters.changes,
+    )
+
+
+def train(parameters: TrainParameters) -> dict[str, Any]:
+    """Train a run from a version's manifest; returns what the trainer says it made.
+
+    Raises what `order` raises, and TrainingRefused, TrainingStopped or TrainingFailed.
+    """
+    return process.fit(order(parameters), progress.current())
+
+
+def _version(store: Store, address: str, given: bool) -> Version:
+    try:
+        return manifests.find(store, address)
+    except ConfigError as error:
+        if given:
+            raise
+        raise ConfigError(
+            f"{error}; build it first (gristmill build {address}), or name another with --manifest"
+        ) from error
+
+
+def corpus_to_model(build_parameters: BuildParameters, train_parameters: TrainParameters) -> dict[str, Any]:
+    """Build, then train on the version that came out, in the same store."""
+    version = build(build_parameters)
+    address = str(version.folder.absolute() / "manifest.json")
+    store = build_parameters.mill.store
+    return train(train_parameters.model_copy(update={"version": address, "store": store}))
+
+
+def sealed(manifest: str | Path) -> Version:
+    """The version of which a flow returned the manifest's path."""
+    return manifests.read(Path(manifest).parent)
+
+
+def dropped(root: str, address: str) -> str | None:
+    """The id of a document that deduplication, or else some rule, dropped: something to ask `why` about."""
+    store = Store(Path(root))
+    gone = books.ledger(store, manifests.find(store, address).build_keys())
+    ids = {stage: doc_id for doc_id, stage in zip(*(gone[n].to_pylist() for n in ("doc_id", "stage")), strict=True)}
+    return ids.get("near") or next(iter(ids.values()), None)
+
+
+def made(version: Version) -> dict[str, Any]:
+    """What a build made, as plain data: names, paths, and the books in a line."""
+    table = version.manifest
+    return {
+        "name": table["name"],
+        "version": table["version"],
+        "address": version.address,
+        "manifest": str(version.folder.absolute() / "manifest.json"),
+        "tokenizer": str(version.folder.absolute() / table["tokenizer"]["file"]),
+        "documents": table["summaries"]["documents"],
+        "splits": {name: {key: split[key] for key in ("rows", "tokens")} for name, split in table["splits"].items()},
+    }

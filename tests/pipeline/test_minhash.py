@@ -1,0 +1,305 @@
+"""Shingles, signatures, bands and candidates: against plain twins, datasketch, and what probability theory says."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import stage
+from pipeline.kernels import minhash, random, shingles
+from pipeline.stages import near
+from tests.laws import nasty
+from tests.pipeline import twins
+
+BANDS, ROWS = 14, 8
+COUNT = BANDS * ROWS
+PIECES = (
+    *"the Mill MÜHLE İstanbul ß ﬁne 12 ½ ² a1b2 don't e\u0301te \u0301mark x\u0300\u0301 ９ Ⅷ ʰ _ under_score".split(),
+    *"磨坊 〇 水轮, カタ ー 々 ไทย กังหัน នៅ မြန်မာ 한국 물레 हिन्दी العَرَبيّة 𝔘𐐀 𠀀 👩‍👧 \u200d ﾊﾝ".split(),
+    *(" ", "\n", "\u3000", "。", "-", "'", "\x00", "#", ""),
+)
+TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=40).map("".join) | st.lists(
+    st.sampled_from("a b c d 磨 坊".split()), max_size=30
+).map(" ".join)
+
+
+def sets_of(texts: Sequence[str], ngram: int = 5) -> shingles.Sets:
+    return shingles.shingle_sets(pa.array(texts, pa.large_string()), ngram)
+
+
+def sets_from(values: Sequence[np.ndarray]) -> shingles.Sets:
+    """Sets of given hashes: sorted, side by side."""
+    starts = np.cumsum([0, *map(len, values)]).astype(np.int64)
+    return np.concatenate([np.sort(v) for v in values]).astype(np.uint64), starts
+
+
+def each(sets: shingles.Sets) -> list[np.ndarray]:
+    return [sets[0][a:b] for a, b in itertools.pairwise(sets[1])]
+
+
+# Shingles
+
+
+def agree(texts: list[str], ngram: int) -> None:
+    """Sizes and all pairwise similarities are those of plain sets of tuples, so the hashes merge and split nothing."""
+    expected = [twins.shingles(text, ngram) for text in texts]
+    sets = sets_of(texts, ngram)
+    assert np.diff(sets[1]).tolist() == list(map(len, expected))
+    assert all((np.diff(values.astype(object)) > 0).all() for values in each(sets))
+    left, right = (
+        np.array(side, np.int64) for side in zip(*itertools.product(range(len(texts)), repeat=2), strict=True)
+    )
+    found = shingles.jaccards(sets, sets, left, right)
+    assert found.tolist() == [twins.jaccard(expected[a], expected[b]) for a, b in zip(left, right, strict=True)]
+    for a, b in itertools.combinations(range(len(texts)), 2):
+        digests = shingles.set_digests(sets)
+        assert (digests[a] == digests[b]) == (expected[a] == expected[b])
+        assert (digests[a] is None) == (not expected[a])
+
+
+@given(texts=st.lists(TEXTS, min_size=2, max_size=5), ngram=st.integers(1, 6))
+def test_shingles_are_those_of_a_plain_twin(texts, ngram):
+    agree(texts, ngram)
+
+
+@pytest.mark.parametrize("ngram", [1, 5])
+def test_shingles_of_nasty_texts(ngram):
+    agree([text for name, text in nasty.TEXTS.items() if len(text) < 100_000 and "newer" not in name], ngram)
+
+
+def test_a_word_is_a_unit_in_english_and_a_character_in_chinese():
+    assert twins.units("The Mill's wheel_2, été") == ["the", "mill", "s", "wheel", "2", "été"]
+    assert twins.units("我用Python写了 3 个") == ["我", "用", "python", "写", "了", "3", "个"]
+    assert twins.shingles("磨坊的水轮转", 5) == {tuple("磨坊的水轮"), tuple("坊的水轮转")}
+    sets = sets_of(["The MILL, and the wheel!", "the mill and the wheel", "磨坊 的水。轮", "磨坊的水轮"])
+    digests = shingles.set_digests(sets)
+    assert digests[0] == digests[1] != digests[2] == digests[3]
+
+
+def test_shingles_of_real_documents(shared_data):
+    table = pq.read_table(shared_data / "corpus" / "debian_docs.parquet", columns=["text"])
+    texts = [text[:4000] for text in table["text"].to_pylist()[::300]]
+    agree(texts, 5)
+
+
+def test_hashes_are_the_same_for_ever():
+    """A changed hash is a changed key of every stored sketch: let it never be an accident."""
+    sets = sets_of(["the mill wheel turns with water from that river", "磨坊的水轮转动着"])
+    digests = [digest.hex() for digest in shingles.set_digests(sets) if digest]
+    assert digests == ["4a73e4da944e54955c03bdad9f4a9291", "dfc4065de39c9760cf9b13ceeb9ef4be"]
+    bands = minhash.band_hashes(minhash.signatures(sets, COUNT, 1), BANDS)
+    assert bands[:2].tolist() == [
+        [11269039659768168486, 8280068991610879775],
+        [5807808740745219597, 9245996889453432994],
+    ]
+
+
+# Random numbers and signatures
+
+
+def test_random_numbers_are_those_of_the_paper():
+    """The reference outputs of splitmix64.c for the seed 1234567."""
+    expected = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
+    assert random.stream(1234567, 5).tolist() == expected == twins.splitmix64(1234567, 5)
+
+
+@given(
+    values=st.lists(st.sets(st.integers(0, 2**64 - 1), max_size=6), min_size=1, max_size=5),
+    count=st.integers(1, 9),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_signatures_are_those_of_big_integers(values, count, seed):
+    sets = sets_from([np.array(sorted(v), np.uint64) for v in values])
+    expected = [twins.signature(v, count, seed) for v in values]
+    assert minhash.signatures(sets, count, seed).tolist() == expected
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """600 pairs of sets with their exact similarity, from 0 to 1."""
+    draw = np.random.default_rng(5)
+    found = []
+    for similarity in np.linspace(0, 1, 600):
+        union = np.unique(draw.integers(0, 2**64, draw.integers(40, 300), np.uint64))
+        draw.shuffle(union)
+        shared = round(similarity * union.size)
+        cut = shared + draw.integers(0, union.size - shared + 1)
+        left, right = union[:cut], np.concatenate([union[:shared], union[cut:]])
+        if left.size and right.size:
+            found.append((shared / union.size, left, right))
+    return found
+
+
+def test_signatures_and_estimates_are_those_of_datasketch(pairs):
+    """The same permutations over the same 64-bit hashes: datasketch mixes its input first, so ours is mixed alike."""
+    datasketch = pytest.importorskip("datasketch")
+    from datasketch.minhash import _fmix
+
+    for similarity, left, right in pairs[::20]:
+        signed = minhash.signatures(sets_from([_fmix(left, 64), _fmix(right, 64)]), COUNT, 1)
+        theirs = []
+        for values, mine in zip((left, right), signed, strict=True):
+            sketch = datasketch.MinHash(
+                COUNT, scheme="affine64", permutations=minhash.permutations(COUNT, 1), hashfunc=lambda value: value
+            )
+            sketch.update_batch(values)
+            assert sketch.hashvalues.tolist() == mine.tolist()
+            theirs.append(sketch)
+        assert theirs[0].jaccard(theirs[1]) == (signed[0] == signed[1]).mean()
+        assert abs(theirs[0].jaccard(theirs[1]) - similarity) < 0.25
+
+
+def test_the_error_of_the_estimate_is_binomial(pairs):
+    """Over many pairs the standard scores have mean 0 and variance 1; none is beyond five."""
+    scores = []
+    for similarity, left, right in pairs:
+        first, second = minhash.signatures(sets_from([left, right]), COUNT, 1)
+        estimate = (first == second).mean()
+        if similarity in (0.0, 1.0):
+            assert estimate == similarity
+        else:
+            scores.append((estimate - similarity) / math.sqrt(similarity * (1 - similarity) / COUNT))
+    assert len(scores) > 500 and max(map(abs, scores)) < 5
+    assert abs(np.mean(scores)) < 4 / math.sqrt(len(scores))
+    assert abs(np.var(scores) - 1) < 4 * math.sqrt(2 / len(scores))
+
+
+@pytest.mark.parametrize("similarity", [0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95])
+def test_the_s_curve(similarity):
+    """A pair shares a band with probability 1 - (1 - J^8)^14: 2,000 pairs, within four standard errors."""
+    trials, size = 2000, 100
+    draw = np.random.default_rng(int(similarity * 100))
+    shared = round(similarity * size)
+    values = []
+    for _ in range(trials):
+        union = draw.integers(0, 2**64, size, np.uint64)
+        cut = shared + (size - shared) // 2
+        values += [union[:cut], np.concatenate([union[:shared], union[cut:]])]
+    bands = minhash.band_hashes(minhash.signatures(sets_from(values), COUNT, 1), BANDS)
+    found = (bands[:, 0::2] == bands[:, 1::2]).any(axis=0).mean()
+    expected = 1 - (1 - similarity**ROWS) ** BANDS
+    assert abs(found - expected) < 4 * math.sqrt(expected * (1 - expected) / trials) + 1e-9
+
+
+# Candidates
+
+
+def brute(bands: np.ndarray, mixers: np.ndarray, most: int, neighbours: int) -> tuple[list[int], int]:
+    """Every bucket by a dictionary; in a large one, neighbours on a ring ordered by a hash of mixer and band."""
+    count, codes, large = bands.shape[1], set(), 0
+    for number, hashes in enumerate(bands.tolist()):
+        buckets: dict[int, list[int]] = {}
+        for member, value in enumerate(hashes):
+            buckets.setdefault(value, []).append(member)
+        for members in buckets.values():
+            together = set(itertools.combinations(members, 2))
+            if len(members) > most:
+                large += 1
+                point = {m: twins.splitmix64(int(mixers[m]) + number * 0x9E3779B97F4A7C15, 1)[0] for m in members}
+                ring = sorted(members, key=lambda m: (point[m], m))
+                steps = itertools.product(range(len(ring)), range(1, neighbours + 1))
+                together = {tuple(sorted((ring[i], ring[(i + step) % len(ring)]))) for i, step in steps}
+            codes |= {a * count + b for a, b in together}
+    return sorted(codes), large
+
+
+@given(
+    bands=st.integers(0, 12).flatmap(
+        lambda n: st.lists(st.lists(st.integers(0, 4), min_size=n, max_size=n), min_size=1, max_size=4)
+    ),
+    seed=st.integers(0, 2**32),
+    most=st.integers(2, 14),
+)
+def test_candidates_are_those_of_brute_force(bands, seed, most):
+    table = np.array(bands, np.uint64).reshape(len(bands), -1)
+    mixers = np.random.default_rng(seed).integers(0, 2**64, table.shape[1], np.uint64)
+    codes, large = minhash.candidates(table, mixers, most, most - 1)
+    assert (codes.tolist(), large) == brute(table, mixers, most, most - 1)
+
+
+def test_a_large_bucket_is_held_together_by_few_pairs():
+    """2,000 sets in one bucket: a hundredth of the pairs, and still one component."""
+    table, mixers = np.ones((3, 2000), np.uint64), random.stream(1, 2000)
+    codes, large = minhash.candidates(table, mixers, near.BUCKET, near.NEIGHBOURS)
+    assert large == 3 and codes.size <= 3 * 2000 * near.NEIGHBOURS
+    assert set(twins.components(2000, [divmod(code, 2000) for code in codes.tolist()])) == {0}
+
+
+def test_candidates_are_those_of_datasketch(pairs):
+    """MinHashLSH over the same signatures, with the same bands and rows."""
+    datasketch = pytest.importorskip("datasketch")
+    signed = minhash.signatures(sets_from([side for _, *both in pairs for side in both]), COUNT, 1)
+    sketches = [datasketch.MinHash(COUNT, hashvalues=row, scheme="affine64") for row in signed]
+    index = datasketch.MinHashLSH(num_perm=COUNT, params=(BANDS, ROWS))
+    for number, sketch in enumerate(sketches):
+        index.insert(number, sketch)
+    theirs = {(min(n, m), max(n, m)) for n, sketch in enumerate(sketches) for m in index.query(sketch) if m != n}
+    codes, large = minhash.candidates(minhash.band_hashes(signed, BANDS), signed[:, 0].copy(), 512, 32)
+    assert {divmod(code, len(sketches)) for code in codes.tolist()} == theirs and len(theirs) > 100 and not large
+
+
+# The stage
+
+
+def corpus() -> list[str]:
+    """60 texts with copies of them from nearly equal to hardly alike, in two scripts; some without a word."""
+    draw = np.random.default_rng(9)
+    words = [f"w{n}" for n in range(400)] + [chr(0x4E00 + n) for n in range(400)]
+    texts = ["", "...", "!"]
+    for number in range(60):
+        some = draw.choice(words[400 * (number % 2) :][:400], 120).tolist()
+        texts.append(("" if number % 2 else " ").join(some))
+        for changes in (1, 3, 8):
+            changed = list(some)
+            for place in draw.integers(0, len(changed), changes):
+                changed[place] = words[draw.integers(0, 800)]
+            texts.append((" " if number % 2 == 0 else "").join(changed))
+    return texts
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("threshold", [0.6, 0.75, 1.0])
+def test_pairs_are_right_and_those_alike_enough_are_found(parts, threshold):
+    texts = corpus()
+    bound = stage.load("near", {"threshold": threshold})
+    cuts = np.array_split(np.arange(len(texts)), parts)
+    tables = []
+    for number, rows in enumerate(cuts):
+        batch = pa.record_batch([pa.array([texts[i] for i in rows], pa.large_string())], names=["text"])
+        place = {"part": pa.array([number] * len(rows), pa.int32()), "row": pa.array(range(len(rows)), pa.int32())}
+        tables.append(pa.table({**bound(batch), **place}))
+    found = near.compare(
+        iter(tables), lambda part, rows: pa.array([texts[cuts[part][r]] for r in rows]), **bound.params
+    )
+    sets = {d: twins.shingles(t, 5) for d, t in zip(shingles.set_digests(sets_of(texts)), texts, strict=True) if d}
+    pairs = {(row["a"], row["b"]): row["jaccard"] for row in found.to_pylist()}
+    assert all(value == twins.jaccard(sets[a], sets[b]) >= threshold and a < b for (a, b), value in pairs.items())
+    alike = {p for p in itertools.combinations(sorted(sets), 2) if twins.jaccard(sets[p[0]], sets[p[1]]) >= threshold}
+    assert set(pairs) <= alike
+    if threshold == 0.75:
+        missed = sum((1 - twins.jaccard(sets[a], sets[b]) ** ROWS) ** BANDS for a, b in alike)
+        assert len(alike) > 60 and len(alike - set(pairs)) < missed + 4 * math.sqrt(missed) + 1
+
+
+def test_texts_that_changed_since_they_were_sketched_are_refused():
+    texts = ["the mill wheel turns with water from that river"] * 2
+    texts[1] += " again"
+    bound = stage.load("near", {"threshold": 0.5, "rows": 1})
+    table = pa.table(bound(pa.record_batch([pa.array(texts, pa.large_string())], names=["text"])))
+    table = table.append_column("part", pa.array([0, 0], pa.int32())).append_column("row", pa.array([0, 1], pa.int32()))
+    with pytest.raises(RuntimeError, match="not those that were sketched"):
+        near.compare(iter([table]), lambda part, rows: pa.array(["something else"] * len(rows)), **bound.params)

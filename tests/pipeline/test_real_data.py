@@ -1,0 +1,281 @@
+"""Real data: 27,126 pages of documentation accounted for one by one, natural near-duplicates, and labelled sentences.
+
+The installation guide is written once and built for each architecture: pages of two architectures with the same
+language and file name are near-duplicates that nobody made for a test.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import books, recipe, stage
+from pipeline.audit import audit
+from pipeline.build import Mill
+from pipeline.catalog import queries
+from pipeline.kernels import minhash, shingles
+from pipeline.manifest import Version
+from pipeline.models import ModelError, language_model
+from pipeline.stages import near
+from pipeline.store import Store, read_parquet
+
+EDGES = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+
+
+def normalised(texts: pa.Array) -> pa.Array:
+    return stage.load("normalise", {})(pa.record_batch([texts.cast(pa.large_string())], names=["text"]))["text"]
+
+
+@dataclass
+class Pages:
+    """Texts and their shingle sets, by position."""
+
+    texts: pa.Array
+    sets: list[np.ndarray]
+
+    @classmethod
+    def of(cls, texts: pa.Array) -> Pages:
+        values, starts = shingles.shingle_sets(texts, 5)
+        return cls(texts, [values[a:b] for a, b in itertools.pairwise(starts)])
+
+    def jaccard(self, a: int, b: int) -> float:
+        both = np.intersect1d(self.sets[a], self.sets[b], assume_unique=True).size
+        return both / (self.sets[a].size + self.sets[b].size - both)
+
+
+# Natural near-duplicates
+
+
+@pytest.fixture(scope="module")
+def guide(shared_data) -> tuple[Pages, np.ndarray]:
+    """The guide's pages, and the pairs of one language and file name, int64 [2, n]."""
+    table = pq.read_table(shared_data / "corpus" / "debian_docs.parquet", columns=["id", "text"])
+    ids = table["id"].to_pylist()
+    mine = [position for position, name in enumerate(ids) if name.startswith("installation-guide-")]
+    pages: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, position in enumerate(mine):
+        pages[tuple(ids[position].split("/")[2:])].append(place)
+    pairs = np.array([pair for pair in pages.values() if len(pair) == 2]).T
+    return Pages.of(normalised(table["text"].combine_chunks().take(pa.array(mine)))), pairs
+
+
+def compared(pages: Pages, **params: Any) -> tuple[dict[tuple[bytes, bytes], float], list[bytes]]:
+    """What `near` finds among some texts in three partitions, and the digest of each."""
+    bound = stage.load("near", params)
+    cuts = np.array_split(np.arange(len(pages.texts)), 3)
+    sketches = []
+    for number, rows in enumerate(cuts):
+        batch = pa.record_batch([pages.texts.take(pa.array(rows))], names=["text"])
+        place = {"part": pa.array([number] * len(rows), pa.int32()), "row": pa.array(range(len(rows)), pa.int32())}
+        sketches.append(pa.table({**bound(batch), **place}))
+    found = near.compare(
+        iter(sketches), lambda part, rows: pages.texts.take(pa.array(cuts[part][rows])), **bound.params
+    )
+    digests = pa.concat_tables(sketches)["digest"].to_pylist()
+    return {(row["a"], row["b"]): row["jaccard"] for row in found.to_pylist()}, digests
+
+
+def test_pairs_of_the_guide_are_right_and_all_that_are_alike_enough_are_known(guide):
+    """Every verified pair by brute force; and of the guide's own pairs as many as theory says."""
+    pages, pairs = guide
+    found, digests = compared(pages, threshold=0.3)
+    where = {digest: number for number, digest in enumerate(digests)}
+    for (a, b), similarity in found.items():
+        assert similarity == pages.jaccard(where[a], where[b]) >= 0.3
+    alike = np.array([pages.jaccard(a, b) for a, b in pairs.T])
+    assert len(alike) > 1300 and (alike == 1).sum() > 500
+    tried = [(j, tuple(sorted((digests[a], digests[b])))) for j, (a, b) in zip(alike, pairs.T, strict=True)]
+    tried = [(j, pair) for j, pair in tried if pair[0] != pair[1]]
+    for low, high in itertools.pairwise((0.6, 0.7, 0.8, 0.9, 1.0)):
+        some = [(j, pair in found) for j, pair in tried if low <= j < high]
+        chance = np.array([1 - (1 - j**8) ** 14 for j, _ in some])
+        error = np.sqrt((chance * (1 - chance)).sum())
+        assert len(some) > 50 and abs(sum(hit for _, hit in some) - chance.sum()) < 2 * error + 0.5
+
+
+def test_recall_on_the_guide_follows_the_s_curve(guide):
+    """Over 32 sets of permutations: recall in each bin of similarity within two standard errors of 1 - (1 - J^8)^14."""
+    pages, (left, right) = guide
+    alike = np.array([pages.jaccard(a, b) for a, b in zip(left, right, strict=True)])
+    sets = shingles.shingle_sets(pages.texts, 5)
+    hits = []
+    for seed in range(1, 33):
+        bands = minhash.band_hashes(minhash.signatures(sets, 112, seed), 14)
+        hits.append((bands[:, left] == bands[:, right]).any(axis=0))
+    for low, high in itertools.pairwise(EDGES):
+        here = (alike >= low) & (alike < high)
+        chance = 1 - (1 - alike[here] ** 8) ** 14
+        error = np.sqrt((chance * (1 - chance)).sum() / len(hits))
+        assert here.sum() > 10
+        assert abs(np.array(hits)[:, here].sum(axis=1).mean() - chance.sum()) < 2 * error, (low, high)
+
+
+# The whole corpus
+
+
+@dataclass
+class Built:
+    version: Version
+    store: Store
+
+    def texts(self, segment: int = 0) -> dict[str, str]:
+        """Every document's text as the last stage of a segment left it."""
+        found: dict[str, str] = {}
+        for part in self.version.build_keys().segments[segment].parts:
+            table = read_parquet(self.store.file(part, "documents.parquet"), ["doc_id", "text"])
+            found.update(zip(table["doc_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+        return found
+
+
+def built(name: str, data: Path, folder: Path) -> Built:
+    store = Store(folder)
+    return Built(Mill(store).build(recipe.load(name, data)), store)
+
+
+@pytest.fixture(scope="module")
+def debian(shared_data, tmp_path_factory) -> Built:
+    try:
+        language_model()
+    except ModelError as error:
+        pytest.skip(str(error))
+    return built("debian-docs", shared_data, tmp_path_factory.mktemp("debian"))
+
+
+@pytest.mark.slow
+def test_every_page_is_accounted_for(debian):
+    report = audit(debian.version, debian.store)
+    assert report.problems == [] and len(report.checks) >= 8
+    assert report.counts["ingested"] == 27_126 and report.counts["added"] == report.counts["quarantined"] == 0
+    assert report.counts["kept"] + report.counts["dropped"] == 27_126 and report.counts["kept"] > 9000
+    languages = debian.version.manifest["summaries"]["languages"]
+    assert set(languages) == {"de", "en", "fr", "ja", "ru", "zh"} and all(
+        n["documents"] > 300 for n in languages.values()
+    )
+
+
+@pytest.mark.slow
+def test_why_says_what_was_measured_or_whose_copy_it_was(debian):
+    """Up to twelve documents of each reason; similarities and values are counted again from the texts."""
+    gone = books.ledger(debian.store, debian.version.build_keys()).to_pylist()
+    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in gone:
+        reasons[row["stage"], row["reason"]].append(row["doc_id"])
+    assert len(reasons) >= 8, sorted(reasons)
+    texts = debian.texts()
+    for (name, reason), ids in sorted(reasons.items()):
+        for doc_id in ids[:: max(1, len(ids) // 12)][:12]:
+            found = queries.why(debian.store, debian.version, doc_id)
+            assert (found.verdict, found.stage, found.reason) == ("dropped", name, reason)
+            said = dict(word.split("=", 1) for word in found.detail.split(" "))
+            assert texts[doc_id].startswith(found.excerpt)
+            check(name, reason, said, doc_id, texts)
+
+
+def check(name: str, reason: str, said: dict[str, str], doc_id: str, texts: dict[str, str]) -> None:
+    """What the ledger says of one document is so."""
+    if name == "exact":
+        assert texts[said["dup_of"]] == texts[doc_id] and said["dup_of"] < doc_id
+    elif name == "near":
+        assert said["dup_of"] < doc_id
+        for other, similarity in (("dup_of", "jaccard"), ("via", "via_jaccard")):
+            if similarity in said:
+                pages = Pages.of(pa.array([texts[doc_id], texts[said[other]]], pa.large_string()))
+                assert float(said[similarity]) == pytest.approx(pages.jaccard(0, 1), abs=1e-12)
+                assert float(said[similarity]) >= 0.75
+        assert "via_jaccard" in said
+    else:
+        batch = pa.record_batch([pa.array([texts[doc_id]], pa.large_string())], names=["text"])
+        [(column, value)] = said.items()
+        measured = stage.load(name, {"units": "script"} if name == "gopher" else {})(batch)[column][0].as_py()
+        assert value == str(round(measured, 6) if isinstance(measured, float) else measured)
+        bound = reason.split(" ")[-1]
+        broken = {"<": lambda: measured < float(bound), ">": lambda: measured > float(bound)}
+        assert broken.get(reason.split(" ")[1], lambda: measured not in reason.split(" ", 3)[3].split(", "))()
+
+
+@pytest.mark.slow
+def test_every_verified_pair_of_the_corpus_is_right(debian):
+    """Each pair by brute force, and both ends in one cluster and one split."""
+    keys = debian.version.build_keys()
+    relate = keys.segments[0].relates[1]
+    pairs = read_parquet(debian.store.file(relate["pairs"], "pairs.parquet")).to_pylist()
+    relation = read_parquet(debian.store.file(relate["cluster"], "relation.parquet"))
+    cluster = dict(zip(relation["doc_id"].to_pylist(), relation["near.cluster"].to_pylist(), strict=True))
+    first: dict[bytes, str] = {}
+    for part in keys.segments[0].parts:
+        table = read_parquet(debian.store.file(part, "sketch-near.parquet"), ["doc_id", "digest"])
+        for doc_id, digest in zip(table["doc_id"].to_pylist(), table["digest"].to_pylist(), strict=True):
+            if digest is not None and (doc_id in cluster or digest not in first):
+                first[digest] = doc_id
+    texts = debian.texts()
+    ids = sorted({first[row[end]] for row in pairs for end in "ab"})
+    place = {doc_id: number for number, doc_id in enumerate(ids)}
+    pages = Pages.of(pa.array([texts[doc_id] for doc_id in ids], pa.large_string()))
+    assert len(pairs) > 5000
+    for row in pairs:
+        a, b = first[row["a"]], first[row["b"]]
+        assert row["jaccard"] == pages.jaccard(place[a], place[b]) >= 0.75
+        assert a not in cluster or b not in cluster or cluster[a] == cluster[b]
+
+
+# Labelled sentences
+
+
+@pytest.fixture(scope="module")
+def sentences(shared_data, tmp_path_factory) -> Built:
+    return built("sst2", shared_data, tmp_path_factory.mktemp("sst2"))
+
+
+def test_labelled_sentences_have_children_in_train_alone(sentences, shared_data):
+    report = audit(sentences.version, sentences.store)
+    assert report.problems == [] and report.counts["ingested"] == 6920 and report.counts["quarantined"] == 0
+    rows = {row["doc_id"]: row for row in sentences.version.index().to_pylist()}
+    children = [row for row in rows.values() if row["parent_id"]]
+    train = [row for row in rows.values() if row["split"] == "train" and not row["parent_id"]]
+    assert report.counts["added"] > 3 * len(train) > 15_000
+    assert report.counts["added"] - 5 < len(children) < report.counts["added"], (
+        "a child or two copy a held-out sentence"
+    )
+    for child in children:
+        parent = rows[child["parent_id"]]
+        assert child["split"] == parent["split"] == "train" and child["split_group"] == parent["split_group"]
+        assert child["label"] == parent["label"] and parent["parent_id"] is None
+    gold = pq.read_table(shared_data / "classification" / "sst2" / "train.parquet").to_pylist()
+    assert {row["label"] for row in rows.values()} == {str(row["label"]) for row in gold}
+    for doc_id, row in rows.items():
+        if not row["parent_id"]:
+            assert row["label"] == str(gold[int(doc_id.rpartition(":")[2])]["label"])
+
+
+def test_why_leads_from_a_child_to_its_parent_and_back(sentences):
+    index = sentences.version.index().to_pylist()
+    texts = sentences.texts(1)
+    for row in [row for row in index if row["parent_id"]][::900]:
+        child = queries.why(sentences.store, sentences.version, row["doc_id"])
+        assert (child.verdict, child.parent_id, child.excerpt) == ("kept", row["parent_id"], texts[row["doc_id"]][:400])
+        assert len(child.places) == 1 and child.index["label"] == row["label"]
+        parent = queries.why(sentences.store, sentences.version, row["parent_id"])
+        assert row["doc_id"] in parent.children and parent.parent_id is None
+        assert set(texts[row["doc_id"]].split()) <= set(texts[row["parent_id"]].split())
+
+
+def test_no_sentence_of_validation_has_a_copy_in_train(sentences):
+    """Not even as a child of another sentence: such a child leaves, and the ledger says whose text it has."""
+    index, texts = sentences.version.index().to_pylist(), sentences.texts(1)
+    held = {texts[row["doc_id"]] for row in index if row["split"] == "val"}
+    assert len(held) > 500 and not [row for row in index if row["split"] == "train" and texts[row["doc_id"]] in held]
+    gone = [
+        row for row in books.ledger(sentences.store, sentences.version.build_keys()).to_pylist() if "#" in row["doc_id"]
+    ]
+    assert gone
+    for row in gone:
+        assert (row["stage"], row["verdict"], row["reason"]) == ("eda", "dropped", "text of another split")
+        assert texts[row["doc_id"]] == texts[row["detail"].removeprefix("dup_of=")] in held

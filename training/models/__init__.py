@@ -1,0 +1,47 @@
+"""Model families: one file each, and the folder is the registry.
+
+A family is a module with a class `Config`, the checked keys of a run file's `[model]` table, and a class
+`Model(config, vocab_size=, length=)` with
+
+    forward(tokens [B, T], positions [B, T], pieces [B, T] | None) -> hidden [B, T, width]
+    logits(hidden [..., width]) -> [..., vocab_size]
+    initialise(seed), flops_per_token(length), parameter_counts(), config, length, and causal: bool
+
+The law: a token's hidden state depends on its own document piece alone, and in a causal family on what
+stands before it. `layers` holds what families share; a name with a leading underscore is no family either.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from training import TrainingError
+from training.tables import check, suggest
+
+
+def available() -> list[str]:
+    """Names of the families in this folder."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name[0] != "_" and m.name != "layers")
+
+
+def build(table: Mapping[str, Any], *, vocab_size: int, length: int, where: str) -> nn.Module:
+    """The model that a `[model]` table describes, float32 on the CPU, all zero until `initialise` or a checkpoint.
+
+    `length` is the longest context in tokens. Nothing is drawn from torch's global generator.
+    Raises TrainingError naming `where`, the key and what exists.
+    """
+    keys = dict(table)
+    family = keys.pop("family", None)
+    if family is None:
+        raise TrainingError(f"{where}: no 'family'; it has no default; has: {', '.join(available())}")
+    if family not in available():
+        raise TrainingError(f"{where}: unknown family {family!r}{suggest(str(family), available())}")
+    module = importlib.import_module(f"{__name__}.{family}")
+    config = check(module.Config, keys, f"{where} ({family})")
+    model: nn.Module = module.Model(config, vocab_size=vocab_size, length=length)
+    return model

@@ -1,0 +1,187 @@
+"""What model families share: norm, rotation, attention, feed-forward, and the cache of keys and values.
+
+The law: all scaled dot-product attention of the house goes through `attention`, so what may see what is decided
+in one place, once a forward (`causal` or a cache), and never layer by layer. Parameters are float32 and zero
+until somebody fills them; under autocast matrix products run in bfloat16, norms, rotations and sums in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from training.models import _blocks
+from training.models._blocks import Blocks
+
+Sight = Blocks | Tensor | None  # what sees what: blocks, a boolean mask [B, 1, T, S], or None: all that came before
+
+
+class Linear(nn.Module):
+    """y = x W^T; no bias. W [outputs, inputs] is drawn from nobody's generator."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + epsilon) * weight over the last axis (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Computed in float32 at the least; the result is in `dtype`, by default what the next product takes."""
+        result: Tensor = _Normalised.apply(x, self.weight, self.epsilon, dtype or product_dtype(x))
+        return result
+
+
+class _Normalised(torch.autograd.Function):
+    """RMSNorm that keeps its input and one number a vector; autograd's own takes 5 % more of a whole step."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
+        wide = _wide(x)
+        scale = torch.linalg.vecdot(wide, wide).div_(x.shape[-1]).add_(epsilon).rsqrt_()[..., None]
+        ctx.save_for_backward(x, weight, scale)
+        return (wide * scale).mul_(weight).to(dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """With n = x s: dw = sum g n and dx = s (g w - n mean(g w n))."""
+        x, weight, scale = ctx.saved_tensors
+        given, unit = _wide(gradients[0]), _wide(x) * scale
+        product = given * unit
+        mean = torch.matmul(product, weight / len(weight))[..., None]
+        to_x = torch.addcmul(given * weight, unit, mean, value=-1).mul_(scale)
+        return to_x.to(x.dtype), product.flatten(0, -2).sum(0), None, None
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The type in which a matrix product with x would run: autocast's, or its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def turns(positions: Tensor, width: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [B, T, 1, width / 2] of position * theta^(-2i / width) (RoPE: Su et al. 2021, section 3.2.2)."""
+    frequencies = 1.0 / theta ** (torch.arange(0, width, 2, device=positions.device).float() / width)
+    angles = positions[..., None, None].float() * frequencies
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair (x_i, x_{i + width/2}) of x [B, T, H, width] by its angle: the half-split form."""
+    cosine, sine = turn
+    first, second = x.chunk(2, -1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
+
+
+def causal(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) -> Sight:
+    """Each token sees its own piece up to itself; `pieces` [B, T] numbers runs of tokens (None: one run a row)."""
+    if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
+        rows, length = tokens.shape
+        return _blocks.lay_out(pieces, rows, length, heads, kv_heads)
+    return None if pieces is None else _mask(pieces, pieces)
+
+
+def _mask(mine: Tensor, seen: Tensor) -> Tensor:
+    """[B, 1, T, S]: the same piece, and not later; `mine` [B, T] are the last T of `seen` [B, S]."""
+    length, whole = mine.shape[1], seen.shape[1]
+    order = torch.ones(length, whole, dtype=torch.bool, device=mine.device).tril(whole - length)
+    return ((mine[:, :, None] == seen[:, None, :]) & order)[:, None]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v over what each token sees: q [B, T, H, D], k and v [B, S, G, D] -> [B, T, H, D].
+
+    H is a multiple of G: query heads share key heads (Ainslie et al. 2023, arXiv 2305.13245).
+    """
+    if isinstance(sight, Blocks):
+        dtype = product_dtype(q)
+        joined: Tensor = _blocks.Attention.apply(*(x.to(dtype).flatten(0, 1) for x in (q, k, v)), sight)
+        return joined.view(q.shape)
+    shared = q.shape[2] // k.shape[2]
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if shared > 1:
+        k, v = (x.repeat_interleave(shared, 1) for x in (k, v))
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=sight, is_causal=sight is None).transpose(1, 2)
+
+
+class Cache:
+    """Keys and values of every layer so far, so that one more token costs one token's work.
+
+    All rows grow together; rows of different lengths are padded in front, with a piece number of their own.
+    """
+
+    def __init__(self, layers: int, rows: int, length: int, kv_heads: int, head_width: int, like: Tensor) -> None:
+        self._keys = like.new_zeros(layers, rows, length, kv_heads, head_width)
+        self._values = torch.zeros_like(self._keys)
+        self._pieces = torch.zeros(rows, length, dtype=torch.int32, device=like.device)
+        self.device, self.used = like.device, 0
+
+    def extend(self, pieces: Tensor) -> Tensor:
+        """Make room for tokens [B, T] of these pieces; returns what they see."""
+        begin, self.used = self.used, self.used + pieces.shape[1]
+        self._pieces[:, begin : self.used] = pieces
+        return _mask(pieces, self._pieces[:, : self.used])
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a layer's keys and values [B, T, G, D] of those tokens; returns all so far."""
+        begin = self.used - k.shape[1]
+        self._keys[layer, :, begin : self.used] = k
+        self._values[layer, :, begin : self.used] = v
+        return self._keys[layer, :, : self.used], self._values[layer, :, : self.used]
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with normed queries and keys (QK-norm: Dehghani et al. 2023, arXiv 2302.05442)."""
+
+    def __init__(self, width: int, heads: int, kv_heads: int, head_width: int, epsilon: float) -> None:
+        super().__init__()
+        self.head_width = head_width
+        self.query = Linear(width, heads * head_width)
+        self.key = Linear(width, kv_heads * head_width)
+        self.value = Linear(width, kv_heads * head_width)
+        self.output = Linear(heads * head_width, width)
+        self.query_norm = RMSNorm(head_width, epsilon)
+        self.key_norm = RMSNorm(head_width, epsilon)
+
+    def forward(
+        self, x: Tensor, turn: tuple[Tensor, Tensor], sight: Sight, cache: Cache | None = None, layer: int = 0
+    ) -> Tensor:
+        """x [B, T, width] -> [B, T, width]; with a cache, `sight` is over its tokens too."""
+        q, k, v = (project(x).unflatten(-1, (-1, self.head_width)) for project in (self.query, self.key, self.value))
+        dtype = q.dtype
+        q = rotate(self.query_norm(q, torch.promote_types(dtype, torch.float32)), turn).to(dtype)
+        k = rotate(self.key_norm(k, torch.promote_types(dtype, torch.float32)), turn).to(dtype)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        return self.output(attention(q, k, v, sight).flatten(2))
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(self, width: int, feed_forward: int) -> None:
+        super().__init__()
+        self.gate = Linear(width, feed_forward)
+        self.up = Linear(width, feed_forward)
+        self.down = Linear(feed_forward, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(functional.silu(self.gate(x)) * self.up(x))
