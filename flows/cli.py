@@ -8,7 +8,10 @@ number that matters: this module imports in a tenth of a second, so everything h
 from __future__ import annotations
 
 import functools
+import os
 import signal
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,7 +62,16 @@ app = typer.Typer(
 def main() -> None:
     """Run a verb. SIGTERM is taken as Ctrl-C: what runs below ends in order, and exit code 130 says so."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.unraisablehook = _again
     app()
+
+
+def _again(lost: sys.UnraisableHookArgs) -> None:
+    """A Ctrl-C that fell into a finaliser or a callback is lost there: send it again, to where it is heard."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:

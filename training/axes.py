@@ -55,7 +55,7 @@ def domain(values: Iterable[float], *, log: bool = False, zero: bool = False) ->
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers in [low, high]: neighbouring multiples of 1, 2 or 5 times a power of ten."""
+    """Neighbouring multiples of 1, 2 or 5 times a power of ten in [low, high]; one at least from `most` 4 on."""
     raw = (high - low) / max(most - 1, 1)
     power = math.floor(math.log10(raw))
     lead = next((m for m in (1, 2, 5) if m * 10.0**power >= raw * (1 - 1e-9)), 10)

@@ -62,7 +62,7 @@ class Stop:
 class Trained:
     """A model and how far it came; `chain` is known to the first rank alone."""
 
-    model: nn.Module
+    model: Any
     objective: Objective
     steps: int
     chain: str
@@ -89,14 +89,16 @@ class Loop:
         self.split = Split(version, "train")
         self.objective = objectives.load(run.objective, "[objective]")
         vocabulary, length = version.manifest.tokenizer.vocab_size, version.manifest.length
-        self.model = models.build(run.model, vocab_size=vocabulary, length=length, where="[model]")
+        self.model: Any = models.build(run.model, vocab_size=vocabulary, length=length, where="[model]")
         self.model.initialise(run.seed)
         self.model.to(group.device)
         self.optimizer = Optimizer(self.model, run.optimizer)
         self.chain = batch.chain_start(version.manifest.version, run.seed, run.batch.rows)
         self.step = self._resume()
         scored = Scored(self.model, self.objective)
-        self.running = group.wrap(torch.compile(scored) if run.precision.compile else scored)
+        if run.precision.compile:
+            scored.compile()
+        self.running = group.wrap(scored)
 
     def rows(self, step: int, rank: int = 0, world: int = 1) -> Rows:
         """The rows of a 0-based step that are `rank`'s (all of them by default)."""

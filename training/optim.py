@@ -92,7 +92,9 @@ def _by_use(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], l
         if isinstance(module, nn.Embedding) or name.rpartition(".")[2] == "head"
         for parameter in module.parameters(recurse=False)
     }
-    matrices, tables, vectors = [], [], []
+    matrices: list[nn.Parameter] = []
+    tables: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
     for parameter in model.parameters():
         if id(parameter) in vocabulary:
             tables.append(parameter)

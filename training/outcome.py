@@ -93,6 +93,7 @@ def sample(run: Run, version: Version, model: Any, progress: Reporter) -> dict[s
     settings = run.samples
     tokenizer = Tokenizer.from_file(str(version.tokenizer_file))
     eot = version.manifest.tokenizer.eot
+    prompts: list[tuple[str | None, list[int]]]
     prompts = [(None, [eot, *tokenizer.encode(text, add_special_tokens=False).ids]) for text in settings.prompts]
     prompts += _beginnings(version, run.evaluation.split, settings.documents, settings.prompt_tokens)
     if not prompts or not settings.new_tokens:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,3 +142,13 @@ def gone(pid: int) -> bool:
 def group(leader: int) -> list[str]:
     """Command lines of the processes of a group."""
     return [line for line, process_group in processes().values() if process_group == leader]
+
+
+def servers() -> list[int]:
+    """The embedded servers that run now."""
+    return [pid for pid, (line, _) in processes().items() if "flows.server" in line]
+
+
+def homes() -> set[str]:
+    """The temporary folders of embedded servers that exist now."""
+    return {path.name for path in Path(tempfile.gettempdir()).glob("gristmill-prefect-*")}

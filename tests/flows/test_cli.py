@@ -1,23 +1,18 @@
-"""The verbs: what they print and return, their exit codes, and that no document can write to the terminal."""
+"""The verbs: what they say to people, and the object that they leave for scripts."""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import pytest
-
-from flows import errors, runs
+from flows import runs
 from pipeline import manifest as manifests
 from pipeline import recipe as recipes
 from tests.conftest import ROOT
-from tests.flows.conftest import RECIPE, command, group, last, until
+from tests.flows.conftest import RECIPE, last
 
 HEAVY = ("torch", "prefect", "numba", "datasets", "polars", "transformers", "pyarrow", "tokenizers")
 
@@ -168,174 +163,3 @@ def test_verify_and_audit_find_a_flipped_byte(built, gristmill):
             assert last(gristmill(verb, "small", "--store", store, "--json", code=1))["problems"]
     finally:
         shard.write_bytes(whole)
-
-
-MISTAKES = [
-    (("build", "nope"), r"unknown recipe 'nope'"),
-    (("build", "{corpus}/nope.toml"), r"nope.toml: no such recipe"),
-    (("build", "{tmp}/typo.toml"), r"typo.toml stage 2: unknown stage 'gofer'; did you mean 'gopher'?"),
-    (("build", "{tmp}/empty.toml"), r"grain.toml"),
-    (("build", "{corpus}/small.toml", "--partition-size", "3 potatoes"), r"--partition-size: '3 potatoes' is no size"),
-    (("train", "nope"), r"unknown run 'nope'"),
-    (("train", "{tmp}/nameless.toml"), r"nameless.toml: no name"),
-    (("train", "{corpus}/runs/small.toml"), r"build it first (gristmill build small)"),
-    (("train", "{corpus}/runs/small.toml", "--manifest", "other"), r"no version of 'other'"),
-    (("train", "{corpus}/runs/small.toml", "--name", "../up"), r"name: String should match pattern"),
-    (("show", "nope"), r"no version of 'nope'"),
-    (("show", "nope@latest"), r"no version of 'nope'"),
-    (("verify", "nope"), r"no version of 'nope'"),
-    (("audit", "nope"), r"no version of 'nope'"),
-    (("why", "a:b:1"), r"build one first"),
-    (("deploy",), r"no Prefect API is configured: start a server with `prefect server start`"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=lambda value: " ".join(value)[:40] if value else "")
-def test_a_mistake_is_one_sentence_that_names_the_place(arguments, said, corpus, gristmill, tmp_path, monkeypatch):
-    for name in ("PREFECT_API_URL", "GRISTMILL_STORE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    (tmp_path / "typo.toml").write_text(RECIPE.replace('"gopher"', '"gofer"'))
-    (tmp_path / "grain.toml").write_text((corpus / "grain.toml").read_text())
-    (tmp_path / "empty.toml").write_text(RECIPE)
-    (tmp_path / "nameless.toml").write_text("seed = 1\n")
-    given = [part.format(corpus=corpus, tmp=tmp_path) for part in arguments]
-    direct = ["--direct"] if given[0] in ("build", "train") else []
-    result = gristmill(*given, *direct, "--store", tmp_path / "store", code=2)
-    assert result.stdout == "" and result.stderr.count("\n") == 1
-    assert result.stderr.startswith("error: ") and said in result.stderr
-
-
-def test_an_unknown_document_or_option_is_a_mistake_too(built, gristmill):
-    store, _ = built
-    assert "never met a document 'grain:z:9'" in gristmill("why", "grain:z:9", "--store", store, code=2).stderr
-    gristmill("build", "--workers", 0, code=2)
-    gristmill("build", "--no-such-option", code=2)
-    gristmill("grind", code=2)
-
-
-def test_what_the_trainer_refuses_breaks_or_stops_has_its_own_exit_code(built, corpus, gristmill, fake):
-    store, _ = built
-    run = ("train", corpus / "runs" / "small.toml", "--store", store, "--direct", "--set")
-    refused = gristmill(*run, "fake.mode=refuse", code=2).stderr
-    assert refused == "error: \\x1b[31mbatch.rows\\x1b[0m is 1 for 2 processes\n"
-    stopped = gristmill(*run, "fake.mode=stopped", code=130).stderr
-    assert "has a checkpoint; run the same command again to go on" in stopped
-    broken = gristmill(*run, "fake.mode=crash", code=1).stderr
-    assert (
-        "  | RuntimeError: \\x1b[31mbroken\n" in broken and "error: the trainer ended with code 1; its log is" in broken
-    )
-
-
-def test_a_store_that_cannot_be_one_is_said_in_a_sentence(corpus, gristmill, tmp_path):
-    (tmp_path / "file").write_text("")
-    said = gristmill("build", corpus / "small.toml", "--store", tmp_path / "file", "--direct", code=1).stderr
-    assert said.startswith("error: ") and "Not a directory" in said and str(tmp_path) in said
-
-
-def test_only_a_bug_is_shown_with_its_traceback_and_that_too_is_cleaned(capsys):
-    assert errors.tell(KeyError("\x1b[31mred")) == 1
-    said = capsys.readouterr().err
-    assert "KeyError" in said and "\x1b" not in said
-    assert errors.tell(KeyboardInterrupt()) == 130
-    assert "run the same command again to go on" in capsys.readouterr().err
-
-
-def test_a_closed_pipe_is_no_error(built):
-    store, _ = built
-    shell = f"{sys.executable} -m flows show small --store {store} | head -c 1"
-    done = subprocess.run(shell, shell=True, cwd=ROOT, capture_output=True, text=True)
-    assert done.stderr == "" and len(done.stdout) == 1
-
-
-HOSTILE = "\x1b]0;owned\x07\x1b[31m[bold red]x[/bold red]\u202egnp.exe\x9b2J\r\x00"
-
-
-@pytest.fixture(scope="module")
-def hostile(gristmill, tmp_path_factory):
-    """A corpus whose file name, texts, labels and card try to write to the terminal; (store, doc_id)."""
-    folder = tmp_path_factory.mktemp("hostile")
-    name = "\x1b[31m[red]\u202ex.jsonl"
-    rows = [{"text": f"{HOSTILE} the mill {n} " * 30, "label": HOSTILE, "licence": HOSTILE} for n in range(40)]
-    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    title = json.dumps(HOSTILE.replace("\x00", ""))
-    card = f'name = "grain"\nkind = "files"\ntitle = {title}\ndescription = "x"\nhomepage = "https://example.org"\n'
-    card += 'licence = "CC0-1.0"\nlanguages = ["en"]\n[params]\npaths = ["*.jsonl"]\n'
-    card += 'columns = {text = "text", label = "label", licence = "licence"}\n'
-    (folder / "grain.toml").write_text(card, "utf-8")
-    (folder / "small.toml").write_text(RECIPE.replace('[[stage]]\nuse = "near"\ndrop.dup_rank = {above = 0}\n', ""))
-    gristmill("build", folder / "small.toml", "--store", folder / "store", "--direct", "--workers", 1)
-    return folder / "store", f"grain:{name}:3"
-
-
-def harmless(text: str) -> bool:
-    return all(character.isprintable() or character == "\n" for character in text)
-
-
-def test_no_document_writes_to_the_terminal(hostile, gristmill):
-    store, doc_id = hostile
-    for arguments in (("show", "small"), ("why", doc_id), ("ls",), ("verify", "small"), ("audit", "small")):
-        result = gristmill(*arguments, "--store", store)
-        assert harmless(result.stdout) and harmless(result.stderr), arguments
-    said = gristmill("why", doc_id, "--store", store).stdout
-    assert "\\x1b[31m[red]\\u202ex.jsonl" in said and "[bold red]x[/bold red]" in said, (
-        "shown, and never read as markup"
-    )
-    missing = gristmill("why", f"grain:{HOSTILE}", "--store", store, code=2)
-    assert harmless(missing.stderr) and "owned" in missing.stderr
-
-
-def test_json_is_whole_and_ascii_controls_are_escaped_in_it(hostile, gristmill):
-    store, doc_id = hostile
-    result = gristmill("why", doc_id, "--store", store, "--json")
-    assert last(result)["doc_id"] == doc_id and result.stdout.count("\n") == 1
-    assert not any(ord(character) < 32 for character in result.stdout.rstrip("\n"))
-
-
-SLOW_STAGE = """
-import time
-from pathlib import Path
-from pipeline.stage import measure
-
-@measure(length="int64")
-def slow(batch):
-    while Path({gate!r}).exists():
-        time.sleep(.05)
-    import pyarrow.compute as pc
-    return {{"length": pc.utf8_length(batch["text"]).cast("int64")}}
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
-def test_ctrl_c_ends_workers_leaves_nothing_half_written_and_the_same_command_goes_on(corpus, tmp_path, number):
-    gate = tmp_path / "gate"
-    gate.touch()
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "slow.py").write_text(SLOW_STAGE.format(gate=str(gate)))
-    recipe = tmp_path / "slow.toml"
-    text = RECIPE.replace('use = "gopher"\ndrop.word_count = {below = 20}', 'use = "mine.slow"')
-    recipe.write_text(text.replace("grain.toml", str(corpus / "grain.toml")))
-    arguments = ["build", recipe, "--store", tmp_path / "store", "--workers", 2, "--partition-size", "20KB", "--direct"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "flows", *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,
-    )
-    end = time.monotonic() + 60
-    while len(list((tmp_path / "store").glob("store/*/.*"))) < 2 and child.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    (os.killpg if number == signal.SIGINT else os.kill)(child.pid, number)
-    out, err = child.communicate(timeout=20)
-    assert (child.returncode, out) == (130, "")
-    progress, _, rest = err.partition("stopped: what is finished is kept; run the same command again to go on\n")
-    assert progress in ("", "read: normalise, slow: 0/4\n") and rest == ""
-    assert list((tmp_path / "store").glob("store/*/.*")) == []
-    until(lambda: group(child.pid) == [], 5)
-    gate.unlink()
-    done = command(*arguments, PYTHONPATH=environment["PYTHONPATH"])
-    assert done.returncode == 0 and "small@" in done.stdout, done.stderr

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from flows.train import train
 from pipeline import manifest as manifests
 from pipeline.stage import ConfigError
 from tests.conftest import ROOT
-from tests.flows.conftest import RECIPE, command, gone, last_line, processes, until
+from tests.flows.conftest import RECIPE, command, gone, homes, last_line, processes, servers, until
 
 
 def test_prefect_server_can_be_imported():
@@ -132,10 +131,6 @@ def test_a_step_has_few_tasks_of_about_one_size(keys, most):
     assert len(batches) <= most and (not sizes or max(sizes) - min(sizes) <= 1) and 0 not in sizes
 
 
-def servers() -> list[int]:
-    return [pid for pid, (line, _) in processes().items() if "flows.server" in line]
-
-
 def test_without_a_prefect_api_a_server_comes_and_goes(corpus, built, tmp_path):
     """A whole build through the command line; nothing of Prefect's is seen, and nothing of it is left."""
     before, folders = servers(), homes()
@@ -145,10 +140,6 @@ def test_without_a_prefect_api_a_server_comes_and_goes(corpus, built, tmp_path):
     assert last_line(done.stdout)["version"] == built[1]["version"] and done.stdout.count("\n") == 1
     assert not [word for word in ("Traceback", "prefect.", "WARNING", "http") if word in done.stderr]
     assert servers() == before and homes() == folders
-
-
-def homes() -> set[str]:
-    return {path.name for path in Path(tempfile.gettempdir()).glob("gristmill-prefect-*")}
 
 
 def test_the_server_goes_when_its_command_is_killed(tmp_path):

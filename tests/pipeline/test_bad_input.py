@@ -231,13 +231,14 @@ def grim(batch, *, flag: str, how: str):
 @pytest.fixture
 def grim(tmp_path, monkeypatch) -> Any:
     """Somebody's own stage, beside the checkout; its flag is up."""
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "grim.py").write_text(STAGE)
+    (tmp_path / "mine" / "reapers").mkdir(parents=True)
+    (tmp_path / "mine" / "reapers" / "grim.py").write_text(STAGE)
     monkeypatch.syspath_prepend(str(tmp_path / "mine"))
-    monkeypatch.delitem(sys.modules, "grim", raising=False)
+    for name in ("reapers", "reapers.grim"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     flag = tmp_path / "flag"
     flag.touch()
-    return lambda how: [{"use": "grim.grim", "flag": str(flag), "how": how}, *PLAIN]
+    return lambda how: [{"use": "reapers.grim", "flag": str(flag), "how": how}, *PLAIN]
 
 
 def test_a_worker_killed_in_the_middle_says_what_to_do(corpus, tmp_path, grim):

@@ -71,7 +71,8 @@ def test_bytes_of_the_targets_are_the_bytes_of_the_text(finished, manifest):
     assert len(whole) > 3
     assert tally.size[whole].tolist() == np.array(index["text_bytes"])[whole].tolist()
     cut = np.flatnonzero((tally.targets > 0) & (tally.targets < np.array(index["tokens"]) - 1))
-    assert len(cut) and (tally.size[cut] < np.array(index["text_bytes"])[cut]).all()
+    missing = np.array(index["text_bytes"])[cut] - tally.size[cut]
+    assert (missing >= 0).all() and (missing > 0).sum() > 10
 
 
 def test_token_bytes_are_those_of_what_the_tokens_decode_to(manifest):

@@ -100,7 +100,7 @@ def round_number(value: Decimal) -> bool:
 @settings(max_examples=400, deadline=None)
 @given(
     values=st.lists(st.one_of(FINITE, st.floats(-1e6, 1e6), st.floats(0.9999, 1.0001)), max_size=5),
-    most=st.integers(3, 9),
+    most=st.integers(4, 9),
 )
 def test_ticks_are_round_numbers_within_the_axis(values, most):
     low, high = axes.domain(values)
@@ -115,7 +115,7 @@ def test_ticks_are_round_numbers_within_the_axis(values, most):
 
 
 @settings(max_examples=400, deadline=None)
-@given(values=st.lists(st.one_of(FINITE, st.floats(1e-3, 1e3)), max_size=5), most=st.integers(3, 9))
+@given(values=st.lists(st.one_of(FINITE, st.floats(1e-3, 1e3)), max_size=5), most=st.integers(4, 9))
 def test_ticks_of_a_logarithmic_axis(values, most):
     low, high = axes.domain(values, log=True)
     assert 0 < low < high
@@ -182,6 +182,10 @@ def test_each_row_of_a_waterfall_is_as_long_as_what_passed_there(parts):
     for row, width in zip(rows, widths, strict=True):
         for amount, part in zip((row.left, row.dropped, row.quarantined, row.added), width, strict=True):
             assert abs(part - amount * unit) < 0.2
+
+
+def test_attributes_are_escaped_too():
+    assert plots._element("g", "<i>", class_='"><b>') == '<g class="&#34;&gt;&lt;b&gt;">&lt;i&gt;</g>'
 
 
 def test_a_gap_is_a_gap_and_a_lonely_point_is_seen():

@@ -18,8 +18,6 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from training import TrainingError
 from training.tables import check, suggest
 
@@ -29,7 +27,7 @@ def available() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name[0] != "_" and m.name != "layers")
 
 
-def build(table: Mapping[str, Any], *, vocab_size: int, length: int, where: str) -> nn.Module:
+def build(table: Mapping[str, Any], *, vocab_size: int, length: int, where: str) -> Any:
     """The model that a `[model]` table describes, float32 on the CPU, all zero until `initialise` or a checkpoint.
 
     `length` is the longest context in tokens. Nothing is drawn from torch's global generator.
@@ -43,5 +41,4 @@ def build(table: Mapping[str, Any], *, vocab_size: int, length: int, where: str)
         raise TrainingError(f"{where}: unknown family {family!r}{suggest(str(family), available())}")
     module = importlib.import_module(f"{__name__}.{family}")
     config = check(module.Config, keys, f"{where} ({family})")
-    model: nn.Module = module.Model(config, vocab_size=vocab_size, length=length)
-    return model
+    return module.Model(config, vocab_size=vocab_size, length=length)
