@@ -74,7 +74,7 @@ class Rate(ProgressColumn):
 
 
 def pace(done: float, total: float, seconds: float) -> str:
-    """'12/40, 0.8/s, 0:35 left' while under way, the time taken at the end."""
+    """'12/40, 0.8/s, 35.0 s left' while under way, the time taken at the end."""
     if done >= total:
         return f"{f'{total:,.0f} in ' if total > 1 else ''}{duration(seconds)}"
     counted = f"{done:,.0f}/{total:,.0f}" if total > 1 else duration(seconds)

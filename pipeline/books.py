@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pipeline.recipe import Recipe
 from pipeline.run import ContractError
 from pipeline.schema import LEDGER
+from pipeline.stage import ConfigError
 from pipeline.store import Store, read_parquet
 
 EDGES = [0, *(1 << n for n in range(5, 25))]
@@ -73,6 +74,19 @@ def ledger(store: Store, keys: BuildKeys) -> pa.Table:
 def entered(store: Store, keys: BuildKeys) -> pa.Table:
     """doc_id and text_bytes (null where unreadable) of everything that the sources yielded."""
     return pa.concat_tables([read_parquet(store.file(key, "entered.parquet")) for key in keys.segments[0].parts])
+
+
+def check_train(store: Store, keys: BuildKeys) -> None:
+    """Raise ConfigError where no document is left in train, with the reasons for which most of them left."""
+    left = read_parquet(store.file(keys.segments[-1].survivors, "survivors.parquet"), ["split"])["split"]
+    if pc.any(pc.equal(left, "train")).as_py():
+        return
+    gone = ledger(store, keys)
+    reasons = Counter(zip(gone["stage"].to_pylist(), gone["reason"].to_pylist(), strict=True))
+    most = "; ".join(f"{stage}: {reason} ({count:,})" for (stage, reason), count in reasons.most_common(3))
+    raise ConfigError(
+        f"no document is left in train ({len(left):,} are in other splits); {gone.num_rows:,} left by: {most or 'none'}"
+    )
 
 
 def accounting(recipe: Recipe, store: Store, keys: BuildKeys) -> list[dict[str, Any]]:

@@ -47,6 +47,7 @@ class Mill:
         inputs = plan.look(recipe)
         self.progress.advance()
         keys = self._relate(recipe, inputs)
+        books.check_train(self.store, keys)
         last = keys.segments[-1]
         keys.vocabulary = plan.vocabulary_task(
             self.store, recipe, last.parts, last.survivors, parse_size(recipe.tokens.sample)

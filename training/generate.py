@@ -61,7 +61,7 @@ def generate(
 
 def _check(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int, return_sequences: int) -> None:
     if new_tokens < 0 or return_sequences < 1:
-        raise TrainingError(f"new_tokens {new_tokens} must be 0 or above, return_sequences {return_sequences} 1 or above")
+        raise TrainingError(f"new_tokens {new_tokens} must be 0 or more, return_sequences {return_sequences} 1 or more")
     for number, prompt in enumerate(prompts):
         if not len(prompt):
             raise TrainingError(f"prompt {number} has no tokens; begin it with the end-of-text token")

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from pipeline.schema import DOCUMENT
-from pipeline.stage import ConfigError, digest
+from pipeline.stage import digest
 from pipeline.store import Store, Writing, read_parquet, write_parquet, write_text
 from pipeline.tokens import pack, vocabulary
 
@@ -48,10 +48,6 @@ def train_vocabulary(store: Store, spec: Spec, out: Writing, batch_rows: int) ->
         return
     left = [_survivors(store, spec["survivors"], number) for number in range(len(spec["parts"]))]
     whole = pa.concat_tables(left).filter(pc.equal(pa.concat_tables(left)["split"], "train"))
-    if whole.num_rows == 0:
-        raise ConfigError(
-            "no document is left in train: nothing to train a vocabulary on; see why with `gristmill show`"
-        )
     sizes = pa.concat_tables(
         [
             read_parquet(store.file(key, "signals.parquet"), ["doc_id", "text_bytes"]).take(table["row"])

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from flows import cli
 from tests.conftest import ROOT
 from tests.flows.conftest import RECIPE, command, group, homes, servers, until
 
@@ -80,3 +82,14 @@ def test_a_stopped_build_leaves_nothing_behind_and_goes_on(slow, tmp_path, numbe
     (tmp_path / "gate").unlink()
     done = command(*arguments, "--direct", **environment)
     assert done.returncode == 0 and "small@" in done.stdout, done.stderr
+
+
+def test_a_ctrl_c_that_falls_into_a_finaliser_is_not_lost(monkeypatch):
+    class Finalised:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "unraisablehook", cli._again)
+    with pytest.raises(KeyboardInterrupt):
+        Finalised()
+        time.sleep(5)

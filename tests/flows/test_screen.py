@@ -78,7 +78,7 @@ def test_sizes_are_decimal(number, said):
 
 
 def test_pace_has_a_rate_and_the_time_left():
-    assert progress.pace(12, 40, 15) == "12/40, 0.8/s, 0:35 left"
+    assert progress.pace(12, 40, 15) == "12/40, 0.8/s, 35.0 s left"
     assert progress.pace(40, 40, 125) == "40 in 2:05"
     assert progress.pace(1, 2000, 60) == "1/2,000, 1.0/min, 33:19:00 left"
 

@@ -1,0 +1,54 @@
+"""Small decoders with weights that are not near zero, and the same model as transformers sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from training import export, models
+from training.models.gpt import Model
+
+TABLES: dict[str, dict[str, Any]] = {
+    "defaults": {"layers": 2, "width": 48, "heads": 3},
+    "grouped": {"layers": 3, "width": 64, "heads": 4, "kv_heads": 2, "feed_forward": 96},
+    "untied": {"layers": 2, "width": 32, "heads": 6, "kv_heads": 1, "head_width": 20, "tie_embeddings": False},
+    "other constants": {"layers": 1, "width": 32, "heads": 2, "rope_theta": 1e6, "norm_epsilon": 1e-2},
+}
+
+
+def decoder(table: dict[str, Any], *, vocab_size: int = 97, length: int = 512, seed: int = 1, scale: float = 4) -> Model:
+    """A decoder whose logits are of the size of a trained one's: matrices `scale` times larger, norms around 1."""
+    model = models.build({"family": "gpt", **table}, vocab_size=vocab_size, length=length, where="[model]")
+    assert isinstance(model, Model)
+    model.initialise(seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.empty_like(parameter).uniform_(-0.5, 0.5, generator=generator))
+            else:
+                parameter.mul_(scale)
+    return model
+
+
+def in_transformers(model: Model) -> Qwen3ForCausalLM:
+    """The same weights in Qwen3ForCausalLM."""
+    theirs = Qwen3ForCausalLM(Qwen3Config(**export.config(model, 0, model.length))).eval()
+    missing, unexpected = theirs.load_state_dict(export.weights(model), strict=False)
+    assert not unexpected and missing == (["lm_head.weight"] if model.config.tie_embeddings else [])
+    theirs.tie_weights()
+    return theirs
+
+
+def tokens_of(rows: int, length: int, vocab_size: int = 97, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, vocab_size, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def packed(sizes: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions and pieces of rows whose pieces have these sizes; numbers run on over the rows."""
+    positions = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in sizes])
+    flat = torch.tensor([n for row in sizes for n in row])
+    pieces = torch.repeat_interleave(torch.arange(len(flat), dtype=torch.int32), flat)
+    return positions, pieces.view(positions.shape)

@@ -1,0 +1,209 @@
+"""The decoder against transformers' own, its attention against a brute-force twin, and what training needs of it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.training.small_models import TABLES, decoder, in_transformers, packed, tokens_of
+from training import TrainingError, models
+from training.models import _blocks, gpt, layers
+
+LARGEST = 1e-5  # seen: 4e-6 on logits of up to 8
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_logits_and_gradients_are_those_of_transformers(table):
+    model = decoder(table)
+    theirs = in_transformers(model)
+    tokens = tokens_of(2, 300)
+    ours = model.logits(model(tokens, torch.arange(300).expand(2, -1), None))
+    expected = theirs(tokens).logits
+    assert expected.abs().max() > 2
+    assert (ours - expected).abs().max() < LARGEST
+    weights = torch.randn(ours.shape, generator=torch.Generator().manual_seed(5))
+    (ours * weights).sum().backward()
+    (expected * weights).sum().backward()
+    named = dict(theirs.named_parameters())
+    for name, parameter in model.named_parameters():
+        other = named[gpt_name(name)].grad
+        assert (parameter.grad - other).abs().max() < 1e-4 * other.abs().max(), name
+
+
+def gpt_name(name: str) -> str:
+    from training.export import name_in_qwen3
+
+    return name_in_qwen3(name)
+
+
+def test_a_packed_row_has_the_hidden_states_of_its_documents_alone():
+    """Pieces of one token, of a block and more, of no multiple of anything; against transformers, one by one."""
+    model = decoder(TABLES["grouped"], length=600)
+    sizes = [[1, 127, 300, 172], [129, 31, 32, 33, 375], [600]]
+    positions, pieces = packed(sizes)
+    tokens = tokens_of(3, 600)
+    with torch.inference_mode():
+        hidden = model(tokens, positions, pieces)
+        theirs = in_transformers(model).model
+        for row, lengths in enumerate(sizes):
+            ends = torch.tensor(lengths).cumsum(0).tolist()
+            for start, end in zip([0, *ends], ends, strict=False):
+                alone = theirs(tokens[row : row + 1, start:end]).last_hidden_state[0]
+                assert (hidden[row, start:end] - alone).abs().max() < LARGEST
+
+
+def test_nothing_later_and_nothing_in_another_piece_moves_a_bit():
+    model = decoder(TABLES["grouped"])
+    positions, pieces = packed([[200, 150, 50], [130, 270]])
+    tokens = tokens_of(2, 400)
+    with torch.inference_mode():
+        before = model(tokens, positions, pieces)
+        for row, changed, end in [(0, 0, 200), (0, 137, 200), (0, 199, 200), (0, 200, 350), (1, 399, 400)]:
+            other = tokens.clone()
+            other[row, changed] = (other[row, changed] + 1) % 97
+            moved = (model(other, positions, pieces) != before).any(-1)
+            assert moved[row, changed:end].all()
+            moved[row, changed:end] = False
+            assert not moved.any()
+
+
+def twin(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pieces: torch.Tensor) -> torch.Tensor:
+    """One head of one token at a time, from the definition."""
+    out = torch.empty_like(q)
+    share = q.shape[2] // k.shape[2]
+    for row, token, head in torch.cartesian_prod(*map(torch.arange, q.shape[:3])).tolist():
+        seen = [s for s in range(token + 1) if pieces[row, s] == pieces[row, token]]
+        scores = k[row, seen, head // share] @ q[row, token, head] / math.sqrt(q.shape[3])
+        out[row, token, head] = scores.softmax(0) @ v[row, seen, head // share]
+    return out
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), heads=st.sampled_from([(1, 1), (2, 1), (4, 2)]), width=st.sampled_from([2, 6]))
+def test_attention_and_its_gradients_are_those_of_the_definition(data, heads, width):
+    """Float64, with blocks and multiples small enough for every way through the code; the mask's path as well."""
+    rows, length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 14))
+    begins = data.draw(st.lists(st.lists(st.booleans(), min_size=length, max_size=length), min_size=rows, max_size=rows))
+    pieces = torch.tensor(begins).cumsum(1).int()
+    q, k, v, given_ = (draw(rows, length, n, width, seed) for seed, n in enumerate((*heads, heads[1], heads[0])))
+    expected = gradients(twin(q, k, v, pieces), given_, q, k, v)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_blocks, "BLOCK", data.draw(st.integers(1, 5)))
+        patch.setattr(_blocks, "MULTIPLE", data.draw(st.integers(1, 4)))
+        patch.setattr(_blocks, "KEEP", data.draw(st.sampled_from([0, 4, 100])))
+        for sight in (_blocks.lay_out(pieces, rows, length, *heads), layers._mask(pieces, pieces)):
+            found = gradients(layers.attention(q, k, v, sight), given_, q, k, v)
+            assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(found, expected, strict=True))
+
+
+def draw(rows: int, length: int, heads: int, width: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, length, heads, width, dtype=torch.float64, generator=generator).requires_grad_()
+
+
+def gradients(out: torch.Tensor, given_: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:
+    return [out.detach(), *torch.autograd.grad(out, inputs, given_.detach())]
+
+
+def test_the_norm_has_the_gradient_of_its_formula():
+    norm = layers.RMSNorm(6, 1e-3).double()
+    torch.nn.init.uniform_(norm.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(1))
+    x = draw(2, 3, 2, 6, 0)
+    expected = torch.nn.functional.rms_norm(x, (6,), norm.weight, 1e-3)
+    assert torch.allclose(norm(x), expected, rtol=1e-12)
+    assert torch.autograd.gradcheck(lambda a, w: layers._Normalised.apply(a, w, 1e-3, a.dtype), (x, norm.weight))
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_under_autocast_it_is_near_and_every_parameter_learns(table):
+    model = decoder(table, scale=1)
+    positions, pieces = packed([[100, 60], [160]])
+    tokens = tokens_of(2, 160)
+    exact = model.logits(model(tokens, positions, pieces))
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model(tokens, positions, pieces)
+        logits = model.logits(hidden)
+    assert hidden.dtype == logits.dtype == torch.bfloat16
+    assert (logits - exact).norm() < 0.02 * exact.norm()
+    torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.dtype == torch.float32, name
+        assert parameter.grad.isfinite().all() and parameter.grad.abs().max() > 0, name
+
+
+def test_initial_weights_hang_on_the_seed_and_their_names_alone():
+    def made(seed: int, count: int) -> dict[str, torch.Tensor]:
+        model = models.build({"family": "gpt", "layers": count, "width": 256, "heads": 4}, **VOCABULARY)
+        model.initialise(seed)
+        return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+    state = torch.get_rng_state()
+    first = made(7, 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    again, deeper, other = made(7, 2), made(7, 3), made(8, 2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert torch.equal(first["layers.1.attention.key.weight"], deeper["layers.1.attention.key.weight"])
+    assert not torch.equal(first["embedding.weight"], other["embedding.weight"])
+    assert not torch.equal(first["layers.0.attention.key.weight"], first["layers.1.attention.key.weight"])
+    for name, parameter in first.items():
+        into_residual = name.endswith(("output.weight", "down.weight"))
+        wanted = 1.0 if parameter.ndim == 1 else 0.02 / (2 if into_residual else 1)
+        spread = parameter.std() if parameter.ndim == 2 else parameter.mean()
+        assert math.isclose(spread, wanted, rel_tol=6 / math.sqrt(2 * parameter.numel())), name
+    assert first["embedding.weight"][0, :4].tolist() == pytest.approx(GOLDEN, rel=1e-6)
+
+
+VOCABULARY = {"vocab_size": 300, "length": 64, "where": "[model]"}
+GOLDEN = [0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_flops_are_three_times_those_of_a_forward_pass(table, monkeypatch):
+    """Against torch's counter, which sees the matrix products of attention in full where no kernel hides them."""
+    model = decoder(table)
+    monkeypatch.setattr(gpt, "causal", lambda *_: None)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model.logits(model(tokens_of(2, 64), torch.arange(64).expand(2, -1), None))
+    assert model.flops_per_token(64) * 128 == 3 * counter.get_total_flops()
+    counts = model.parameter_counts()
+    assert counts["embedding_parameters"] == 97 * model.config.width * (1 if model.config.tie_embeddings else 2)
+    assert counts["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def test_it_can_be_traced_whole():
+    model = decoder(TABLES["grouped"])
+    positions, pieces = packed([[20, 12], [32]])
+    tokens = tokens_of(2, 32)
+    traced = torch.compile(model, backend="aot_eager", fullgraph=True)
+    assert (traced(tokens, positions, pieces) - model(tokens, positions, pieces)).abs().max() < LARGEST
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"widht": 3}, r"\[model\] \(gpt\): unknown key 'widht'; did you mean 'width'\?.* layers"),
+        ({"width": "48"}, r"\[model\] \(gpt\): width: .*'48'"),
+        ({"layers": 0}, r"layers: .*greater than or equal to 1"),
+        ({"heads": 5}, r"width 48 is not a multiple of heads 5; change one or give head_width"),
+        ({"kv_heads": 2}, r"heads 3 is not a multiple of kv_heads 2"),
+        ({"head_width": 7}, r"head_width: .*multiple of 2"),
+        ({"norm_epsilon": 0.0}, r"norm_epsilon: .*greater than 0"),
+        ({"family": "bart"}, r"\[model\]: unknown family 'bart'; has: .*gpt"),
+        ({"family": None}, r"\[model\]: no 'family'"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused(change, said):
+    with pytest.raises(TrainingError, match=said):
+        models.build({"family": "gpt", **TABLES["defaults"], **change}, **VOCABULARY)
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(TrainingError, match=r"\[model\] \(gpt\): no 'heads'; it has no default"):
+        models.build({"family": "gpt", "layers": 1, "width": 32}, **VOCABULARY)
