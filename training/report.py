@@ -29,10 +29,8 @@ BARS = 12
 
 def write(folder: Path, content: dict[str, Any]) -> Path:
     """Write report.json and report.html into a folder that exists, each whole; returns the page's path."""
-    said = canonical(content)
-    write_text(folder / "report.json", said + "\n")
-    # From what was written down: the same page, now and when it is drawn again.
-    write_text(folder / "report.html", render(json.loads(said)))
+    write_text(folder / "report.json", canonical(content) + "\n")
+    write_text(folder / "report.html", render(content))
     return folder / "report.html"
 
 
@@ -44,7 +42,8 @@ def canonical(content: Any) -> str:
 
 def render(content: dict[str, Any]) -> str:
     """The page as HTML that stands alone. The shape of `content` is that of report.json; null means absent."""
-    present = _present(content)
+    # As it is written down: the same page now, and when it is drawn again from report.json.
+    present = _present(json.loads(canonical(content)))
     page = _environment().get_template("report.html")
     return page.render(
         **{name: present.get(name) for name in ("run", "version", "corpus", "training", "evaluation", "samples")},

@@ -42,7 +42,7 @@ def clusters(documents: pa.Table, pairs: pa.Table) -> pa.Table:
     # A document that shares the survivor's digest has an equal set: nothing lies between them.
     same = node == root
     via, via_jaccard = first[before[node]], np.where(same, 1.0, by[node])
-    direct = same | (before[node] == root)
+    direct = before[node] == root
     columns = {
         "doc_id": ids,
         "dup_rank": pa.array(rank, pa.int32()),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline import children
 from pipeline.rules import Rule
 from pipeline.run import BORN
+from tests.pipeline import twins
 
 ORDER = ["normalise", "eda", "again"]
 SCHEMA = pa.schema(
@@ -25,7 +26,7 @@ SCHEMA = pa.schema(
 # Each child's parent is an original or a child before it (by number), its text one of five.
 FAMILIES = st.tuples(
     st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["train", "val", "test"])), min_size=1, max_size=6),
-    st.lists(st.tuples(st.integers(0, 99), st.integers(0, 4), st.sampled_from([2, 3])), max_size=12),
+    twins.long_lists(st.tuples(st.integers(0, 99), st.integers(0, 4), st.sampled_from([2, 3])), 12),
 )
 
 

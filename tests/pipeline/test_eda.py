@@ -24,8 +24,8 @@ PIECES = (
     ".",
     "",
 )
-TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=2), max_size=30).map("".join) | st.lists(
-    st.sampled_from("one two three four 磨坊".split()), min_size=2, max_size=30
+TEXTS = twins.long_lists(st.sampled_from(PIECES) | st.text(max_size=2), 30).map("".join) | twins.long_lists(
+    st.sampled_from("one two three four 磨坊".split()), 30
 ).map(" ".join)
 
 

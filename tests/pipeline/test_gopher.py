@@ -60,12 +60,12 @@ REASONS = {
     "stop_word_count < 2": "gopher_enough_stop_words",
 }
 PIECES = (
-    *("the be to of and that have with The ofthe mill grain 12 # ## ... .... … - • -x !?. — «» _ { } 'd it's".split()),
+    *("the be to of and that have with The ofthe mill grain 12 # ## ... ..... … - • -x !?. — «» _ { } 'd it's".split()),
     *("磨 坊 〇 水轮。 「 」 カタ ー ไทย กัง หัน 한국 물레 été e\u0301 ß İ 𝔘 👩‍👧".split()),
     *(" ", "  ", "\n", "\r\n", "\t", "\u3000", "\u00a0", "\x85", "\u2028", "\x1c", "\x0b", "\x00", "\u200b", ""),
 )
-TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=60).map("".join) | st.lists(
-    st.sampled_from([piece for piece in PIECES if piece.strip()]), max_size=80
+TEXTS = twins.long_lists(st.sampled_from(PIECES) | st.text(max_size=4), 60).map("".join) | twins.long_lists(
+    st.sampled_from([piece for piece in PIECES if piece.strip()]), 80
 ).map(" ".join)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline import stage
 from pipeline.kernels import unicode
 from tests.laws import nasty
+from tests.pipeline import twins
 
 PIECES = (
     *"the mill été e\u0301 \u0301 a\u0328\u0301 a\u0301\u0328 \u00c5 \u212b \u1100\u1161 가\u11a8".split(),
@@ -21,7 +22,10 @@ PIECES = (
     *("\n", "\n\n", "\n\n\n\n", "\r\n", "\r", "\t", " ", "  ", "\u3000", "\u00a0", "\u2028", "\u2009", "\x0b", "\x0c"),
     *("\x00", "\x07", "\x1b[0m", "\x1c", "\x1f", "\x7f", "\x85", "\x9f", "\ufeff", "\u200b", "\u200d", ""),
 )
-TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=30).map("".join)
+# Mostly broken texts, and texts with one flaw at most.
+TEXTS = twins.long_lists(st.sampled_from(PIECES) | st.text(max_size=3), 30).map("".join) | st.tuples(
+    st.text("a é磨\n", max_size=4), st.sampled_from(PIECES) | st.integers(1, 6).map("\n".__mul__), st.just("b")
+).map("".join)
 FORMS = pytest.mark.parametrize("form", ["NFC", "NFKC"])
 
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from pipeline.kernels.packing import best_fit
 from pipeline.tokens import pack
+from tests.pipeline import twins
 
 CASES = st.integers(1, 40).flatmap(
-    lambda capacity: st.tuples(st.just(capacity), st.lists(st.integers(1, capacity), max_size=60))
+    lambda capacity: st.tuples(st.just(capacity), twins.long_lists(st.integers(1, capacity), 60))
 )
-DOCUMENTS = st.tuples(st.integers(1, 12), st.lists(st.integers(1, 40), max_size=30))
+DOCUMENTS = st.tuples(st.integers(1, 12), twins.long_lists(st.integers(1, 40), 30))
 FILL = 65_535
 
 

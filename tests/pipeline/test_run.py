@@ -98,6 +98,25 @@ def test_children_are_booked_and_have_no_measurement_from_before_their_birth():
     assert born.num_rows == 598 and born["length.n"].null_count == 598
 
 
+def again(batch):
+    """Children of all, children included, unless a text is too much for it."""
+    if BAD & set(batch["doc_id"].to_pylist()):
+        raise ValueError("a text that it cannot bear")
+    names = pa.array([f"{i}#2" for i in batch["doc_id"].to_pylist()], pa.string())
+    return pa.concat_batches([batch, replace(batch, doc_id=names, parent_id=batch["doc_id"])])
+
+
+def test_an_accused_document_does_not_disturb_who_was_born_when():
+    """Two stages that add, and the second cannot bear two documents: who was born of the first stays so."""
+    outcome = run([chunk(600)], [stage(twice, "extend"), stage(again, "extend")], [], 100)
+    assert outcome.added == {"twice": 600, "again": 1198}
+    assert sorted(outcome.errors["doc_id"].to_pylist()) == sorted(BAD)
+    born = dict(zip(outcome.signals["doc_id"].to_pylist(), outcome.signals["born"].to_pylist(), strict=True))
+    assert len(born) == 2398
+    for doc_id, number in born.items():
+        assert number == (2 if doc_id.endswith("#2") else 1 if doc_id.endswith("#1") else 0), doc_id
+
+
 def leaky(batch):
     return batch.slice(1)
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 import functools
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from hypothesis import strategies as st
 
 WORD = (1 << 64) - 1
+T = TypeVar("T")
 NAMES = (
     *("CJK UNIFIED", "CJK COMPATIBILITY IDEO", "IDEOGRAPHIC ITERATION", "IDEOGRAPHIC CLOSING", "HIRAGANA", "KATAKANA"),
     *("HALFWIDTH KATAKANA", "VERTICAL IDEOGRAPHIC ITERATION", "THAI", "LAO", "KHMER", "MYANMAR"),
@@ -104,3 +108,8 @@ def components(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
                 lowest[node] = start
                 todo += beside[node]
     return lowest
+
+
+def long_lists(elements: st.SearchStrategy[T], most: int) -> st.SearchStrategy[list[T]]:
+    """Lists of any length up to `most`, each as likely: Hypothesis by itself makes lists of about five."""
+    return st.integers(0, most).flatmap(lambda size: st.lists(elements, min_size=size, max_size=size))

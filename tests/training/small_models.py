@@ -18,7 +18,9 @@ TABLES: dict[str, dict[str, Any]] = {
 }
 
 
-def decoder(table: dict[str, Any], *, vocab_size: int = 97, length: int = 512, seed: int = 1, scale: float = 4) -> Model:
+def decoder(
+    table: dict[str, Any], *, vocab_size: int = 97, length: int = 512, seed: int = 1, scale: float = 4
+) -> Model:
     """A decoder whose logits are of the size of a trained one's: matrices `scale` times larger, norms around 1."""
     model = models.build({"family": "gpt", **table}, vocab_size=vocab_size, length=length, where="[model]")
     assert isinstance(model, Model)

@@ -131,11 +131,11 @@ class Model(nn.Module):
     def flops_per_token(self, length: int) -> int:
         """Training FLOPs a token: 6 N + 12 layers heads head_width length (PaLM, arXiv 2204.02311, appendix B).
 
-        N counts the parameters that are multiplied: an embedding table that is only looked up is not.
+        N counts the weights of matrix products: no norms, and no embedding table that is only looked up.
         """
         c = self.config
         looked_up = 0 if c.tie_embeddings else self.embedding.weight.numel()
-        multiplied = sum(p.numel() for p in self.parameters()) - looked_up
+        multiplied = sum(p.numel() for p in self.parameters() if p.ndim == 2) - looked_up
         return 6 * multiplied + 12 * c.layers * c.heads * c.head_width * length
 
     def parameter_counts(self) -> dict[str, int]:

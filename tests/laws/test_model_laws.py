@@ -1,0 +1,143 @@
+"""Laws over every model family in the folder: isolation, causality, the same bits, and loud tables."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+
+from training import TrainingError, models
+
+# A family is built from those of these keys that its table has, and once more with each of its variants.
+SMALL = {"layers": 2, "width": 32, "heads": 4}
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "gpt": [{"kv_heads": 2}, {"kv_heads": 1, "head_width": 16, "feed_forward": 40, "tie_embeddings": False}],
+}
+VOCABULARY, LENGTH = 61, 192
+SIZES = [[1, 140, 40, 11], [192], [64, 64, 64]]
+CASES = [(name, more) for name in models.available() for more in [{}, *VARIANTS.get(name, [])]]
+
+
+def table(family: str, more: dict[str, Any]) -> dict[str, Any]:
+    keys = importlib.import_module(f"training.models.{family}").Config.model_fields
+    return {"family": family, **{key: value for key, value in SMALL.items() if key in keys}, **more}
+
+
+def build(keys: dict[str, Any], seed: int = 3) -> Any:
+    """A model whose layers do more than whisper: weights five times those it starts from."""
+    model: Any = models.build(keys, vocab_size=VOCABULARY, length=LENGTH, where="[model]")
+    model.initialise(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(5)
+    return model.eval()
+
+
+@pytest.fixture(params=CASES, ids=[f"{name}-{'-'.join(map(str, more.values())) or 'default'}" for name, more in CASES])
+def keys(request) -> dict[str, Any]:
+    return table(*request.param)
+
+
+@pytest.fixture
+def rows() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tokens, positions and pieces of rows of 192 tokens."""
+    tokens = torch.randint(0, VOCABULARY, (3, LENGTH), generator=torch.Generator().manual_seed(0))
+    positions = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in SIZES])
+    sizes = torch.tensor([n for row in SIZES for n in row])
+    numbers = torch.repeat_interleave(torch.arange(len(sizes), dtype=torch.int32), sizes)
+    return tokens, positions, numbers.view(3, LENGTH)
+
+
+def test_the_folder_is_the_registry():
+    assert "gpt" in models.available()
+    assert not {"layers", "_blocks"} & set(models.available())
+
+
+def test_packing_changes_nothing(keys, rows):
+    """Every piece has the hidden states that it has alone, with and without a number."""
+    model, (tokens, positions, pieces) = build(keys), rows
+    with torch.inference_mode():
+        hidden = model(tokens, positions, pieces)
+        for row, sizes in enumerate(SIZES):
+            start = 0
+            for size in sizes:
+                place = (slice(row, row + 1), slice(start, start + size))
+                for number in (None, pieces[place]):
+                    alone = model(tokens[place], torch.arange(size)[None], number)
+                    assert (hidden[place] - alone).abs().max() < 1e-5
+                start += size
+
+
+def test_the_names_of_pieces_mean_nothing(keys, rows):
+    model, (tokens, positions, pieces) = build(keys), rows
+    renamed = torch.stack([row - row[0] for row in pieces])
+    with torch.inference_mode():
+        assert torch.equal(model(tokens, positions, pieces), model(tokens, positions, renamed))
+
+
+def test_a_token_moves_its_own_piece_and_in_a_causal_family_only_what_follows(keys, rows):
+    model, (tokens, positions, pieces) = build(keys), rows
+    with torch.inference_mode():
+        before = model(tokens, positions, pieces)
+        for row, at in [(0, 0), (0, 77), (0, 140), (0, 181), (1, 100), (2, 127), (2, 128)]:
+            other = tokens.clone()
+            other[row, at] = (other[row, at] + 1) % VOCABULARY
+            moved = (model(other, positions, pieces) != before).any(-1)
+            may = pieces == pieces[row, at]
+            if model.causal:
+                may[row, :at] = False
+            assert not moved[~may].any() and moved[may].all()
+
+
+def test_the_same_call_gives_the_same_bits_forward_and_backward(keys, rows):
+    model, (tokens, positions, pieces) = build(keys), rows
+    runs = []
+    for _ in range(2):
+        model.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model.logits(model(tokens, positions, pieces))
+        logits.float().square().mean().backward()
+        runs.append([logits, *(parameter.grad for parameter in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+    assert logits.shape == (3, LENGTH, VOCABULARY)
+
+
+def test_initialise_is_a_function_of_the_seed(keys):
+    torch.manual_seed(1)
+    first = dict(build(keys).named_parameters())
+    torch.manual_seed(2)
+    again, other = dict(build(keys).named_parameters()), dict(build(keys, 4).named_parameters())
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    matrices = [name for name in first if first[name].ndim == 2]
+    assert matrices and not any(torch.equal(first[name], other[name]) for name in matrices)
+
+
+def test_building_draws_nothing_and_holds_no_chance_memory(keys):
+    state = torch.get_rng_state()
+    made = [models.build(keys, vocab_size=VOCABULARY, length=LENGTH, where="[model]") for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), state)
+    pairs = list(zip(made[0].named_parameters(), made[1].parameters(), strict=True))
+    assert all(torch.equal(a, b) and a.dtype == torch.float32 and a.device.type == "cpu" for (_, a), b in pairs)
+    assert all(a.unique().numel() == 1 for (_, a), _ in pairs)
+
+
+def test_an_unknown_key_is_refused_and_the_keys_are_listed(keys):
+    for key in list(keys)[1:]:
+        with pytest.raises(TrainingError, match=rf"run\.toml \[model\].*unknown key '{key}x'.*{key}"):
+            models.build({**keys, f"{key}x": 1}, vocab_size=VOCABULARY, length=LENGTH, where="run.toml [model]")
+        with pytest.raises(TrainingError, match=rf"run\.toml \[model\].*{key}"):
+            models.build({**keys, key: "many"}, vocab_size=VOCABULARY, length=LENGTH, where="run.toml [model]")
+
+
+def test_a_model_says_what_it_is_and_what_it_costs(keys):
+    model = build(keys)
+    assert model.length == LENGTH and isinstance(model.causal, bool)
+    counts = model.parameter_counts()
+    assert counts["parameters"] == sum(p.numel() for p in model.parameters()) > counts["embedding_parameters"] > 0
+    assert model.flops_per_token(64) < model.flops_per_token(128)
+    resolved = {"family": keys["family"], **model.config.model_dump()}
+    assert models.build(resolved, vocab_size=VOCABULARY, length=LENGTH, where="").config == model.config

@@ -1,0 +1,166 @@
+"""An exported folder is the model: transformers loads it offline, with the same logits and the same ids."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+import torch
+from safetensors import safe_open
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers import models as tokenizer_models
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from tests.training.small_models import TABLES, decoder, tokens_of
+from tests.training.versions import EOT, train_tokenizer
+from training import TrainingError, export
+
+TEXTS = [
+    "",
+    "The mill wheel turns.",
+    "  two  spaces , and a comma .  don't 'quote' \"it\" n't 's",
+    "磨坊在河边。小麦变成面粉！\u3000",
+    "tabs\tand\r\nlines\n\n\nend ",
+    f"{EOT}spelt{EOT}{EOT} twice",
+    "<|im_start|>user [INST] </s> <unk> <pad>",
+    "family \U0001f469\u200d\U0001f467 e\u0301 \u00e9 \ufb01 \u00bd \x00\x01\x7f \u202eabc",
+    "<script>alert(1)</script> \\n %s {{x}}",
+]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("nothing may ask the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    train_tokenizer([*TEXTS, "the wheel of the mill and the flour " * 9], 320).save(str(path))
+    return path
+
+
+def eot_of(path):
+    return Tokenizer.from_file(str(path)).token_to_id(EOT)
+
+
+def written(folder, tokenizer_file, table=TABLES["grouped"], **more):
+    """An export and the model behind it."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    model = decoder(table, vocab_size=tokenizer.get_vocab_size(), length=128)
+    eot = tokenizer.token_to_id(EOT)
+    export.export(model, tokenizer_file=tokenizer_file, eot=eot, length=128, folder=folder, **more)
+    return model
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_transformers_loads_the_same_model(tmp_path, tokenizer_file, table):
+    model = written(tmp_path / "out", tokenizer_file, table)
+    theirs, report = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(report.values()), report
+    assert type(theirs).__name__ == "Qwen3ForCausalLM" and theirs.dtype == torch.float32
+    tokens = tokens_of(2, 128, model.vocab_size)
+    with torch.inference_mode():
+        ours = model.logits(model(tokens, torch.arange(128).expand(2, -1), None))
+        assert (ours - theirs.eval()(tokens).logits).abs().max() < 1e-5
+    tied = theirs.lm_head.weight is theirs.model.embed_tokens.weight
+    assert tied == model.config.tie_embeddings
+    config, eot = AutoConfig.from_pretrained(tmp_path / "out"), eot_of(tokenizer_file)
+    assert config.max_position_embeddings == 128
+    assert config.bos_token_id == config.eos_token_id == eot
+    said = theirs.generation_config
+    assert (said.bos_token_id, said.eos_token_id, said.pad_token_id) == (eot, eot, eot)
+
+
+def unlike_gpt2(path):
+    """A tokenizer of another make, that a loader which rebuilds it from its class would not hit."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(tokenizer_models.BPE({token: i for i, token in enumerate([*alphabet, EOT])}, []))
+    tokenizer.normalizer = normalizers.Replace("wheel", "gear")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\d"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([EOT])
+    tokenizer.save(str(path))
+    return path
+
+
+@pytest.mark.parametrize("make", ["trained", "unlike"])
+def test_the_tokenizer_gives_the_same_ids_and_the_text_back(tmp_path, tokenizer_file, make):
+    file = tokenizer_file if make == "trained" else unlike_gpt2(tmp_path / "tokenizer.json")
+    written(tmp_path / "out", file)
+    ours, theirs = Tokenizer.from_file(str(file)), AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in TEXTS:
+        ids = ours.encode(text).ids
+        assert theirs(text)["input_ids"] == theirs.encode(text, add_special_tokens=False) == ids
+        assert theirs.decode(ids) == (text if make == "trained" else text.replace("wheel", "gear"))
+    assert len(theirs) == ours.get_vocab_size() and theirs.model_max_length == 128
+    assert theirs.bos_token == theirs.eos_token == EOT
+    assert theirs.bos_token_id == theirs.eos_token_id == ours.token_to_id(EOT)
+
+
+def test_files_names_and_bytes(tmp_path, tokenizer_file):
+    for name in ("a", "b"):
+        written(tmp_path / name, tokenizer_file, card="# A card\n")
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == sorted(export.FILES)
+    assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
+    assert (tmp_path / "a" / "README.md").read_text() == "# A card\n"
+    assert (tmp_path / "a" / "tokenizer.json").read_bytes() == tokenizer_file.read_bytes()
+    with safe_open(tmp_path / "a" / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+        assert "lm_head.weight" not in file.keys() and "model.layers.0.self_attn.q_norm.weight" in file.keys()
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 10_000.0
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_failed_export_leaves_what_was_there(tmp_path, tokenizer_file, monkeypatch):
+    written(tmp_path / "out", tokenizer_file)
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "save_file", full)
+        for name in ("out", "new"):
+            with pytest.raises(OSError, match="No space"):
+                written(tmp_path / name, tokenizer_file, TABLES["untied"])
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+    written(tmp_path / "out", tokenizer_file, TABLES["untied"])
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() != before
+
+
+def test_what_no_export_wrote_is_never_removed(tmp_path, tokenizer_file):
+    (tmp_path / "out").mkdir()
+    written(tmp_path / "out", tokenizer_file)
+    (tmp_path / "out" / "thesis.tex").touch()
+    with pytest.raises(TrainingError, match=r"holds 'thesis.tex', which no export wrote; name another folder"):
+        written(tmp_path / "out", tokenizer_file)
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="is no folder"):
+        written(tmp_path / "file", tokenizer_file)
+
+
+def test_a_tokenizer_or_a_model_that_does_not_belong_is_refused(tmp_path, tokenizer_file):
+    place = {"tokenizer_file": tokenizer_file, "length": 128, "folder": tmp_path / "out"}
+    small = decoder(TABLES["defaults"])
+    with pytest.raises(TrainingError, match=r"320 tokens, but the model has 97"):
+        export.export(small, eot=0, **place)
+    with pytest.raises(TrainingError, match=r"has no token 320"):
+        export.export(decoder(TABLES["defaults"], vocab_size=320), eot=320, **place)
+    with pytest.raises(TrainingError, match="not a tokenizer.json"):
+        export.export(small, eot=0, **{**place, "tokenizer_file": tmp_path / "none"})
+    with pytest.raises(TrainingError, match="has no export"):
+        export.export(torch.nn.Linear(2, 2), eot=0, **place)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,181 @@
+"""Continuations: transformers' own when greedy, its filters, the softmax's shares when drawn, and nobody's neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from tests.training.small_models import TABLES, decoder, in_transformers
+from training import TrainingError
+from training.generate import chooser, filtered, generate, uniform
+
+PROMPTS = [[0, 5, 9], [0], [0, 44, 3, 3, 71, 12, 90, 33, 2], [0, 17, 60, 8]]
+NOBODY = 96  # a token taken as the end of text where none should come
+
+
+def continued(model, prompts=PROMPTS, **settings_):
+    defaults = {
+        "new_tokens": 12,
+        "temperature": 0.0,
+        "top_k": None,
+        "top_p": None,
+        "return_sequences": 1,
+        "seed": 7,
+        "eot": NOBODY,
+    }
+    return generate(model, prompts, **{**defaults, **settings_})
+
+
+@pytest.fixture(scope="module")
+def model():
+    return decoder(TABLES["grouped"])
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_greedy_is_that_of_transformers_token_by_token(table):
+    """Each prompt by itself there; here all in one batch, with an end that comes early in some."""
+    model = decoder(table)
+    theirs = in_transformers(model)
+    free = [c for [c] in continued(model, new_tokens=30, eot=-1)]
+    assert len({tuple(c) for c in free}) == len(PROMPTS) and all(len(c) == 30 for c in free)
+    for eot in (NOBODY, free[0][4], free[2][9]):
+        found = [c for [c] in continued(model, new_tokens=30, eot=eot)]
+        for prompt, tokens in zip(PROMPTS, found, strict=True):
+            asked = torch.tensor([prompt])
+            options = {"max_new_tokens": 30, "do_sample": False, "eos_token_id": eot, "pad_token_id": eot}
+            said = theirs.generate(asked, attention_mask=torch.ones_like(asked), **options)
+            assert said[0, len(prompt) :].tolist() == tokens
+        if eot != NOBODY:
+            assert min(map(len, found)) < 30 and all(eot not in c[:-1] for c in found)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    temperature=st.floats(0.05, 5),
+    top_k=st.none() | st.integers(1, 60),
+    top_p=st.none() | st.floats(0.01, 1),
+)
+def test_filters_are_those_of_transformers(seed, temperature, top_k, top_p):
+    logits = torch.randn(5, 40, generator=torch.Generator().manual_seed(seed)) * 3
+    logits[:, 7] = logits[:, 3]
+    expected = TemperatureLogitsWarper(temperature)(None, logits)
+    if top_k is not None:
+        expected = TopKLogitsWarper(top_k)(None, expected)
+    if top_p is not None:
+        expected = TopPLogitsWarper(top_p)(None, expected)
+    found = filtered(logits, temperature, top_k, top_p)
+    assert torch.equal(found, expected)
+    assert found.isfinite().any(-1).all()
+
+
+def test_draws_have_the_shares_of_the_softmax(model):
+    """6,000 first tokens of one prompt: chi-square against the model's own probabilities, 6 sigma."""
+    count, temperature, prompt = 6000, 0.7, PROMPTS[2]
+    [made] = continued(
+        model, [prompt], new_tokens=1, temperature=temperature, top_k=20, return_sequences=count, batch=1000
+    )
+    with torch.inference_mode():
+        hidden = model(torch.tensor([prompt]), torch.arange(len(prompt))[None], None)
+        logits = model.logits(hidden[:, -1]).double() / temperature
+    least = logits.topk(20).values[0, -1]
+    shares = logits.masked_fill(logits < least, -torch.inf).softmax(-1)[0].numpy()
+    drawn = np.bincount([tokens[0] for tokens in made], minlength=97)
+    assert drawn[shares == 0].sum() == 0
+    likely = shares * count >= 5
+    assert likely.sum() >= 3
+    drawn, expected = (np.append(x[likely], x[~likely].sum()) for x in (drawn, shares * count))
+    chi = ((drawn - expected)[expected > 0] ** 2 / expected[expected > 0]).sum()
+    freedom = (expected > 0).sum() - 1
+    assert chi < freedom + 6 * np.sqrt(2 * freedom)
+
+
+def test_the_numbers_behind_draws_are_uniform_and_all_differ():
+    names = [
+        (seed, prompt, sequence, at)
+        for seed in range(2)
+        for prompt in range(10)
+        for sequence in range(10)
+        for at in range(50)
+    ]
+    numbers = np.array([uniform(*name) for name in names])
+    assert len(set(numbers)) == len(numbers) and 0 <= numbers.min() and numbers.max() < 1
+    hits = np.histogram(numbers, 20, (0, 1))[0]
+    assert ((hits - 500) ** 2 / 500).sum() < 19 + 6 * np.sqrt(38)
+
+
+def test_the_likeliest_is_all_that_is_left_of_k_1_or_a_tiny_p(model):
+    greedy = continued(model)
+    assert continued(model, temperature=1.3, top_k=1) == greedy
+    assert continued(model, temperature=1.3, top_p=1e-9) == greedy
+    assert continued(model, temperature=1e-4) == greedy
+
+
+def test_a_token_without_mass_is_never_drawn():
+    """The edges of the distribution function: a first and a last token that were filtered away."""
+    logits = torch.tensor([[-9.0, 2.0, -9.0, 2.0, -9.0]]).expand(4000, -1)
+    names = [(0, sequence) for sequence in range(4000)]
+    choose = chooser(1.0, 2, None, 3)
+    assert sorted(choose(logits, names, [1] * 4000).unique().tolist()) == [1, 3]
+
+
+def test_a_seed_is_a_text_and_a_neighbour_or_a_batch_moves_nothing(model):
+    options = {"temperature": 1.0, "top_k": 50, "top_p": 0.95, "return_sequences": 3}
+    made = continued(model, **options)
+    assert continued(model, **options) == made
+    assert continued(model, **options, batch=1) == made and continued(model, **options, batch=5) == made
+    assert continued(model, PROMPTS[:2], **options) == made[:2]
+    assert [m[:2] for m in made] == continued(model, **{**options, "return_sequences": 2})
+    assert [[c[:5] for c in m] for m in made] == continued(model, **options, new_tokens=5)
+    assert continued(model, **{**options, "seed": 8}) != made
+    texts = [tuple(c) for m in made for c in m]
+    assert len(set(texts)) == len(texts)
+    same = continued(model, [PROMPTS[0], PROMPTS[0]], **options)
+    assert same[0] != same[1]
+
+
+def test_it_leaves_the_model_and_the_global_generator_as_they_were(model):
+    model.train()
+    state = torch.get_rng_state()
+    continued(model, temperature=1.0)
+    assert model.training and torch.equal(state, torch.get_rng_state())
+    model.eval()
+    continued(model)
+    assert not model.training
+
+
+def test_the_context_may_be_filled_and_never_passed():
+    model = decoder(TABLES["defaults"], length=20)
+    [[tokens]] = continued(model, [PROMPTS[2]], new_tokens=11)
+    assert len(tokens) == 11
+    said = r"prompt 1 has 9 tokens: with 12 .* context of 20; ask for at most 11 new tokens, or cut the prompt"
+    with pytest.raises(TrainingError, match=said):
+        continued(model, [PROMPTS[0], PROMPTS[2]], new_tokens=12)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"prompts": [[0], []]}, "prompt 1 has no tokens; begin it with the end-of-text token"),
+        ({"prompts": [[0, 97]]}, r"prompt 0 has a token outside \[0, 97\)"),
+        ({"temperature": -0.1}, "temperature -0.1 must be 0"),
+        ({"temperature": float("nan")}, "temperature nan"),
+        ({"top_k": 0}, "top_k 0 must be 1"),
+        ({"top_p": 0.0}, "top_p 0.0 must be above 0"),
+        ({"top_p": 1.1}, "top_p 1.1"),
+        ({"return_sequences": 0}, "return_sequences 0"),
+        ({"new_tokens": -1}, "new_tokens -1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(model, change, said):
+    with pytest.raises(TrainingError, match=said):
+        continued(model, **change)
+
+
+def test_no_prompts_and_no_new_tokens_are_nothing(model):
+    assert continued(model, []) == []
+    assert continued(model, new_tokens=0) == [[[]]] * 4
