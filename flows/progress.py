@@ -15,12 +15,14 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
 from flows.screen import clean, duration
 
 HEARTBEAT = 20.0
+# What a phase is told in its first moment stood before: finished partitions, the steps of a resumed run.
+MOMENT = 0.3
 
 
 class Reporter(Protocol):
@@ -70,17 +72,17 @@ class Rate(ProgressColumn):
     """Tasks a second and time left; the time taken when done."""
 
     def render(self, task: Task) -> Text:
-        return Text(pace(task.completed, task.total or 0, task.elapsed or 0.0), "cyan")
+        return Text(pace(task.completed, task.total or 0, task.elapsed or 0.0, task.fields["before"]), "cyan")
 
 
-def pace(done: float, total: float, seconds: float) -> str:
-    """'12/40, 0.8/s, 35.0 s left' while under way, the time taken at the end."""
+def pace(done: float, total: float, seconds: float, before: float = 0) -> str:
+    """'12/40, 0.8/s, 35.0 s left' while under way, the time taken at the end; `before` was done already."""
     if done >= total:
         return f"{f'{total:,.0f} in ' if total > 1 else ''}{duration(seconds)}"
     counted = f"{done:,.0f}/{total:,.0f}" if total > 1 else duration(seconds)
-    if not done or not seconds:
+    if done <= before or not seconds:
         return counted
-    rate = done / seconds
+    rate = (done - before) / seconds
     shown = f"{rate:,.1f}/s" if rate >= 0.1 else f"{rate * 60:.1f}/min"
     return f"{counted}, {shown}, {duration((total - done) / rate)} left"
 
@@ -98,7 +100,7 @@ class Bars:
             console=console,
             speed_estimate_period=3600,
         )
-        self._task: int | None = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Bars:
         self._progress.start()
@@ -109,16 +111,20 @@ class Bars:
 
     def phase(self, name: str, total: int) -> None:
         if self._task is not None:
-            self._progress.stop_task(self._task)  # type: ignore[arg-type]
-        self._task = self._progress.add_task(f"{clean(name, 34):<34}", total=total, note="")
+            self._progress.stop_task(self._task)
+        self._task = self._progress.add_task(f"{clean(name, 34):<34}", total=total, note="", before=0)
 
     def advance(self, done: int = 1) -> None:
-        if self._task is not None:
-            self._progress.advance(self._task, done)  # type: ignore[arg-type]
+        if self._task is None:
+            return
+        task = self._progress.tasks[self._task]
+        if (task.elapsed or 0) < MOMENT:
+            self._progress.update(task.id, before=task.fields["before"] + done)
+        self._progress.advance(task.id, done)
 
     def note(self, text: str) -> None:
         if self._task is not None:
-            self._progress.update(self._task, note=clean(text))  # type: ignore[arg-type]
+            self._progress.update(self._task, note=clean(text))
 
 
 class Lines:
@@ -126,8 +132,9 @@ class Lines:
 
     def __init__(self, every: float = HEARTBEAT) -> None:
         self._every = every
-        self._name, self._done, self._total, self._note = "", 0, 0, ""
+        self._name, self._done, self._total, self._note, self._before = "", 0, 0, "", 0
         self._start = self._said = time.monotonic()
+        self._last = -1
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -144,30 +151,38 @@ class Lines:
     def phase(self, name: str, total: int) -> None:
         self._close()
         with self._lock:
-            self._name, self._done, self._total, self._note = name, 0, total, ""
+            self._name, self._done, self._total, self._note, self._before = name, 0, total, "", 0
             self._start = self._said = time.monotonic()
+            self._last = -1
 
     def advance(self, done: int = 1) -> None:
         with self._lock:
+            if time.monotonic() - self._start < MOMENT:
+                self._before += done
             self._done += done
 
     def note(self, text: str) -> None:
         with self._lock:
             self._note = text
 
+    @property
+    def _told(self) -> bool:
+        """Whether it was said already that the phase is done."""
+        return self._last == self._done >= self._total
+
     def _close(self) -> None:
-        if self._name and time.monotonic() - self._start >= 1:
+        if self._name and time.monotonic() - self._start >= 1 and not self._told:
             self._say()
         self._name = ""
 
     def _beat(self) -> None:
         while not self._stop.wait(min(1.0, self._every)):
-            if self._name and time.monotonic() - self._said >= self._every:
+            if self._name and time.monotonic() - self._said >= self._every and not self._told:
                 self._say()
 
     def _say(self) -> None:
         with self._lock:
-            self._said = time.monotonic()
-            words = f"{self._name}: {pace(self._done, self._total, self._said - self._start)}"
+            self._said, self._last = time.monotonic(), self._done
+            words = f"{self._name}: {pace(self._done, self._total, self._said - self._start, self._before)}"
             sys.stderr.write(clean(f"{words}  {self._note}".rstrip()) + "\n")
             sys.stderr.flush()

@@ -18,7 +18,7 @@ from flows.screen import Screen, clean, plain, size
 from pipeline.catalog.queries import Why
 from pipeline.manifest import Version
 
-SHARDS = 20
+SHARDS, LANGUAGES = 20, 15
 VERDICTS = {"kept": "green", "dropped": "yellow", "quarantined": "red"}
 RELATIONS = ("dup_of", "jaccard", "via", "via_jaccard")
 
@@ -31,6 +31,7 @@ def version(screen: Screen, found: Version, readers: Sequence[Run]) -> None:
     _sources(tree.add("sources"), table["sources"])
     _stages(tree.add(plain(books(table["summaries"]["documents"]))), table["accounting"])
     text = table["summaries"]["text_bytes"]
+    _languages(tree, table["summaries"]["languages"])
     tokenizer = table["tokenizer"]
     tree.add(plain(f"text: {size(text['ingested'])} came, {size(text['kept'])} kept"))
     tree.add(plain(f"tokenizer: {tokenizer['vocab_size']:,} tokens, {_trained_on(tokenizer['trained_on'])}"))
@@ -47,6 +48,13 @@ def books(documents: Mapping[str, int]) -> str:
     came = f"{documents['ingested']:,} documents ingested"
     came += f" + {documents['added']:,} added" if documents["added"] else ""
     return came + " = " + " + ".join(f"{documents[name]:,} {name}" for name in ("kept", "dropped", "quarantined"))
+
+
+def _languages(tree: Tree, languages: Mapping[str, Mapping[str, int]]) -> None:
+    ordered = sorted(languages.items(), key=lambda pair: (-pair[1]["documents"], pair[0]))
+    said = ", ".join(f"{name} {counts['documents']:,}" for name, counts in ordered[:LANGUAGES])
+    rest = f" and {len(ordered) - LANGUAGES} more" if len(ordered) > LANGUAGES else ""
+    tree.add(plain(f"languages: {said}{rest}"))
 
 
 def _trained_on(sample: Mapping[str, Any] | None) -> str:

@@ -136,4 +136,6 @@ def test_a_pool_of_another_kind_is_a_mistake(team: tuple[Path, Callable[..., str
     _, run, url = team
     post(url, "/work_pools/", name="containers", type="docker", base_job_template={})
     said = run("gristmill", "deploy", "--pool", "containers", code=2)
-    assert said == "error: --pool containers: is a pool of type 'docker'; these deployments need one of type 'process'\n"
+    assert (
+        said == "error: --pool containers: is a pool of type 'docker'; these deployments need one of type 'process'\n"
+    )

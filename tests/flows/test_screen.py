@@ -81,6 +81,7 @@ def test_pace_has_a_rate_and_the_time_left():
     assert progress.pace(12, 40, 15) == "12/40, 0.8/s, 35.0 s left"
     assert progress.pace(40, 40, 125) == "40 in 2:05"
     assert progress.pace(1, 2000, 60) == "1/2,000, 1.0/min, 33:19:00 left"
+    assert progress.pace(520, 600, 10, before=500) == "520/600, 2.0/s, 40.0 s left", "a resumed run is no faster"
 
 
 def work(reporter: progress.Reporter) -> None:
@@ -102,13 +103,20 @@ def test_on_a_terminal_there_are_bars_and_nothing_of_a_document_in_control():
     assert isinstance(progress.current(), progress.Quiet)
 
 
-def test_elsewhere_there_are_plain_lines(capsys):
-    lines = progress.Lines(every=0.05)
-    with lines:
-        work(lines)
-        time.sleep(1.3)
-    said = capsys.readouterr().err
-    assert "read \\x1b[31m[red]x: 4 in 1." in said and "\x1b" not in said
+def test_elsewhere_there_is_a_sign_of_life_and_one_line_at_the_end(capsys):
+    with progress.Lines(every=0.1) as lines:
+        lines.phase("read \x1b[31m[red]x", 2)
+        time.sleep(0.5)
+        lines.advance()
+        time.sleep(0.5)
+        lines.advance()
+        lines.note("loss \x1b[2J")
+        time.sleep(0.5)
+    said = capsys.readouterr().err.splitlines()
+    assert all(line.isprintable() and line.startswith("read \\x1b[31m[red]x: ") for line in said)
+    counts = [line.partition("x: ")[2].split()[0].rstrip(",") for line in said]
+    assert counts[:2] == ["0/2", "0/2"] and "1/2" in counts and counts.count("2") == 1
+    assert said[-1].endswith("loss \\x1b[2J")
 
 
 def test_a_short_phase_says_nothing_where_there_is_no_terminal(capsys):

@@ -117,7 +117,8 @@ def test_files_names_and_bytes(tmp_path, tokenizer_file):
     assert (tmp_path / "a" / "tokenizer.json").read_bytes() == tokenizer_file.read_bytes()
     with safe_open(tmp_path / "a" / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
-        assert "lm_head.weight" not in file.keys() and "model.layers.0.self_attn.q_norm.weight" in file.keys()
+        names = set(file.keys())
+    assert "lm_head.weight" not in names and "model.layers.0.self_attn.q_norm.weight" in names
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 10_000.0
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -159,7 +160,7 @@ def test_a_tokenizer_or_a_model_that_does_not_belong_is_refused(tmp_path, tokeni
         export.export(small, eot=0, **place)
     with pytest.raises(TrainingError, match=r"has no token 320"):
         export.export(decoder(TABLES["defaults"], vocab_size=320), eot=320, **place)
-    with pytest.raises(TrainingError, match="not a tokenizer.json"):
+    with pytest.raises(TrainingError, match=r"not a tokenizer\.json"):
         export.export(small, eot=0, **{**place, "tokenizer_file": tmp_path / "none"})
     with pytest.raises(TrainingError, match="has no export"):
         export.export(torch.nn.Linear(2, 2), eot=0, **place)

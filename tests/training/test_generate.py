@@ -1,4 +1,4 @@
-"""Continuations: transformers' own when greedy, its filters, the softmax's shares when drawn, and nobody's neighbours."""
+"""Continuations: transformers' own when greedy; its filters, and the softmax's shares, when drawn."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_numbers_behind_draws_are_uniform_and_all_differ():
         for at in range(50)
     ]
     numbers = np.array([uniform(*name) for name in names])
-    assert len(set(numbers)) == len(numbers) and 0 <= numbers.min() and numbers.max() < 1
+    assert len(set(numbers)) == len(numbers) and numbers.min() >= 0 and numbers.max() < 1
     hits = np.histogram(numbers, 20, (0, 1))[0]
     assert ((hits - 500) ** 2 / 500).sum() < 19 + 6 * np.sqrt(38)
 

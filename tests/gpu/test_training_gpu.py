@@ -1,0 +1,39 @@
+"""What must be checked on a GPU: `pytest -m gpu tests/gpu`. Skipped, with the reason, where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training import runs
+from training import models
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use"),
+]
+SMALL = {"family": "gpt", "layers": 3, "width": 64, "heads": 4, "kv_heads": 2}
+
+
+def test_hidden_states_are_those_of_the_cpu():
+    model = models.build(SMALL, vocab_size=300, length=64, where="[model]")
+    model.initialise(5)
+    tokens = torch.randint(300, (4, 64), generator=torch.Generator().manual_seed(1))
+    positions, pieces = torch.arange(64).expand(4, -1), torch.arange(64).div(13, rounding_mode="floor").int()
+    given = (tokens, positions, pieces.expand(4, -1))
+    with torch.inference_mode():
+        on_cpu = model(*given)
+        on_gpu = model.cuda()(*(x.cuda() for x in given)).cpu()
+    assert float((on_cpu - on_gpu).abs().max()) < 1e-4
+
+
+def test_stopped_and_resumed_is_as_if_never_stopped(tmp_path):
+    manifest = runs.version(tmp_path / "v")
+    run = runs.write_run(tmp_path)
+    whole = runs.fit(run, manifest, tmp_path / "whole")
+    runs.fit(run, manifest, tmp_path / "parts", after=5)
+    runs.fit(run, manifest, tmp_path / "parts", after=3)
+    parts = runs.fit(run, manifest, tmp_path / "parts")
+    assert parts.table["resumed_at"] == [5, 8] and parts.table["chain"] == whole.table["chain"]
+    assert np.allclose(runs.losses(whole), runs.losses(parts), rtol=0, atol=1e-3)
