@@ -188,7 +188,7 @@ def ls(store: StoreOption = ".gristmill", as_json: JsonOption = False) -> None:
     from flows import listing
 
     screen = Screen(as_json)
-    found = listing.everything(Path(store))
+    found = listing.everything(Path(store).expanduser())
     listing.show(screen, found)
     screen.finish(found)
 
@@ -206,7 +206,7 @@ def show(address: AddressArgument, store: StoreOption = ".gristmill", as_json: J
     from flows import listing
 
     screen = Screen(as_json)
-    screen.finish(listing.one(screen, Path(store), address))
+    screen.finish(listing.one(screen, Path(store).expanduser(), address))
 
 
 @verb
@@ -227,7 +227,7 @@ def why(
     from flows import listing
 
     screen = Screen(as_json)
-    screen.finish(listing.why(screen, Path(store), doc_id, version))
+    screen.finish(listing.why(screen, Path(store).expanduser(), doc_id, version))
 
 
 @verb
@@ -236,7 +236,7 @@ def verify(address: AddressArgument, store: StoreOption = ".gristmill", as_json:
     from flows import listing
 
     screen = Screen(as_json)
-    found = listing.verify(screen, Path(store), address)
+    found = listing.verify(screen, Path(store).expanduser(), address)
     screen.finish(found)
     raise typer.Exit(errors.WRONG if found["problems"] else errors.DONE)
 
@@ -250,7 +250,7 @@ def audit(address: AddressArgument, store: StoreOption = ".gristmill", as_json: 
     from flows import listing
 
     screen = Screen(as_json)
-    found = listing.audit(screen, Path(store), address)
+    found = listing.audit(screen, Path(store).expanduser(), address)
     screen.finish(found)
     raise typer.Exit(errors.WRONG if found["problems"] else errors.DONE)
 
@@ -275,7 +275,7 @@ def deploy(
     from flows import deploy as deployments
 
     screen = Screen(as_json)
-    names = deployments.deploy(pool, Path(store), Path(data) if data else None, Path.cwd())
+    names = deployments.deploy(pool, Path(store).expanduser(), Path(data) if data else None, Path.cwd())
     commands = deployments.commands(pool, names)
     for name in names:
         screen.say(f"deployed {name} in pool {pool}")

@@ -10,7 +10,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -64,6 +64,21 @@ def shown(console: Console) -> Iterator[Reporter]:
     try:
         with reporter:
             yield reporter
+    finally:
+        _current.reset(token)
+
+
+@contextlib.contextmanager
+def logged(say: Callable[[str], object]) -> Iterator[None]:
+    """Where nothing is shown, have lines given to `say` for the length of the block: the log of a deployed flow."""
+    if _current.get():
+        yield
+        return
+    reporter = Lines(say=say)
+    token = _current.set(reporter)
+    try:
+        with reporter:
+            yield
     finally:
         _current.reset(token)
 
@@ -130,8 +145,8 @@ class Bars:
 class Lines:
     """A line when a phase that took a while ends, and a sign of life every `HEARTBEAT` seconds; no control codes."""
 
-    def __init__(self, every: float = HEARTBEAT) -> None:
-        self._every = every
+    def __init__(self, every: float = HEARTBEAT, say: Callable[[str], object] | None = None) -> None:
+        self._every, self._sink = every, say or _to_stderr
         self._name, self._done, self._total, self._note, self._before = "", 0, 0, "", 0
         self._start = self._said = time.monotonic()
         self._last = -1
@@ -184,5 +199,9 @@ class Lines:
         with self._lock:
             self._said, self._last = time.monotonic(), self._done
             words = f"{self._name}: {pace(self._done, self._total, self._said - self._start, self._before)}"
-            sys.stderr.write(clean(f"{words}  {self._note}".rstrip()) + "\n")
-            sys.stderr.flush()
+            self._sink(clean(f"{words}  {self._note}".rstrip()))
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -3,7 +3,7 @@
 A task's arguments are a path and keys; its body hands them to the same process pool that the direct
 runner uses, so the work runs on `--workers` processes and Prefect only watches. Its own caching,
 retries and results are off: our store is the cache, and a task that failed says why. The number that
-matters: about 40 ms a task, most of it at flow exit, so a step has at most 100 tasks, batched beyond that.
+matters: about 20 ms a task, a good part of it at flow exit, so a step has at most 100 tasks, batched beyond that.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
-from flows import artifacts, work
+from flows import artifacts, progress, work
 from flows.parameters import TrainParameters
 
 DEFAULT = TrainParameters()
@@ -15,6 +15,7 @@ DEFAULT = TrainParameters()
 @flow(name="train", flow_run_name="train {parameters.run}", persist_result=False)
 def train(parameters: TrainParameters = DEFAULT) -> dict[str, Any]:
     """Train a run from a version's manifest, in a process of its own; returns names, paths and scores."""
-    result = work.train(parameters)
+    with progress.logged(get_run_logger().info):
+        result = work.train(parameters)
     artifacts.outcome(result)
     return result

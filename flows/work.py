@@ -97,7 +97,7 @@ def sealed(manifest: str | Path) -> Version:
 
 def dropped(root: str, address: str) -> str | None:
     """The id of a document that deduplication, or else some rule, dropped: something to ask `why` about."""
-    store = Store(Path(root))
+    store = Store(Path(root).expanduser())
     gone = books.ledger(store, manifests.find(store, address).build_keys())
     ids = {stage: doc_id for doc_id, stage in zip(*(gone[n].to_pylist() for n in ("doc_id", "stage")), strict=True)}
     return ids.get("near") or next(iter(ids.values()), None)

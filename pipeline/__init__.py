@@ -1,8 +1,9 @@
 """The data half of the mill: from open corpora as they are found to a sealed version of packed shards.
 
 Read the rooms in this order: `schema` (the tables), `stage` (what a stage is), `rules` (the
-only thing that removes a document), `run` (one partition through one segment, and its books),
-`recipe` (TOML to a checked plan of stages), `plan` (segments and partitions with their keys),
-`store` (content-addressed outputs), `build` (the whole chain), `manifest` (seal a version),
+only thing that removes a document), `contract` and `run` (one partition through one segment,
+and its books), `recipe` (TOML to a checked plan of stages), `plan` (segments and partitions
+with their keys), `store` (content-addressed outputs), `tasks` and `children` (what a worker
+does), `build` (the whole chain), `seal` and `manifest` (make a version, find it again),
 `audit` (re-read what lies on disk and account for every document).
 """

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline import books, plan
-from pipeline.manifest import Version, seal
+from pipeline.manifest import Version
 from pipeline.recipe import Recipe, parse_size
 from pipeline.runner import Local, Progress, Runner, Silent
+from pipeline.seal import seal
 from pipeline.store import Store
 
 

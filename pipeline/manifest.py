@@ -1,22 +1,16 @@
-"""Seal a version, find it again, and verify it.
+"""Find a sealed version again, digest its content, and verify it (`seal` makes one).
 
-The manifest is canonical JSON and written last: its existence means that the build
-completed. It is content alone (no clock, host, path, worker count or cache key), so the
-same corpus and recipe give the same manifest everywhere; `version` is the digest of it.
-Where the pieces lie in the store is in `build.json` beside it. Same name and version with
-other content is a hard error.
+A manifest is content alone (no clock, host, path, worker count or cache key), so the same
+corpus and recipe give the same manifest everywhere; `version` is the digest of it. Where
+the pieces lie in the store is in `build.json` beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import uuid
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import books
 from pipeline.books import BuildKeys
-from pipeline.plan import Input
-from pipeline.recipe import Recipe
 from pipeline.stage import ConfigError, canonical, digest, suggest
-from pipeline.store import Store, StoreError, file_digest, read_parquet, room, sync_folder, write_text
-from pipeline.tokens.tasks import token_type
+from pipeline.store import Store, StoreError, file_digest, read_parquet
 
 FORMAT = "gristmill.manifest/1"
 
@@ -59,143 +49,7 @@ class Version:
         return read_parquet(self.folder / self.manifest["documents"]["file"], columns)
 
 
-def seal(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKeys) -> Version:
-    """Write the version folder, whole or not at all.
-
-    Raises StoreError if the version stands with other content, or the disk has no room.
-    """
-    temporary = store.root / "versions" / recipe.name / f".{uuid.uuid4().hex[:8]}"
-    try:
-        with room(store.root):
-            final = _write(store, recipe, inputs, keys, temporary)
-            write_text(final.parent / "latest", final.name + "\n")
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return Version(final, json.loads((final / "manifest.json").read_text("utf-8")))
-
-
-def _write(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKeys, temporary: Path) -> Path:
-    """Fill the temporary folder and publish it; returns where the version lies."""
-    (temporary / "shards").mkdir(parents=True)
-    manifest = _manifest(store, recipe, inputs, keys, temporary)
-    manifest["version"] = version_digest(manifest)
-    write_text(temporary / "build.json", canonical({"format": "gristmill.build/1", "keys": asdict(keys)}) + "\n")
-    write_text(temporary / "manifest.json", canonical(manifest) + "\n")
-    sync_folder(temporary)
-    return _publish(temporary, manifest)
-
-
-def _publish(temporary: Path, manifest: Mapping[str, Any]) -> Path:
-    """Rename into place. A sealed version stands as it is, but the books of this build are now its books."""
-    final = temporary.parent / manifest["version"]
-    if not final.exists():
-        temporary.rename(final)
-        return final
-    standing = Version(final, json.loads((final / "manifest.json").read_text("utf-8")))
-    if _content(standing.manifest) != _content(manifest):
-        raise StoreError(
-            f"{standing.address} stands already with other content; `gristmill verify` tells which is damaged"
-        )
-    if problems := list(verify(standing)):
-        raise StoreError(
-            f"{standing.address} stands already and is damaged: {problems[0]}; remove {final} and build again"
-        )
-    (temporary / "build.json").replace(final / "build.json")
-    return final
-
-
-def _manifest(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKeys, folder: Path) -> dict[str, Any]:
-    packed = store.result(keys.packed)
-    vocabulary = store.result(keys.vocabulary)
-    _link(store.file(keys.packed, "documents.parquet"), folder / "documents.parquet")
-    _link(store.file(keys.vocabulary, "tokenizer.json"), folder / "tokenizer.json")
-    for shard in packed["shards"]:
-        _link(store.file(keys.packed, shard["file"]), folder / "shards" / shard["file"])
-    index = read_parquet(folder / "documents.parquet")
-    entries = books.accounting(recipe, store, keys)
-    return {
-        "format": FORMAT,
-        "name": recipe.name,
-        "layout": recipe.pack.layout,
-        "length": recipe.pack.length,
-        "dtype": str(token_type(vocabulary["vocab_size"])),
-        "recipe": recipe.resolved(),
-        "sources": _sources(store, inputs, keys),
-        "tokenizer": {
-            "file": "tokenizer.json",
-            "sha256": file_digest(folder / "tokenizer.json", "sha256"),
-            **{name: vocabulary[name] for name in ("vocab_size", "eot", "trained_on")},
-        },
-        "accounting": entries,
-        "summaries": books.summaries(entries, store, keys, index),
-        "labels": packed["labels"],
-        "splits": _splits(recipe, packed["shards"], folder),
-        "documents": {
-            "file": "documents.parquet",
-            "rows": index.num_rows,
-            "digest": table_digest(index),
-            "sha256": file_digest(folder / "documents.parquet", "sha256"),
-        },
-        "parents": [],
-    }
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link where the file system has them, else a copy: versions cost no disk beside the store."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _sources(store: Store, inputs: Sequence[Input], keys: BuildKeys) -> list[dict[str, Any]]:
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for key in keys.segments[0].parts:
-        name = store.spec(key)["source"]["card"]["name"]
-        done = store.result(key)
-        counts[name][0] += done["entered"]
-        counts[name][1] += done["text_bytes"]
-    found = []
-    for given in inputs:
-        card, files = given.card, given.files()
-        known = {"name": card.name, "kind": card.kind, "title": card.title, "licence": card.licence}
-        documents, text_bytes = counts[card.name]
-        found.append(
-            {
-                **known,
-                "homepage": card.homepage,
-                "revision": digest([[f["path"], f["sha256"]] for f in files]),
-                "documents": documents,
-                "text_bytes": text_bytes,
-                "files": files,
-            }
-        )
-    return found
-
-
-def _splits(recipe: Recipe, shards: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
-    splits: dict[str, Any] = {}
-    for name in sorted({"train", *recipe.pack.split}):
-        entries = []
-        mine = [shard for shard in shards if shard["split"] == name]
-        for shard in mine:
-            path = folder / "shards" / shard["file"]
-            counts = {n: shard[n] for n in ("source", "rows", "tokens", "first_document", "documents", "bytes")}
-            digests = {"sha256": file_digest(path, "sha256"), "digest": shard_digest(path)}
-            entries.append({"file": f"shards/{shard['file']}", **counts, **digests})
-        totals = {
-            n: sum(shard[n] for shard in mine) for n in ("rows", "tokens", "documents", "text_bytes", "truncated")
-        }
-        splits[name] = {**totals, "digest": digest([entry["digest"] for entry in entries]), "shards": entries}
-        if not mine:
-            raise ConfigError(
-                f"split {name!r} came out empty: {sum(s['documents'] for s in shards)} documents are kept in all; "
-                "give the split a larger share in [pack] split, loosen the rules, or add a source"
-            )
-    return splits
-
-
-def _content(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def content(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest without what file formats and library versions may move: sizes and hashes of files."""
     plain: dict[str, Any] = json.loads(canonical(manifest))
     plain.pop("version", None)
@@ -209,7 +63,7 @@ def _content(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def version_digest(manifest: Mapping[str, Any]) -> str:
     """16 hexadecimal characters over the content of a manifest."""
-    return digest(_content(manifest))[:16]
+    return digest(content(manifest))[:16]
 
 
 def shard_digest(path: Path) -> str:

@@ -54,11 +54,13 @@ def partitions(inputs: Sequence[Input], size: int) -> Iterator[Partition]:
     """Runs of items of about `size` bytes; one source never shares a partition with another."""
     for found in inputs:
         run: list[Item] = []
+        held = 0
         for item in found.items:
             run.append(item)
-            if sum(i.size for i in run) >= size:
+            held += item.size
+            if held >= size:
                 yield Partition(found.card, tuple(run))
-                run = []
+                run, held = [], 0
         if run:
             yield Partition(found.card, tuple(run))
 

@@ -92,7 +92,7 @@ def _column_rules(stage: str, verb: str, column: str, bound: Any, kind: pa.DataT
         raise ConfigError(f"{place}: states no bound; has: above, below")
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise ConfigError(f"{place}: the column holds {kind}, which has no below or above; give a list of values")
-    if any(isinstance(limit, bool) or not isinstance(limit, int | float) for limit in bound.values()):
+    if any(isinstance(limit, bool) or not isinstance(limit, int | float) or limit != limit for limit in bound.values()):
         raise ConfigError(f"{place}: bounds are numbers, got {bound}")
     return [Rule(stage, column, operator, limit) for operator, limit in bound.items()]
 

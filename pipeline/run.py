@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from pipeline.contract import ContractError, settle
 from pipeline.models import ModelError
 from pipeline.schema import DOCUMENT, LEDGER, ledger
 from pipeline.sources import Chunk
@@ -29,10 +30,6 @@ WORKING = pa.schema([*DOCUMENT, *(pa.field(name, pa.string()) for name in ("lang
 BORN = "born"
 # What says something of this machine and nothing of a document: the build stops, whatever the batch holds.
 MACHINE = (MemoryError, OSError, ImportError, ModelError)
-
-
-class ContractError(RuntimeError):
-    """A stage or source broke its promise: a bug in the code, never a bad document."""
 
 
 @dataclass
@@ -71,10 +68,11 @@ def run(
             whole = _sketch(stage, whole, sketched[stage.name], errors)
         documents.append(whole.select(WORKING.names))
         signals.append(_signals(whole))
+    left = pa.Table.from_batches(documents, WORKING)
     outcome = Outcome(
-        documents=pa.Table.from_batches(documents, WORKING),
+        documents=left,
         signals=pa.Table.from_batches(signals or [_signals(_through(empty(), stages, [], {**added}, licence))]),
-        sketches={s.name: pa.Table.from_batches(sketched[s.name] or [_sketch_table(s, empty())]) for s in sketches},
+        sketches={s.name: _of(left, sketched[s.name] or [_sketch_table(s, empty())]) for s in sketches},
         errors=pa.concat_tables([LEDGER.empty_table(), *errors]),
         entered=pa.Table.from_batches(entered, ENTERED),
         added=added,
@@ -176,62 +174,6 @@ def attempt(
     return pa.concat_batches(parts), pa.concat_tables([left_accused, right_accused])
 
 
-def settle(stage: Stage, batch: pa.RecordBatch, out: Any) -> pa.RecordBatch:
-    """Hold a stage to the promise of its kind. Raises ContractError where it broke it."""
-    match stage.kind:
-        case "measure":
-            return _measured(stage, batch, out)
-        case "rewrite":
-            return _same(stage, batch, out, [name for name in batch.schema.names if name != "text"])
-        case "extend":
-            originals = _same(stage, batch, out.slice(0, batch.num_rows), batch.schema.names)
-            children = pa.record_batch(out.slice(batch.num_rows).columns, schema=batch.schema)
-            if not pc.all(pc.is_in(children["parent_id"], batch["doc_id"]), min_count=0).as_py():
-                raise ContractError(f"stage {stage.name}: a child's parent_id names no document of its batch")
-            return pa.concat_batches([originals, children])
-    raise ContractError(f"stage {stage.name}: a relating stage cannot run inside a segment")
-
-
-def _measured(stage: Stage, batch: pa.RecordBatch, out: Any) -> pa.RecordBatch:
-    if set(out) != set(stage.signals):
-        raise ContractError(f"stage {stage.name} declares {sorted(stage.signals)} and measured {sorted(out)}")
-    for name, kind in stage.signals.items():
-        if len(out[name]) != batch.num_rows:
-            raise ContractError(
-                f"stage {stage.name}: {name} has {len(out[name])} values for {batch.num_rows} documents"
-            )
-        batch = batch.append_column(f"{stage.name}.{name}", _rounded(out[name], kind))
-    return batch
-
-
-def _rounded(values: Any, kind: pa.DataType) -> pa.Array:
-    """The declared type; floats to 6 decimals, so that what is stored is what is judged, on every machine."""
-    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    if pa.types.is_floating(kind):
-        numbers = values.cast(pa.float64())
-        blind = pc.is_null(numbers, nan_is_null=True)
-        return pc.if_else(blind, None, pc.round(numbers, ndigits=6)).cast(kind)
-    return values.cast(kind)
-
-
-def _same(stage: Stage, batch: pa.RecordBatch, out: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
-    """`out` in the schema of `batch`, of which only the columns not listed may differ."""
-    if (
-        out.schema.names != batch.schema.names
-        or out.schema.types != batch.schema.types
-        or out.num_rows != batch.num_rows
-    ):
-        raise ContractError(
-            f"stage {stage.name} ({stage.kind}) may not change columns, types or the number of originals"
-        )
-    changed = [name for name in columns if not out[name].equals(batch[name])]
-    if changed:
-        raise ContractError(f"stage {stage.name} ({stage.kind}) may not change {', '.join(changed)} of a document")
-    if out["text"].null_count:
-        raise ContractError(f"stage {stage.name} ({stage.kind}) left a document without text")
-    return pa.record_batch(out.columns, schema=batch.schema)
-
-
 def _born(batch: pa.RecordBatch, originals: int, number: int) -> pa.RecordBatch:
     """Children were not there when earlier stages measured: their copied signals are forgotten."""
     is_child = pa.array(np.arange(batch.num_rows) >= originals)
@@ -280,6 +222,14 @@ def _sketch(stage: Stage, batch: pa.RecordBatch, kept: list[pa.RecordBatch], err
     return whole
 
 
+def _of(documents: pa.Table, sketched: list[pa.RecordBatch]) -> pa.Table:
+    """The sketches of the documents that are left: one that sketches first also met whom a later one accused."""
+    table = pa.Table.from_batches(sketched)
+    if table.num_rows == documents.num_rows:
+        return table
+    return table.filter(pc.is_in(table["doc_id"], documents["doc_id"].combine_chunks()))
+
+
 def _sketch_table(stage: Stage, batch: pa.RecordBatch, out: Any = None) -> pa.RecordBatch:
     out = stage(batch) if out is None else out
     return pa.record_batch([batch["doc_id"], *out.values()], names=["doc_id", *out])
@@ -289,5 +239,6 @@ def _check(outcome: Outcome) -> None:
     """Entered + added = documents + errors, and every sketch has a row for every document."""
     came = outcome.entered.num_rows + sum(outcome.added.values())
     went = outcome.documents.num_rows + outcome.errors.num_rows
-    if came != went or outcome.signals.num_rows != outcome.documents.num_rows:
+    rows = {outcome.documents.num_rows, outcome.signals.num_rows, *(t.num_rows for t in outcome.sketches.values())}
+    if came != went or len(rows) > 1:
         raise ContractError(f"the books do not balance: {came} documents came, {went} are accounted for")

@@ -123,3 +123,15 @@ def test_a_short_phase_says_nothing_where_there_is_no_terminal(capsys):
     with progress.shown(Console(file=io.StringIO())) as reporter:
         work(reporter)
     assert capsys.readouterr().err == ""
+
+
+def test_a_deployed_flow_logs_what_nothing_shows():
+    said: list[str] = []
+    with progress.logged(said.append):
+        progress.current().phase("read", 1)
+        time.sleep(1.1)
+        progress.current().advance()
+    assert len(said) == 1 and said[0].startswith("read: 1.")
+    with progress.shown(Console(file=io.StringIO())) as reporter, progress.logged(said.append):
+        assert progress.current() is reporter
+    assert len(said) == 1

@@ -58,6 +58,7 @@ def test_a_list_drops_what_it_names():
         ),
         ({"drop": {"words": {"under": 1}}}, "unknown bound 'under'"),
         ({"drop": {"words": {"below": "1"}}}, "bounds are numbers"),
+        ({"drop": {"words": {"below": math.nan}}}, "bounds are numbers"),
         ({"drop": {"words": {}}}, "states no bound"),
         ({"drop": {"lang": {"below": 1}}}, "give a list"),
         ({"keep": {"lang": "en"}}, "expected a list"),

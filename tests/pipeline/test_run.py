@@ -117,6 +117,22 @@ def test_an_accused_document_does_not_disturb_who_was_born_when():
         assert number == (2 if doc_id.endswith("#2") else 1 if doc_id.endswith("#1") else 0), doc_id
 
 
+def sketching(batch):
+    return {"digest": pc.cast(batch["doc_id"], pa.binary())}
+
+
+def choosy(batch):
+    length(batch)
+    return sketching(batch)
+
+
+def test_a_document_that_one_sketch_accuses_has_none_of_another_either():
+    outcome = run([chunk(600)], [], [stage(sketching, "relate"), stage(choosy, "relate")], 100)
+    ids = outcome.documents["doc_id"].to_pylist()
+    assert len(ids) == 598 and sorted(outcome.errors["doc_id"].to_pylist()) == sorted(BAD)
+    assert all(table["doc_id"].to_pylist() == ids for table in outcome.sketches.values())
+
+
 def leaky(batch):
     return batch.slice(1)
 

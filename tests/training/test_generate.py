@@ -11,6 +11,7 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from tests.training.small_models import TABLES, decoder, in_transformers
 from training import TrainingError
+from training import generate as generating
 from training.generate import chooser, filtered, generate, uniform
 
 PROMPTS = [[0, 5, 9], [0], [0, 44, 3, 3, 71, 12, 90, 33, 2], [0, 17, 60, 8]]
@@ -115,12 +116,20 @@ def test_the_likeliest_is_all_that_is_left_of_k_1_or_a_tiny_p(model):
     assert continued(model, temperature=1e-4) == greedy
 
 
-def test_a_token_without_mass_is_never_drawn():
-    """The edges of the distribution function: a first and a last token that were filtered away."""
-    logits = torch.tensor([[-9.0, 2.0, -9.0, 2.0, -9.0]]).expand(4000, -1)
-    names = [(0, sequence) for sequence in range(4000)]
-    choose = chooser(1.0, 2, None, 3)
-    assert sorted(choose(logits, names, [1] * 4000).unique().tolist()) == [1, 3]
+@pytest.mark.parametrize(("point", "token"), [(0.0, 1), (0.499, 1), (0.501, 3), (1 - 2**-53, 3)])
+def test_a_token_without_mass_is_never_drawn(point, token, monkeypatch):
+    """The edges of the distribution function: the first and the last token were filtered away."""
+    monkeypatch.setattr(generating, "uniform", lambda *_: point)
+    logits = torch.tensor([[-9.0, 2.0, -9.0, 2.0, -9.0], [-9.0, 7.3, -9.0, 7.3, -9.0]])
+    for temperature in (0.3, 1.0, 3.7):
+        assert chooser(temperature, 2, None, 3)(logits, [(0, 0), (0, 1)], [1, 1]).tolist() == [token, token]
+
+
+def test_the_highest_number_finds_a_token_though_rounding_keeps_the_sum_below_1(monkeypatch):
+    monkeypatch.setattr(generating, "uniform", lambda *_: 1 - 2**-53)
+    logits = torch.randn(200, 997, generator=torch.Generator().manual_seed(0))
+    assert (logits.double().softmax(-1).cumsum(-1)[:, -1] < 1 - 2**-53).any()
+    assert chooser(1.0, None, None, 3)(logits, [(0, 0)] * 200, [1] * 200).max() < 997
 
 
 def test_a_seed_is_a_text_and_a_neighbour_or_a_batch_moves_nothing(model):

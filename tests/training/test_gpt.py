@@ -201,6 +201,13 @@ def test_a_table_that_cannot_be_is_refused(change, said):
         models.build({"family": "gpt", **TABLES["defaults"], **change}, **VOCABULARY)
 
 
+@pytest.mark.parametrize(("width", "feed_forward"), [(24, 64), (256, 704), (384, 1024), (768, 2048), (1000, 2688)])
+def test_defaults_follow_the_width(width, feed_forward):
+    """8/3 of the width, up to a multiple of 64."""
+    config = decoder({"layers": 1, "width": width, "heads": 4}).config
+    assert (config.kv_heads, config.head_width, config.feed_forward) == (4, width // 4, feed_forward)
+
+
 def test_a_missing_key_is_named():
     with pytest.raises(TrainingError, match=r"\[model\] \(gpt\): no 'heads'; it has no default"):
         models.build({"family": "gpt", "layers": 1, "width": 32}, **VOCABULARY)
