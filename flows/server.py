@@ -28,7 +28,7 @@ def main(parent: int, descriptor: int, home: str | None) -> None:
 
 
 def _end_with(parent: int, home: str | None) -> None:
-    while True:
+    while os.getppid() == parent:
         time.sleep(LOOK)
     if home:
         shutil.rmtree(home, ignore_errors=True)

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,11 +143,7 @@ def group(leader: int) -> list[str]:
     return [line for line, process_group in processes().values() if process_group == leader]
 
 
-def servers() -> list[int]:
-    """The embedded servers that run now."""
-    return [pid for pid, (line, _) in processes().items() if "flows.server" in line]
-
-
-def homes() -> set[str]:
-    """The temporary folders of embedded servers that exist now."""
-    return {path.name for path in Path(tempfile.gettempdir()).glob("gristmill-prefect-*")}
+def left(folder: Path) -> list[str]:
+    """What is left of the embedded servers of commands that have `folder` as TMPDIR: processes and homes."""
+    running = [line for line, _ in processes().values() if "flows.server" in line and str(folder) in line]
+    return running + [path.name for path in folder.glob("gristmill-prefect-*")]

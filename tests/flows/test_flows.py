@@ -25,7 +25,7 @@ from flows.train import train
 from pipeline import manifest as manifests
 from pipeline.stage import ConfigError
 from tests.conftest import ROOT
-from tests.flows.conftest import RECIPE, command, gone, homes, last_line, processes, servers, until
+from tests.flows.conftest import RECIPE, command, gone, last_line, left, processes, until
 
 
 def test_prefect_server_can_be_imported():
@@ -133,26 +133,31 @@ def test_a_step_has_few_tasks_of_about_one_size(keys, most):
 
 def test_without_a_prefect_api_a_server_comes_and_goes(corpus, built, tmp_path):
     """A whole build through the command line; nothing of Prefect's is seen, and nothing of it is left."""
-    before, folders = servers(), homes()
+    (tmp_path / "temporary").mkdir()
     arguments = ("build", corpus / "small.toml", "--store", tmp_path / "store", "--json")
-    done = command(*arguments, PREFECT_PROFILES_PATH=str(tmp_path / "profiles.toml"))
+    places = {"PREFECT_PROFILES_PATH": str(tmp_path / "none.toml"), "TMPDIR": str(tmp_path / "temporary")}
+    done = command(*arguments, **places)
     assert done.returncode == 0, done.stderr
     assert last_line(done.stdout)["version"] == built[1]["version"] and done.stdout.count("\n") == 1
     assert not [word for word in ("Traceback", "prefect.", "WARNING", "http") if word in done.stderr]
-    assert servers() == before and homes() == folders
+    assert left(tmp_path / "temporary") == []
 
 
 def test_the_server_goes_when_its_command_is_killed(tmp_path):
     code = "from flows import embedded as e; import time\nwith e.server(): print(1, flush=True); time.sleep(99)"
-    folders = homes()
     parent = subprocess.Popen(
         [sys.executable, "-c", code],
-        env={**{k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}, "PYTHONPATH": str(ROOT)},
+        env={
+            **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT")},
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(tmp_path),
+        },
         stdout=subprocess.PIPE,
     )
     assert parent.stdout and parent.stdout.readline() == b"1\n"
     [pid] = [pid for pid, (line, _) in processes().items() if f"flows.server {parent.pid} " in line]
     time.sleep(1)
+    assert len(left(tmp_path)) == 2
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    until(lambda: gone(pid) and homes() == folders, 20)
+    until(lambda: gone(pid) and left(tmp_path) == [], 20)

@@ -13,7 +13,7 @@ import pytest
 
 from flows import cli
 from tests.conftest import ROOT
-from tests.flows.conftest import RECIPE, command, group, homes, servers, until
+from tests.flows.conftest import RECIPE, command, group, left, until
 
 SLOW_STAGE = """
 import time
@@ -40,7 +40,9 @@ def slow(corpus, tmp_path) -> tuple[list[object], dict[str, str]]:
     (tmp_path / "slow.toml").write_text(text.replace("grain.toml", str(corpus / "grain.toml")))
     arguments = ["build", tmp_path / "slow.toml", "--store", tmp_path / "store", "--partition-size", "20KB"]
     path = os.pathsep.join([str(ROOT), str(tmp_path)])
-    return arguments, {"PYTHONPATH": path, "PREFECT_PROFILES_PATH": str(tmp_path / "none.toml")}
+    (tmp_path / "temporary").mkdir()
+    places = {"PREFECT_PROFILES_PATH": str(tmp_path / "none.toml"), "TMPDIR": str(tmp_path / "temporary")}
+    return arguments, {"PYTHONPATH": path, **places}
 
 
 def half_written(store: Path) -> list[Path]:
@@ -61,7 +63,6 @@ def half_written(store: Path) -> list[Path]:
 )
 def test_a_stopped_build_leaves_nothing_behind_and_goes_on(slow, tmp_path, number, options):
     arguments, environment = slow
-    before, folders = servers(), homes()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
     child = subprocess.Popen(
         [sys.executable, "-m", "flows", *map(str, [*arguments, *options])],
@@ -78,7 +79,7 @@ def test_a_stopped_build_leaves_nothing_behind_and_goes_on(slow, tmp_path, numbe
     assert (child.returncode, out) == (130, ""), err
     assert err.endswith(STOPPED) and "Traceback" not in err and err.count("\n") <= 3
     assert half_written(tmp_path / "store") == []
-    until(lambda: group(child.pid) == [] and servers() == before and homes() == folders, 5)
+    until(lambda: group(child.pid) == [] and left(tmp_path / "temporary") == [], 5)
     (tmp_path / "gate").unlink()
     done = command(*arguments, "--direct", **environment)
     assert done.returncode == 0 and "small@" in done.stdout, done.stderr

@@ -58,6 +58,12 @@ def test_json_is_whole_and_ascii_controls_are_escaped_in_it(hostile, gristmill):
     assert not any(ord(character) < 32 for character in result.stdout.rstrip("\n"))
 
 
+def test_a_line_of_a_result_is_never_markup_nor_control(capsys):
+    screen.Screen().say("path", HOSTILE)
+    said = capsys.readouterr().out
+    assert harmless(said) and "[bold red]x[/bold red]" in said
+
+
 @given(st.text(st.characters(exclude_categories=[])))
 def test_clean_is_one_printable_line_and_keeps_what_is_printable(text):
     cleaned = screen.clean(text, 10_000)

@@ -1,4 +1,4 @@
-"""Real data: 27,126 pages of documentation accounted for one by one, natural near-duplicates, and labelled sentences.
+"""Real data: 27,126 pages of documentation accounted for one by one, and natural near-duplicates.
 
 The installation guide is written once and built for each architecture: pages of two architectures with the same
 language and file name are near-duplicates that nobody made for a test.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import books, recipe, stage
+from pipeline import books, stage
 from pipeline.audit import audit
-from pipeline.build import Mill
 from pipeline.catalog import queries
 from pipeline.kernels import minhash, shingles
-from pipeline.manifest import Version
 from pipeline.models import ModelError, language_model
 from pipeline.stages import near
-from pipeline.store import Store, read_parquet
+from pipeline.store import read_parquet
+from tests.pipeline.real import Built, built
 
 EDGES = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 
@@ -121,25 +119,6 @@ def test_recall_on_the_guide_follows_the_s_curve(guide):
 # The whole corpus
 
 
-@dataclass
-class Built:
-    version: Version
-    store: Store
-
-    def texts(self, segment: int = 0) -> dict[str, str]:
-        """Every document's text as the last stage of a segment left it."""
-        found: dict[str, str] = {}
-        for part in self.version.build_keys().segments[segment].parts:
-            table = read_parquet(self.store.file(part, "documents.parquet"), ["doc_id", "text"])
-            found.update(zip(table["doc_id"].to_pylist(), table["text"].to_pylist(), strict=True))
-        return found
-
-
-def built(name: str, data: Path, folder: Path) -> Built:
-    store = Store(folder)
-    return Built(Mill(store).build(recipe.load(name, data)), store)
-
-
 @pytest.fixture(scope="module")
 def debian(shared_data, tmp_path_factory) -> Built:
     try:
@@ -224,58 +203,3 @@ def test_every_verified_pair_of_the_corpus_is_right(debian):
         a, b = first[row["a"]], first[row["b"]]
         assert row["jaccard"] == pages.jaccard(place[a], place[b]) >= 0.75
         assert a not in cluster or b not in cluster or cluster[a] == cluster[b]
-
-
-# Labelled sentences
-
-
-@pytest.fixture(scope="module")
-def sentences(shared_data, tmp_path_factory) -> Built:
-    return built("sst2", shared_data, tmp_path_factory.mktemp("sst2"))
-
-
-def test_labelled_sentences_have_children_in_train_alone(sentences, shared_data):
-    report = audit(sentences.version, sentences.store)
-    assert report.problems == [] and report.counts["ingested"] == 6920 and report.counts["quarantined"] == 0
-    rows = {row["doc_id"]: row for row in sentences.version.index().to_pylist()}
-    children = [row for row in rows.values() if row["parent_id"]]
-    train = [row for row in rows.values() if row["split"] == "train" and not row["parent_id"]]
-    assert report.counts["added"] > 3 * len(train) > 15_000
-    assert report.counts["added"] - 5 < len(children) < report.counts["added"], (
-        "a child or two copy a held-out sentence"
-    )
-    for child in children:
-        parent = rows[child["parent_id"]]
-        assert child["split"] == parent["split"] == "train" and child["split_group"] == parent["split_group"]
-        assert child["label"] == parent["label"] and parent["parent_id"] is None
-    gold = pq.read_table(shared_data / "classification" / "sst2" / "train.parquet").to_pylist()
-    assert {row["label"] for row in rows.values()} == {str(row["label"]) for row in gold}
-    for doc_id, row in rows.items():
-        if not row["parent_id"]:
-            assert row["label"] == str(gold[int(doc_id.rpartition(":")[2])]["label"])
-
-
-def test_why_leads_from_a_child_to_its_parent_and_back(sentences):
-    index = sentences.version.index().to_pylist()
-    texts = sentences.texts(1)
-    for row in [row for row in index if row["parent_id"]][::900]:
-        child = queries.why(sentences.store, sentences.version, row["doc_id"])
-        assert (child.verdict, child.parent_id, child.excerpt) == ("kept", row["parent_id"], texts[row["doc_id"]][:400])
-        assert len(child.places) == 1 and child.index["label"] == row["label"]
-        parent = queries.why(sentences.store, sentences.version, row["parent_id"])
-        assert row["doc_id"] in parent.children and parent.parent_id is None
-        assert set(texts[row["doc_id"]].split()) <= set(texts[row["parent_id"]].split())
-
-
-def test_no_sentence_of_validation_has_a_copy_in_train(sentences):
-    """Not even as a child of another sentence: such a child leaves, and the ledger says whose text it has."""
-    index, texts = sentences.version.index().to_pylist(), sentences.texts(1)
-    held = {texts[row["doc_id"]] for row in index if row["split"] == "val"}
-    assert len(held) > 500 and not [row for row in index if row["split"] == "train" and texts[row["doc_id"]] in held]
-    gone = [
-        row for row in books.ledger(sentences.store, sentences.version.build_keys()).to_pylist() if "#" in row["doc_id"]
-    ]
-    assert gone
-    for row in gone:
-        assert (row["stage"], row["verdict"], row["reason"]) == ("eda", "dropped", "text of another split")
-        assert texts[row["doc_id"]] == texts[row["detail"].removeprefix("dup_of=")] in held

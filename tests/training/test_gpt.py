@@ -16,7 +16,7 @@ from training import TrainingError, models
 from training.export import name_in_qwen3
 from training.models import _blocks, gpt, layers
 
-LARGEST = 1e-5  # seen: 4e-6 on logits of up to 8
+LARGEST = 1e-5  # seen: 4e-6 on logits of up to 4.4
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)

@@ -46,7 +46,7 @@ class RMSNorm(nn.Module):
 
 
 class _Normalised(torch.autograd.Function):
-    """RMSNorm that keeps its input and one number a vector; autograd's own takes 5 % more of a whole step."""
+    """RMSNorm that keeps its input and one number a vector; autograd's own takes up to 5 % more of a step."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
