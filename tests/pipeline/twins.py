@@ -17,12 +17,13 @@ T = TypeVar("T")
 NAMES = (
     *("CJK UNIFIED", "CJK COMPATIBILITY IDEO", "IDEOGRAPHIC ITERATION", "IDEOGRAPHIC CLOSING", "HIRAGANA", "KATAKANA"),
     *("HALFWIDTH KATAKANA", "VERTICAL IDEOGRAPHIC ITERATION", "THAI", "LAO", "KHMER", "MYANMAR"),
+    *("HENTAIGANA", "TAI LE", "NEW TAI LUE", "TAI THAM", "TAI VIET", "TANGUT", "NUSHU", "KHITAN"),
 )
 
 
 @functools.cache
 def spaceless(char: str) -> bool:
-    """A letter of Han, kana, Thai, Lao, Khmer or Myanmar, by its name."""
+    """A letter of Han, kana, Thai or another script that writes no spaces, by its name."""
     return char == "〇" or (unicodedata.category(char)[0] == "L" and unicodedata.name(char, "").startswith(NAMES))
 
 
