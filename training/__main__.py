@@ -60,6 +60,7 @@ def fit(
 def _run(settings: Any, version: Any, books: Any, group: Any, reporter: Any, stop: Any) -> bool:
     from training import loop, outcome
 
+    outcome.prompts(settings, version)
     trained, whole = loop.train(settings, version, books, group, reporter, stop)
     if whole:
         outcome.conclude(settings, version, books, trained, group, reporter)

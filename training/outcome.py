@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training import batch, evaluate, machine, order, report
+from training import TrainingError, batch, evaluate, machine, order, report
 from training.config import Run
 from training.evaluate import Tally
 from training.generate import generate
@@ -88,23 +88,40 @@ def _bits(evaluation: dict[str, Any]) -> dict[str, float]:
     return {str(n["order"]): n["bits_per_byte"] for n in evaluation["ngrams"]}
 
 
-def sample(run: Run, version: Version, model: Any, progress: Reporter) -> dict[str, Any] | None:
-    """Continuations of the run file's prompts and of the beginnings of some documents of the evaluation split."""
-    settings = run.samples
+def prompts(run: Run, version: Version) -> list[tuple[str | None, list[int]]]:
+    """doc_id and tokens of what will be continued: the run file's prompts, and beginnings of documents of the split.
+
+    Raises TrainingError where one has no room for its continuation: asked before the first step, not after the last.
+    """
+    settings, length = run.samples, version.manifest.length
     tokenizer = Tokenizer.from_file(str(version.tokenizer_file))
     eot = version.manifest.tokenizer.eot
-    prompts: list[tuple[str | None, list[int]]]
-    prompts = [(None, [eot, *tokenizer.encode(text, add_special_tokens=False).ids]) for text in settings.prompts]
-    prompts += _beginnings(version, run.evaluation.split, settings.documents, settings.prompt_tokens)
-    if not prompts or not settings.new_tokens:
+    found: list[tuple[str | None, list[int]]]
+    found = [(None, [eot, *tokenizer.encode(text, add_special_tokens=False).ids]) for text in settings.prompts]
+    found += _beginnings(version, run.evaluation.split, settings.documents, settings.prompt_tokens)
+    longest = max((len(tokens) for _, tokens in found), default=0)
+    if longest + settings.new_tokens > length:
+        raise TrainingError(
+            f"[samples]: a prompt of {longest} tokens and {settings.new_tokens} new ones do not fit into the "
+            f"{length} of a row; lower samples.new_tokens or samples.prompt_tokens"
+        )
+    return found
+
+
+def sample(run: Run, version: Version, model: Any, progress: Reporter) -> dict[str, Any] | None:
+    """Continuations of `prompts`; None where the run file asks for none."""
+    settings, asked = run.samples, prompts(run, version)
+    if not asked or not settings.new_tokens:
         return None
+    tokenizer = Tokenizer.from_file(str(version.tokenizer_file))
     options = settings.model_dump(include={"temperature", "top_k", "top_p", "return_sequences", "new_tokens"})
-    progress.phase("sample", len(prompts))
-    found = generate(model, [tokens for _, tokens in prompts], **options, seed=run.seed, eot=eot)
-    progress.advance(len(prompts))
+    progress.phase("sample", len(asked))
+    eot = version.manifest.tokenizer.eot
+    found = generate(model, [tokens for _, tokens in asked], **options, seed=run.seed, eot=eot)
+    progress.advance(len(asked))
     entries = [
         {"prompt": tokenizer.decode(tokens[1:]), "doc_id": doc_id, "continuations": [tokenizer.decode(c) for c in made]}
-        for (doc_id, tokens), made in zip(prompts, found, strict=True)
+        for (doc_id, tokens), made in zip(asked, found, strict=True)
     ]
     return {**options, "seed": run.seed, "prompts": entries}
 

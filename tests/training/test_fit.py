@@ -125,6 +125,12 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_names_the_documents(run_f
     )
 
 
+def test_samples_without_room_are_refused_before_the_first_step(run_file, manifest, tmp_path):
+    arguments = ["fit", str(run_file), "--manifest", str(manifest), "--runs", str(tmp_path)]
+    refused = runs.command(1, *arguments, "--set", "samples.new_tokens=30", code=2)
+    assert "do not fit into the 32 of a row" in refused.stderr and not list(tmp_path.glob("*/metrics.jsonl"))
+
+
 def test_a_run_continues_texts_and_draws_its_report_again(done):
     folder = Path(json.loads(done[1].stdout.splitlines()[-1])["folder"])
     options = ["--prompt", "the mill", "--return-sequences", "2", "--new-tokens", "5", "--json"]
