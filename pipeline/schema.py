@@ -7,11 +7,9 @@ reason, or quarantined with an error; the ledger holds a row for each that left.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
-
-Verdict = Literal["dropped", "quarantined"]
 
 DOCUMENT = pa.schema(
     [

@@ -68,7 +68,7 @@ def _from_source(spec: Spec) -> Iterator[Chunk]:
     card = cards.Card.model_validate(spec["card"])
     language = card.languages[0] if len(card.languages) == 1 and card.languages[0] != "mul" else None
     for table in spec["items"]:
-        for chunk in read(card, Item(**{**table, "part": tuple((k, v) for k, v in table["part"])})):
+        for chunk in read(card, Item.from_dict(table)):
             documents = chunk.documents
             if language:
                 documents = documents.append_column("language", pa.array([language] * documents.num_rows, pa.string()))

@@ -139,7 +139,9 @@ class Loop:
         began = time.perf_counter()
         group, run = self.group, self.run
         whole = self.rows(self.step) if group.first else None
-        mine = self.rows(self.step, group.rank, group.world)
+        # The first rank's share begins the step's rows: what it has in hand is not laid out again.
+        share = len(batch.positions(self.step, run.batch.rows, group.rank, group.world))
+        mine = whole.slice(0, share) if whole is not None else self.rows(self.step, group.rank, group.world)
         loss, weight = self._gradients(mine)
         tokens = float(mine.used.sum())
         loss, weight, tokens, asked = group.sum([loss, weight, tokens, float(stop.asked)])

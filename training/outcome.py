@@ -5,8 +5,6 @@ The first rank alone does this, from the checkpoint's weights; the scores of the
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,7 +57,7 @@ def conclude(
 
 def rows_read(run: Run, version: Version, steps: int) -> NDArray[np.int64]:
     """Numbers of the distinct training rows that `steps` steps read, ascending."""
-    count = len(Split(version, "train"))
+    count = version.manifest.splits["train"].rows
     if steps * run.batch.rows >= count:
         return np.arange(count, dtype=np.int64)
     positions = np.concatenate([batch.positions(step, run.batch.rows) for step in range(steps)])
@@ -161,7 +159,7 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
         "rows_per_step": run.batch.rows,
         "length": length,
         "tokens_seen": tokens,
-        "epochs": trained.steps * run.batch.rows / len(Split(version, "train")),
+        "epochs": trained.steps * run.batch.rows / version.manifest.splits["train"].rows,
         "seconds": seconds,
         "tokens_per_second": speed,
         "mfu": speed * flops / (peak * group.world) if peak and speed else None,
@@ -177,7 +175,7 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
 
 
 def _version(version: Version) -> dict[str, Any]:
-    table = json.loads((version.folder / "manifest.json").read_text("utf-8"))
+    table = version.manifest.model_dump(mode="json")
     known = ("name", "version", "layout", "length", "parents")
     sources = ("name", "title", "kind", "licence", "homepage", "revision", "documents", "text_bytes")
     splits = ("rows", "tokens", "documents", "text_bytes", "truncated", "digest")
@@ -215,7 +213,7 @@ def _curves(journal: Journal) -> dict[str, Any]:
 
 def paths(journal: Journal) -> dict[str, str]:
     """Where the checkpoint and the report of a finished run lie."""
-    found = Path(journal.folder)
+    found = journal.folder
     checkpoint = found / "checkpoints" / f"step-{journal.table['steps']:08d}"
     named = {"checkpoint": checkpoint, "report": found / "report.html", "report_json": found / "report.json"}
     return {name: str(path) for name, path in named.items()}

@@ -6,8 +6,6 @@ because an Arrow buffer belongs to every array that was sliced from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -29,12 +27,6 @@ def text_buffers(array: pa.Array) -> Text:
         return _bytes(None), frozen(np.zeros(len(array) + 1, np.int64))
     rows = np.frombuffer(offsets, width, len(array) + 1, array.offset * width.itemsize)
     return _bytes(data), frozen(rows.astype(np.int64, copy=False))
-
-
-def text_chunks(column: pa.ChunkedArray) -> Iterator[Text]:
-    """The buffers of each chunk of a column, in order."""
-    for chunk in column.chunks:
-        yield text_buffers(chunk)
 
 
 def frozen(array: NDArray) -> NDArray:
