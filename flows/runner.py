@@ -23,6 +23,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from pipeline.limits import Limits
 from pipeline.runner import WorkerLost, abandon, lost
 from pipeline.tasks import execute
 
@@ -46,14 +47,14 @@ _step: ContextVar[Step] = ContextVar("step")
 
 
 @task(name="partitions", cache_policy=NO_CACHE, persist_result=False, retries=0)
-def partitions(root: str, keys: list[str], batch_rows: int) -> list[str]:
+def partitions(root: str, keys: list[str], limits: Limits) -> list[str]:
     """Have the tasks under `keys` of the store at `root` done; returns the keys."""
     step = _step.get()
     if step.stopped.is_set():
         raise Stopped(f"{step.label}: another partition failed")
     if step.pool is None:
-        return [execute(root, key, batch_rows) for key in keys]
-    futures = [step.pool.submit(execute, root, key, batch_rows) for key in keys]
+        return [execute(root, key, limits) for key in keys]
+    futures = [step.pool.submit(execute, root, key, limits) for key in keys]
     try:
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
@@ -70,14 +71,14 @@ class PrefectRunner:
         self.pool = pool
         self.count = count
 
-    def map(self, root: str, keys: Sequence[str], batch_rows: int, label: str) -> Iterator[str]:
+    def map(self, root: str, keys: Sequence[str], limits: Limits, label: str) -> Iterator[str]:
         """Yields each key when its output stands. The first error stops what has not begun, and is raised."""
         batches = cut(keys, MOST_TASKS)
         step = Step(self.pool, label)
         token = _step.set(step)
         try:
             calls: list[tuple[Task[..., list[str]], dict[str, Any]]] = [
-                (_named(label, number, len(batches)), {"root": root, "keys": batch, "batch_rows": batch_rows})
+                (_named(label, number, len(batches)), {"root": root, "keys": batch, "limits": limits})
                 for number, batch in enumerate(batches, 1)
             ]
             if self.pool is None or len(calls) < 2:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline import books, plan
+from pipeline.limits import DEFAULT_MEMORY, Limits
 from pipeline.manifest import Version
 from pipeline.recipe import Recipe, parse_size
 from pipeline.runner import Local, Progress, Runner, Silent
@@ -28,6 +29,7 @@ class Mill:
     progress: Progress = field(default_factory=Silent)
     partition_bytes: int = 16_000_000
     batch_rows: int = 4096
+    memory: int = DEFAULT_MEMORY
 
     def do(self, label: str, keys: Sequence[str]) -> None:
         """Have every task of `keys` done that is not. What stands already is hashed again before it is believed."""
@@ -39,7 +41,7 @@ class Mill:
             else:
                 self.store.check(key)
         self.progress.advance(len(keys) - len(todo))
-        for _ in self.runner.map(str(self.store.root.resolve()), todo, self.batch_rows, label):
+        for _ in self.runner.map(str(self.store.root.resolve()), todo, Limits(self.batch_rows, self.memory), label):
             self.progress.advance()
 
     def build(self, recipe: Recipe) -> Version:

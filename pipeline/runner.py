@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.limits import Limits
 from pipeline.store import Store
 from pipeline.tasks import execute
 
@@ -49,7 +50,7 @@ class Silent:
 class Runner(Protocol):
     """Does the tasks under `keys`, in any order; yields each key when its output stands."""
 
-    def map(self, root: str, keys: Sequence[str], batch_rows: int, label: str) -> Iterator[str]: ...
+    def map(self, root: str, keys: Sequence[str], limits: Limits, label: str) -> Iterator[str]: ...
 
 
 class Local:
@@ -58,15 +59,15 @@ class Local:
     def __init__(self, pool: Executor | None = None) -> None:
         self.pool = pool
 
-    def map(self, root: str, keys: Sequence[str], batch_rows: int, label: str) -> Iterator[str]:
+    def map(self, root: str, keys: Sequence[str], limits: Limits, label: str) -> Iterator[str]:
         if self.pool is None or len(keys) < 2:
             for key in keys:
-                yield execute(root, key, batch_rows)
+                yield execute(root, key, limits)
             return
         futures: list[Future[str]] = []
         try:
             for key in keys:
-                futures.append(self.pool.submit(execute, root, key, batch_rows))
+                futures.append(self.pool.submit(execute, root, key, limits))
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from pipeline import children, rules, split, stage
 from pipeline.catalog import cards
+from pipeline.limits import DEFAULT, Limits
 from pipeline.rules import Rule
 from pipeline.run import BORN, ContractError, run
 from pipeline.schema import LEDGER
@@ -33,22 +34,22 @@ from pipeline.tokens import tasks as tokens
 Spec = dict[str, Any]
 
 
-def execute(root: str, key: str, batch_rows: int = 4096) -> str:
+def execute(root: str, key: str, limits: Limits = DEFAULT) -> str:
     """Do the task that is written under `key`, unless its output stands already. Returns the key."""
     store = Store(Path(root))
     if store.done(key) is None:
         spec = store.spec(key)
         with store.writing(key) as out:
-            KINDS[spec["task"]](store, spec, out, batch_rows)
+            KINDS[spec["task"]](store, spec, out, limits)
     return key
 
 
-def segment(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+def segment(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Outputs documents, signals, errors, entered, and one sketch table for each relating stage behind."""
     stages = [stage.load(use, params) for use, params in spec["stages"]]
     sketches = [stage.load(use, params) for use, params in spec["sketches"]]
     chunks = _from_source(spec["source"]) if "source" in spec else _from_segment(store, spec["upstream"])
-    outcome = run(chunks, stages, sketches, batch_rows, licence=spec["licence"])
+    outcome = run(chunks, stages, sketches, limits.batch_rows, licence=spec["licence"])
     out.table("documents.parquet", outcome.documents)
     out.table("signals.parquet", outcome.signals)
     out.table("errors.parquet", outcome.errors)
@@ -87,7 +88,7 @@ def _from_segment(store: Store, spec: Spec) -> Iterator[Chunk]:
         yield Chunk(batch, pa.RecordBatch.from_pylist([], LEDGER))
 
 
-def judge(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+def judge(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output ledger: the errors of the segment, the documents that broke a rule, and children that may not stay."""
     broken = [_rule(table) for table in spec["rules"]]
     ledgers, ids, born, others = [LEDGER.empty_table()], [], [], []
@@ -129,7 +130,7 @@ def _check_unique(ids: list[pa.ChunkedArray]) -> None:
         )
 
 
-def pairs(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+def pairs(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output pairs: what the relating stage found among all documents that entered, verified."""
     relating = stage.load(*spec["stage"])
 
@@ -151,7 +152,7 @@ def _sketches(store: Store, parts: list[str], name: str) -> Iterator[pa.Table]:
         yield table.append_column("row", pc.index_in(table["doc_id"], documents).cast(pa.int32()))
 
 
-def cluster(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+def cluster(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Outputs relation (the relating stage's signals of every document that it met) and ledger."""
     relating = stage.load(*spec["stage"])
     gone = _gone(store, spec["ledgers"])
@@ -180,7 +181,7 @@ def _relation_detail(rule: Rule, table: pa.Table) -> pa.Array:
     return pc.binary_join_element_wise(*words, " ", null_handling="skip")
 
 
-def survivors(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+def survivors(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output survivors: part, row, doc_id, split and split group of every document still here."""
     gone = _gone(store, spec["ledgers"])
     tables = []
@@ -218,7 +219,7 @@ def _rule(table: Spec) -> Rule:
     return Rule(**table)
 
 
-KINDS: dict[str, Callable[[Store, Spec, Writing, int], None]] = {
+KINDS: dict[str, Callable[[Store, Spec, Writing, Limits], None]] = {
     "segment": segment,
     "judge": judge,
     "pairs": pairs,

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from pipeline.limits import Limits
 from pipeline.schema import DOCUMENT
 from pipeline.stage import digest
 from pipeline.store import Store, Writing, read_parquet, write_parquet, write_text
@@ -38,7 +39,7 @@ INDEX = pa.schema(
 ENCODE_ROWS = 512
 
 
-def train_vocabulary(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+def train_vocabulary(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output tokenizer.json; the result states what it was trained on."""
     target = out.folder / "tokenizer.json"
     if spec["tokenizer"]:
@@ -87,7 +88,7 @@ def _survivors(store: Store, key: str, part: int) -> pa.Table:
     return table.filter(pc.equal(table["part"], part)).combine_chunks()
 
 
-def encode(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+def encode(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Outputs tokens.arrow (one list a survivor of this partition) and documents.parquet (INDEX)."""
     left = _survivors(store, spec["survivors"], spec["number"])
     documents = read_parquet(store.file(spec["part"], "documents.parquet")).take(left["row"]).combine_chunks()
@@ -112,7 +113,7 @@ def token_type(vocab_size: int) -> pa.DataType:
     return pa.uint16() if vocab_size <= 1 << 16 else pa.uint32()
 
 
-def pack_shards(store: Store, spec: Spec, out: Writing, batch_rows: int) -> None:
+def pack_shards(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Outputs documents.parquet (the document index) and the shards; the result describes each."""
     tables = [read_parquet(store.file(key, "documents.parquet")) for key in spec["encoded"]]
     index = pa.concat_tables(tables)

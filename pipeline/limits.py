@@ -1,0 +1,18 @@
+"""What a task may use of this machine. None of it changes what the task makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_MEMORY = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Rows that a stage is given at a time, and the bytes that one task may hold beyond what its process needs."""
+
+    batch_rows: int = 4096
+    memory: int = DEFAULT_MEMORY
+
+
+DEFAULT = Limits()
