@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 DEFAULT_MEMORY = 2_000_000_000
 
@@ -16,3 +17,14 @@ class Limits:
 
 
 DEFAULT = Limits()
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a relating stage may put aside what it cannot hold, and the bytes that it may hold.
+
+    `folder` is of this task alone, need not exist yet, and is removed when the task ends, however it ends.
+    """
+
+    folder: Path
+    memory: int = DEFAULT_MEMORY

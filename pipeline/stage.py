@@ -5,7 +5,18 @@ Its keyword-only parameters are its configuration; its decorator says what it ma
     @measure(name="type", ...)   adds the signals it declares     batch -> {signal: array}
     @rewrite                     changes text                     batch -> batch, same ids in the same order
     @extend                      adds children with parent_id     batch -> batch, originals first and untouched
-    @relate(name="type", ...)    measures across documents        sketch(batch) and relate(folder of sketches)
+    @relate(name="type", ...)    measures across documents        sketch(batch), compare(...) and cluster(...)
+
+A relating stage is three functions. The decorated one gives the sketch of each document, columns of which one is
+`digest` (binary(16), null where a document resembles nothing); its module has the others, with the same parameters:
+
+    compare(sketches, texts, **params) -> pairs     `sketches` yields a table for each partition, with `part` and `row`;
+                                                    texts(part, rows) gives the texts of those rows of a partition
+    cluster(documents, pairs, **params) -> signals  `documents` has doc_id (ascending), `digest` and the sketch columns
+                                                    that the module lists in CLUSTERED, of those who are still there
+
+A `compare` that has a keyword `workspace` is given a `limits.Workspace`: a folder of its own to spill into, and the
+bytes that it may hold. What it returns must not depend on either.
 
 No stage drops a document: the rules of the recipe do, over measured columns, and the
 runner keeps the books. The folder is the registry: `use = "gopher"` is
@@ -25,7 +36,7 @@ import inspect
 import json
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +44,8 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 from pydantic import ConfigDict, ValidationError, create_model
+
+from pipeline.limits import Workspace
 
 Kind = Literal["measure", "rewrite", "extend", "relate"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -60,6 +73,21 @@ class Stage:
     @property
     def module(self) -> ModuleType:
         return sys.modules[self.function.__module__]
+
+    def compare(self, sketches: Iterator[pa.Table], texts: Callable[..., Any], workspace: Workspace) -> pa.Table:
+        """The pairs of a relating stage, which is told its workspace if it has a parameter of that name."""
+        function = self.module.compare
+        more = {"workspace": workspace} if "workspace" in inspect.signature(function).parameters else {}
+        return function(sketches, texts, **self.params, **more)
+
+    def cluster(self, documents: pa.Table, pairs: pa.Table) -> pa.Table:
+        """The signals of a relating stage for `documents`, which have doc_id and the columns of `clustered`."""
+        return self.module.cluster(documents, pairs, **self.params)
+
+    @property
+    def clustered(self) -> list[str]:
+        """The sketch columns that a relating stage's `cluster` reads: its digest, and what its module lists."""
+        return ["digest", *getattr(self.module, "CLUSTERED", ())]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -90,7 +118,7 @@ def extend(function: F) -> F:
 
 
 def relate(**signals: str) -> Callable[[F], F]:
-    """Mark a sketch function whose module also has `relate(...)`, which compares documents across partitions."""
+    """Mark a sketch function whose module also has `compare` and `cluster`, which look across partitions."""
     return _mark("relate", signals)
 
 

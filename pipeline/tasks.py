@@ -13,6 +13,7 @@ under that key, and so does its output. So a cluster needs to be sent nothing bu
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ import pyarrow.compute as pc
 
 from pipeline import children, rules, split, stage
 from pipeline.catalog import cards
-from pipeline.limits import DEFAULT, Limits
+from pipeline.limits import DEFAULT, Limits, Workspace
 from pipeline.rules import Rule
 from pipeline.run import BORN, ContractError, run
 from pipeline.schema import LEDGER
@@ -138,7 +139,11 @@ def pairs(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
         table = read_parquet(store.file(spec["parts"][part], "documents.parquet"), ["text"])
         return table["text"].take(pa.array(rows)).combine_chunks()
 
-    found = relating.module.compare(_sketches(store, spec["parts"], relating.name), texts, **relating.params)
+    workspace = Workspace(out.folder / "spill", limits.memory)
+    try:
+        found = relating.compare(_sketches(store, spec["parts"], relating.name), texts, workspace)
+    finally:
+        shutil.rmtree(workspace.folder, ignore_errors=True)
     out.table("pairs.parquet", found)
     out.result = {"pairs": found.num_rows}
 
@@ -157,12 +162,13 @@ def cluster(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     relating = stage.load(*spec["stage"])
     gone = _gone(store, spec["ledgers"])
     met = [
-        read_parquet(store.file(key, f"sketch-{relating.name}.parquet"), ["doc_id", "digest"]) for key in spec["parts"]
+        read_parquet(store.file(key, f"sketch-{relating.name}.parquet"), ["doc_id", *relating.clustered])
+        for key in spec["parts"]
     ]
     documents = pa.concat_tables(met)
     documents = documents.filter(pc.invert(pc.is_in(documents["doc_id"], gone))).sort_by("doc_id").combine_chunks()
     found = read_parquet(store.file(spec["pairs"], "pairs.parquet"))
-    relation = relating.module.cluster(documents, found, **relating.params)
+    relation = relating.cluster(documents, found)
     if not relation["doc_id"].combine_chunks().equals(documents["doc_id"].combine_chunks()):
         raise ContractError(f"stage {relating.name}: cluster() must return one row for each document, in their order")
     named = relation.rename_columns([n if n == "doc_id" else f"{relating.name}.{n}" for n in relation.column_names])
