@@ -6,6 +6,7 @@ files alone: nothing that the build remembered is believed, only compared.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,7 @@ def audit(version: Version, store: Store) -> Report:
     _check_ids(report, version, store, keys)
     _check_numbers(report, version, store, keys)
     _check_clusters(report, version, store, keys)
+    _check_cuts(report, store, keys)
     _check_tokens(report, version)
     return report
 
@@ -128,6 +130,8 @@ def _check_clusters(report: Report, version: Version, store: Store, keys: BuildK
     index = version.index(["doc_id", "split"])
     for segment in keys.segments:
         for relate in segment.relates:
+            if "cuts" in relate:
+                continue
             name = relate["stage"]
             table = read_parquet(store.file(relate["cluster"], "relation.parquet"))
             first = table.filter(pc.equal(table[f"{name}.dup_rank"], 0))[f"{name}.cluster"]
@@ -145,6 +149,27 @@ def _check_clusters(report: Report, version: Version, store: Store, keys: BuildK
                 f"{name}: no cluster lies in two splits",
                 None if not torn else f"{name}: {torn} clusters lie in two splits",
             )
+
+
+def _check_cuts(report: Report, store: Store, keys: BuildKeys) -> None:
+    """No byte lost: what entered a segment is what was there before, less what was cut, document by document."""
+    for before, after in itertools.pairwise(keys.segments):
+        if not before.cuts:
+            continue
+        name = before.cuts["stage"]
+        signals = [read_parquet(store.file(part, "signals.parquet"), ["doc_id", "text_bytes"]) for part in before.parts]
+        had = pa.concat_tables(signals)
+        relation = read_parquet(store.file(before.cuts["cuts"], "relation.parquet"), ["doc_id", f"{name}.cut_bytes"])
+        came = pa.concat_tables([read_parquet(store.file(part, "entered.parquet")) for part in after.parts])
+        came = came.filter(pc.is_valid(came["text_bytes"]))
+        cut = relation[f"{name}.cut_bytes"].take(pc.index_in(came["doc_id"], relation["doc_id"].combine_chunks()))
+        size = had["text_bytes"].take(pc.index_in(came["doc_id"], had["doc_id"].combine_chunks()))
+        right = pc.fill_null(pc.equal(pc.subtract(size, cut), came["text_bytes"]), False)
+        wrong = came["doc_id"].filter(pc.invert(right))
+        report.check(
+            f"{name}: {len(came):,} documents hold what they held, less the {pc.sum(cut).as_py() or 0:,} bytes cut",
+            f"{name}: the text of {wrong[0]} is not what it was less what was cut" if len(wrong) else None,
+        )
 
 
 def _check_tokens(report: Report, version: Version) -> None:

@@ -37,6 +37,11 @@ class SegmentKeys:
     def ledgers(self) -> list[str]:
         return [self.judge, *(relate["cluster"] for relate in self.relates)]
 
+    @property
+    def cuts(self) -> dict[str, str]:
+        """Stage and key of what is cut from the survivors when they enter the next segment, if anything is."""
+        return {name: r[name] for r in self.relates if "cuts" in r for name in ("stage", "cuts")}
+
 
 @dataclass
 class BuildKeys:
@@ -189,6 +194,8 @@ def _cluster_sizes(store: Store, keys: BuildKeys) -> Counter[int]:
     sizes: Counter[int] = Counter()
     for segment in keys.segments:
         for relate in segment.relates:
+            if "cuts" in relate:
+                continue
             name = relate["stage"]
             columns = [f"{name}.dup_rank", f"{name}.cluster_size"]
             table = read_parquet(store.file(relate["cluster"], "relation.parquet"), columns)

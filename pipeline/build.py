@@ -69,11 +69,10 @@ class Mill:
         """Every segment, its judgement and its relating stages, up to the last survivors."""
         keys = books.BuildKeys(segments=[])
         given: list[plan.Partition] | list[str] = list(plan.partitions(inputs, self.partition_bytes))
-        segments = recipe.segments
-        assigning = max((n for n, s in enumerate(segments) if s.relates), default=0)
-        for number, segment in enumerate(segments):
+        for number, segment in enumerate(recipe.segments):
             left = keys.segments[-1].survivors if keys.segments else ""
-            parts = plan.segment_tasks(self.store, recipe, segment, number, given, left)
+            cuts = keys.segments[-1].cuts if keys.segments else {}
+            parts = plan.segment_tasks(self.store, recipe, segment, number, given, left, cuts)
             names = ", ".join(step.stage.name for step in segment.steps)
             self.do(f"{'read' if number == 0 else 'go on'}: {names}" if names else "read", parts)
             here = books.SegmentKeys(parts, plan.judge_task(self.store, recipe, segment, number, parts))
@@ -81,9 +80,9 @@ class Mill:
             self.do("judge", [here.judge])
             for step in segment.relates:
                 self._relating(step, here, keys)
-            relations = [(r["stage"], r["cluster"]) for s in keys.segments for r in s.relates]
+            relations = [(r["stage"], r["cluster"]) for s in keys.segments for r in s.relates if "cuts" not in r]
             here.survivors = plan.survivors_task(
-                self.store, recipe, parts, here.ledgers, relations if number == assigning else None
+                self.store, recipe, parts, here.ledgers, relations if number == recipe.assigning else None
             )
             self.do("survivors", [here.survivors])
             given = parts
@@ -93,5 +92,7 @@ class Mill:
         pairs = plan.pairs_task(self.store, step, here.parts)
         self.do(f"compare: {step.stage.name}", [pairs])
         cluster = plan.cluster_task(self.store, step, here.parts, pairs, here.ledgers)
-        self.do(f"cluster: {step.stage.name}", [cluster])
+        self.do(f"{'cut' if step.stage.cuts else 'cluster'}: {step.stage.name}", [cluster])
         here.relates.append({"stage": step.stage.name, "pairs": pairs, "cluster": cluster})
+        if step.stage.cuts:
+            here.relates[-1]["cuts"] = cluster

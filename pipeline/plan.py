@@ -7,7 +7,7 @@ cut by input bytes alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,12 @@ def segment_tasks(
     number: int,
     inputs: Sequence[Partition] | Sequence[str],
     left: str = "",
+    cuts: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Plan one task for each partition: of a source (the first segment) or of the segment before."""
+    """Plan one task for each partition: of a source (the first segment) or of the segment before.
+
+    `left` is the key of the survivors of the segment before, `cuts` stage and key of what is cut from them.
+    """
     shape = {
         "task": "segment",
         "stages": [[step.stage.use, step.stage.params] for step in segment.steps],
@@ -91,7 +95,8 @@ def segment_tasks(
             }
             named: Any = _partition_identity(given)
         else:
-            spec = {**shape, "upstream": {"part": given, "survivors": left, "number": position}}
+            upstream = {"part": given, "survivors": left, "number": position}
+            spec = {**shape, "upstream": {**upstream, "cut_by": dict(cuts)} if cuts else upstream}
             named = spec["upstream"]
         keys.append(store.plan(digest([code, shape, named]), spec))
     return keys
@@ -116,13 +121,17 @@ def judge_task(store: Store, recipe: Recipe, segment: Segment, number: int, part
 
 
 def pairs_task(store: Store, step: Step, parts: Sequence[str]) -> str:
-    spec = {"task": "pairs", "stage": [step.stage.use, step.stage.params], "parts": list(parts)}
+    spec = {
+        "task": "find" if step.stage.cuts else "pairs",
+        "stage": [step.stage.use, step.stage.params],
+        "parts": list(parts),
+    }
     return store.plan(digest([step.stage.identity, source_digest("pipeline.tasks"), spec]), spec)
 
 
 def cluster_task(store: Store, step: Step, parts: Sequence[str], pairs: str, ledgers: Sequence[str]) -> str:
     spec = {
-        "task": "cluster",
+        "task": "cut" if step.stage.cuts else "cluster",
         "stage": [step.stage.use, step.stage.params],
         "parts": list(parts),
         "pairs": pairs,

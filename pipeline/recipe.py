@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.resources
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,6 +74,11 @@ class Segment:
     steps: tuple[Step, ...]
     relates: tuple[Step, ...]
 
+    @property
+    def cuts(self) -> bool:
+        """Whether text is cut where its survivors enter the next segment."""
+        return bool(self.relates) and self.relates[-1].stage.cuts
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -90,17 +95,30 @@ class Recipe:
 
     @property
     def segments(self) -> list[Segment]:
-        """The stages cut at their barriers: at least one segment, each but the last ended by relating stages."""
+        """The stages cut at their barriers: at least one segment, each but the last ended by relating stages.
+
+        A stage that cuts ends its segment, so that what follows meets the text as it now stands; behind the last of
+        them there is always a segment, if an empty one, before anything is born or packed.
+        """
         segments: list[Segment] = []
         steps: list[Step] = []
         relates: list[Step] = []
-        for step in self.steps:
-            if relates and step.stage.kind != "relate":
+        for number, step in enumerate(self.steps):
+            if relates and (relates[-1].stage.cuts or step.stage.kind != "relate"):
                 segments.append(Segment(tuple(steps), tuple(relates)))
                 steps, relates = [], []
+                if segments[-1].cuts and _only_adds(self.steps[number:]):
+                    segments.append(Segment((), ()))
             (relates if step.stage.kind == "relate" else steps).append(step)
         segments.append(Segment(tuple(steps), tuple(relates)))
-        return segments
+        return [*segments, Segment((), ())] if segments[-1].cuts else segments
+
+    @property
+    def assigning(self) -> int:
+        """Number of the segment whose survivors get their splits: when all are compared and cut, and nobody is born."""
+        segments = self.segments
+        last = max((number for number, segment in enumerate(segments) if segment.relates), default=0)
+        return last + segments[last].cuts
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as plain data."""
@@ -113,6 +131,12 @@ class Recipe:
             "tokens": self.tokens.model_dump(),
             "pack": self.pack.model_dump(),
         }
+
+
+def _only_adds(steps: Sequence[Step]) -> bool:
+    """Whether documents are born in these last stages, and compared no more."""
+    kinds = {step.stage.kind for step in steps}
+    return "extend" in kinds and "relate" not in kinds
 
 
 def available() -> list[str]:

@@ -6,6 +6,7 @@ Its keyword-only parameters are its configuration; its decorator says what it ma
     @rewrite                     changes text                     batch -> batch, same ids in the same order
     @extend                      adds children with parent_id     batch -> batch, originals first and untouched
     @relate(name="type", ...)    measures across documents        sketch(batch), compare(...) and cluster(...)
+    @cut                         relates, and says what to cut    sketch(batch), compare(...) and spans(...)
 
 A relating stage is three functions. The decorated one gives the sketch of each document, columns of which one is
 `digest` (binary(16), null where a document resembles nothing); its module has the others, with the same parameters:
@@ -49,6 +50,8 @@ from pipeline.limits import Workspace
 
 Kind = Literal["measure", "rewrite", "extend", "relate"]
 F = TypeVar("F", bound=Callable[..., Any])
+# What is measured of every document that a cutting stage met: bytes and passages cut, and their share of its bytes.
+CUT_SIGNALS = {"cut_bytes": "int64", "cut_spans": "int32", "cut_share": "float64"}
 
 
 class ConfigError(ValueError):
@@ -66,6 +69,7 @@ class Stage:
     params: dict[str, Any]
     signals: dict[str, pa.DataType]
     code: str
+    cuts: bool = False
 
     def __call__(self, batch: pa.RecordBatch) -> Any:
         return self.function(batch, **self.params)
@@ -122,6 +126,12 @@ def relate(**signals: str) -> Callable[[F], F]:
     return _mark("relate", signals)
 
 
+def cut(function: F) -> F:
+    """Mark a sketch function whose module also has `compare` and `spans`, which say what to cut (`pipeline.cuts`)."""
+    function.stage_cuts = True  # type: ignore[attr-defined]
+    return _mark("relate", CUT_SIGNALS)(function)
+
+
 def _mark(kind: Kind, signals: Mapping[str, str]) -> Callable[[F], F]:
     def mark(function: F) -> F:
         function.stage_kind = kind  # type: ignore[attr-defined]
@@ -156,6 +166,7 @@ def load(use: str, params: Mapping[str, Any], where: str = "") -> Stage:
         params=bound,
         signals=function.stage_signals,
         code=source_digest(function.__module__),
+        cuts=getattr(function, "stage_cuts", False),
     )
 
 

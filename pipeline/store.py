@@ -14,8 +14,9 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import pyarrow.parquet as pq
 from pipeline.stage import canonical, digest
 
 DONE = "_done.json"
+READ_ROWS = 1 << 17
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -135,28 +137,58 @@ class Writing:
         self.folder = folder
         self.result: dict[str, Any] = {}
 
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder for what is needed while the task runs and no longer."""
+        with tempfile.TemporaryDirectory(prefix=".scratch", dir=self.folder) as folder:
+            yield Path(folder)
+
     def table(self, name: str, table: pa.Table) -> None:
         write_parquet(self.folder / name, table)
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Parquet, zstd, with page checksums: a flipped byte is an error when it is read."""
+    pq.write_table(table, path, **_written(table.schema))
+
+
+def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+    """The same file from tables that come one after another, held one at a time; returns the number of rows."""
+    rows = 0
+    with pq.ParquetWriter(path, schema, **_written(schema)) as writer:
+        for table in tables:
+            writer.write_table(table.cast(schema))
+            rows += table.num_rows
+    return rows
+
+
+def _written(schema: pa.Schema) -> dict[str, Any]:
     plain = {"text", "doc_id", "signature"}
-    pq.write_table(
-        table,
-        path,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=[name for name in table.column_names if name not in plain],
-        write_page_checksum=True,
-        store_schema=True,
-    )
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": [name for name in schema.names if name not in plain],
+        "write_page_checksum": True,
+        "store_schema": True,
+    }
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a table of the store. Raises StoreError naming the file where it is missing or damaged."""
     try:
         return pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} is missing: build the version again, or take the whole store along") from error
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"{path} is damaged: {error}") from error
+
+
+def read_tables(path: Path) -> Iterator[pa.Table]:
+    """The rows of a table of the store, some at a time. Raises StoreError as `read_parquet`."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(READ_ROWS):
+                yield pa.Table.from_batches([batch])
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing: build the version again, or take the whole store along") from error
     except (OSError, pa.ArrowInvalid) as error:

@@ -4,6 +4,7 @@
     judge      the rules of a segment over its stored signals: the ledger
     pairs      a relating stage compares the sketches of all partitions: verified pairs
     cluster    clusters among the documents that pass, and the rules over them
+    find, cut  the same two steps of a relating stage that cuts: what stands at several places, what goes (`cuts`)
     survivors  who is left behind a segment, and to which split each belongs
     vocabulary, encode, pack   from survivors to shards (`tokens.tasks`)
 
@@ -13,6 +14,7 @@ under that key, and so does its output. So a cluster needs to be sent nothing bu
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,14 +24,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import children, rules, split, stage
+from pipeline import children, cuts, rules, split, stage
 from pipeline.catalog import cards
 from pipeline.limits import DEFAULT, Limits, Workspace
 from pipeline.rules import Rule
 from pipeline.run import BORN, ContractError, run
 from pipeline.schema import LEDGER
 from pipeline.sources import Chunk, Item, read
-from pipeline.store import Store, Writing, read_parquet
+from pipeline.spill import Scratch
+from pipeline.store import Store, Writing, read_parquet, read_tables, write_tables
 from pipeline.tokens import tasks as tokens
 
 Spec = dict[str, Any]
@@ -85,8 +88,13 @@ def _from_segment(store: Store, spec: Spec) -> Iterator[Chunk]:
     documents = documents.take(left["row"])
     for name in ("split", "split_group"):
         documents = documents.set_column(documents.schema.get_field_index(name), name, left[name])
+    rejects = pa.RecordBatch.from_pylist([], LEDGER)
+    if by := spec.get("cut_by"):
+        lists = read_parquet(store.file(by["cuts"], cuts.file(spec["number"])))
+        documents, emptied = cuts.apply(documents, left["row"].to_numpy(), lists, by["stage"])
+        yield Chunk(pa.RecordBatch.from_pylist([], documents.schema), emptied)
     for batch in documents.to_batches():
-        yield Chunk(batch, pa.RecordBatch.from_pylist([], LEDGER))
+        yield Chunk(batch, rejects)
 
 
 def judge(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
@@ -134,18 +142,42 @@ def _check_unique(ids: list[pa.ChunkedArray]) -> None:
 def pairs(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output pairs: what the relating stage found among all documents that entered, verified."""
     relating = stage.load(*spec["stage"])
-
-    def texts(part: int, rows: list[int]) -> pa.Array:
-        table = read_parquet(store.file(spec["parts"][part], "documents.parquet"), ["text"])
-        return table["text"].take(pa.array(rows)).combine_chunks()
-
-    workspace = Workspace(out.folder / "spill", limits.memory)
-    try:
-        found = relating.compare(_sketches(store, spec["parts"], relating.name), texts, workspace)
-    finally:
-        shutil.rmtree(workspace.folder, ignore_errors=True)
+    sketches = _sketches(store, spec["parts"], relating.name)
+    with _workspace(out, limits) as workspace:
+        found = relating.compare(sketches, _texts(store, spec["parts"]), workspace)
     out.table("pairs.parquet", found)
     out.result = {"pairs": found.num_rows}
+
+
+def find(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
+    """Output pairs: what a stage that cuts found among all documents that entered, as it comes."""
+    relating = stage.load(*spec["stage"])
+    sketches = _sketches(store, spec["parts"], relating.name)
+    with out.scratch() as folder:
+        scratch = Scratch(folder, limits.memory)
+        found = relating.module.compare(sketches, _texts(store, spec["parts"]), scratch, **relating.params)
+        rows = write_tables(out.folder / "pairs.parquet", relating.module.FOUND, found)
+    out.result = {"pairs": rows}
+
+
+@contextlib.contextmanager
+def _workspace(out: Writing, limits: Limits) -> Iterator[Workspace]:
+    """Room for what is put aside while a task runs, cleared behind it."""
+    workspace = Workspace(out.folder / "spill", limits.memory)
+    try:
+        yield workspace
+    finally:
+        shutil.rmtree(workspace.folder, ignore_errors=True)
+
+
+def _texts(store: Store, parts: list[str]) -> Callable[[int, list[int]], pa.Array]:
+    """Gives the texts of some rows of a partition."""
+
+    def texts(part: int, rows: list[int]) -> pa.Array:
+        table = read_parquet(store.file(parts[part], "documents.parquet"), ["text"])
+        return table["text"].take(pa.array(rows)).combine_chunks()
+
+    return texts
 
 
 def _sketches(store: Store, parts: list[str], name: str) -> Iterator[pa.Table]:
@@ -176,6 +208,42 @@ def cluster(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     out.table("relation.parquet", named)
     out.table("ledger.parquet", ledger)
     out.result = {"met": relation.num_rows, "left": ledger.num_rows}
+
+
+def cut(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
+    """Outputs what goes from each partition, relation (the signals of every document that was met) and ledger."""
+    relating = stage.load(*spec["stage"])
+    documents = _met(store, spec)
+    with out.scratch() as folder:
+        scratch = Scratch(folder, limits.memory)
+        found = read_tables(store.file(spec["pairs"], "pairs.parquet"))
+        spans = relating.module.spans(documents, found, scratch, **relating.params)
+        relation = cuts.signals(documents, _kept(out, cuts.gather(documents, len(spec["parts"]), spans, scratch)))
+    named = relation.rename_columns([n if n == "doc_id" else f"{relating.name}.{n}" for n in relation.column_names])
+    ledger = rules.judge(named, [_rule(table) for table in spec["rules"]])
+    out.table("relation.parquet", named)
+    out.table("ledger.parquet", ledger)
+    sums = {name: pc.sum(relation[name]).as_py() or 0 for name in ("cut_bytes", "cut_spans")}
+    out.result = {"met": relation.num_rows, "left": ledger.num_rows, **sums}
+
+
+def _met(store: Store, spec: Spec) -> pa.Table:
+    """doc_id (ascending), part, row and text_bytes of the documents that are still here."""
+    gone = _gone(store, spec["ledgers"])
+    tables = []
+    for number, key in enumerate(spec["parts"]):
+        table = read_parquet(store.file(key, "signals.parquet"), ["doc_id", "text_bytes"])
+        table = table.append_column("part", pa.array([number] * table.num_rows, pa.int32()))
+        table = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
+        tables.append(table.filter(pc.invert(pc.is_in(table["doc_id"], gone))))
+    return pa.concat_tables(tables).sort_by("doc_id").combine_chunks()
+
+
+def _kept(out: Writing, lists: Iterator[tuple[int, pa.Table]]) -> Iterator[tuple[int, pa.Table]]:
+    """The same tables, each written before it goes on."""
+    for part, table in lists:
+        out.table(cuts.file(part), table)
+        yield part, table
 
 
 def _relation_detail(rule: Rule, table: pa.Table) -> pa.Array:
@@ -230,6 +298,8 @@ KINDS: dict[str, Callable[[Store, Spec, Writing, Limits], None]] = {
     "judge": judge,
     "pairs": pairs,
     "cluster": cluster,
+    "find": find,
+    "cut": cut,
     "survivors": survivors,
     "vocabulary": tokens.train_vocabulary,
     "encode": tokens.encode,

@@ -1,0 +1,66 @@
+"""What stands at several places of a corpus: records grouped by hash, in bounded memory.
+
+Records go over BUCKETS files by the top bits of their hashes and are sorted one bucket at a time, so what is held is
+a bucket: a 256th of 40 bytes a record, or all records of the one hash that is most frequent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.spill import Scratch, Spill
+
+BUCKETS = 256
+TOP = np.uint64(56)
+RECORD = np.dtype(
+    [("high", "u8"), ("low", "u8"), ("part", "i4"), ("row", "i4"), ("start", "i8"), ("end", "i8")], align=True
+)
+# Places with equal content have the same group; a group's places stand together.
+FOUND = pa.schema(
+    [("group", pa.int64()), ("part", pa.int32()), ("row", pa.int64()), ("start", pa.int64()), ("end", pa.int64())]
+)
+
+
+def repeats(records: Iterable[NDArray], scratch: Scratch, across: bool) -> Iterator[pa.Table]:
+    """Tables of FOUND: the places of every hash that stands at two (`across` documents: in two documents).
+
+    Records come in the order of their places, by document at least.
+    """
+    spill = Spill(scratch.folder, "hashes", RECORD, BUCKETS, scratch.memory // 4)
+    for some in records:
+        spill.add((some["high"] >> TOP).astype(np.int64), some)
+    groups = 0
+    for bucket in range(BUCKETS):
+        found = spill.take(bucket)
+        found = found[np.lexsort((found["low"], found["high"]))]
+        number = np.cumsum(_changes(found["high"], found["low"])) - 1
+        different = _changes(number, found["part"], found["row"]) if across else np.ones(number.size, bool)
+        several = np.bincount(number[different])[number] > 1 if number.size else np.zeros(0, bool)
+        found, number = found[several], number[several]
+        number = groups + np.cumsum(_changes(number)) - 1
+        groups = int(number.max(initial=groups - 1)) + 1
+        yield pa.table([number, *(found[name] for name in FOUND.names[1:])], FOUND.names).cast(FOUND)
+
+
+def whole_groups(found: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows, in tables none of which ends within a group."""
+    waiting = FOUND.empty_table()
+    for table in found:
+        waiting = pa.concat_tables([waiting, table])
+        if waiting.num_rows:
+            end = pc.index(waiting["group"], waiting["group"][-1]).as_py()
+            yield waiting.slice(0, end)
+            waiting = waiting.slice(end).combine_chunks()
+    yield waiting
+
+
+def _changes(*columns: NDArray) -> NDArray[np.bool_]:
+    """True at each row that differs from the one before in some column; true at the first."""
+    new = np.ones(len(columns[0]), bool)
+    new[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return new
