@@ -110,7 +110,7 @@ def signals(documents: pa.Table, lists: Iterable[tuple[int, pa.Table]]) -> pa.Ta
     places = Places.of(documents)
     cut_bytes, cut_spans = np.zeros(documents.num_rows, np.int64), np.zeros(documents.num_rows, np.int32)
     for part, table in lists:
-        rank = places.ranks[part][table["row"].to_numpy()]
+        rank = places.find(np.full(table.num_rows, part, np.int32), table["row"].to_numpy())
         bounds, starts, ends = _flat(table)
         lengths = np.concatenate([[0], np.cumsum(ends - starts)])
         cut_bytes[rank], cut_spans[rank] = np.diff(lengths[bounds]), np.diff(bounds)

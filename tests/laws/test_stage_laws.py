@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
+from pipeline import cuts
 from pipeline import stage as stages
 from pipeline.models import ModelError, language_model
+from pipeline.spill import Scratch
 from pipeline.stage import Stage
 from tests.laws import nasty
 
@@ -21,14 +25,24 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "gopher": [{"units": "script"}, {"stop_words": ["mill", "磨", "a\x00b"]}],
     "language": [{"characters": 5}],
     "near": [{"ngram": 1, "bands": 3, "rows": 3}],
+    "paragraphs": [
+        {"unit": "paragraph", "match": "exact", "min_characters": 1},
+        {"keep": "none", "most_documents": 2, "min_characters": 1},
+    ],
     "eda": [{"children": 3, "deletion": 0.0, "swap": 0.5}, {"swap": 0.0, "deletion": 0.9}],
 }
 CASES = [(name, params) for name in stages.available() for params in [{}, *VARIANTS.get(name, [])]]
 
 
+def kind(case: tuple[str, dict[str, Any]]) -> str:
+    """The kind of a stage; one that relates documents to cut them is a "cut"."""
+    loaded = stages.load(*case)
+    return "cut" if loaded.cuts else loaded.kind
+
+
 def cases(*kinds: str) -> Any:
     """Parametrise over the stages of these kinds (all where none is given)."""
-    chosen = [case for case in CASES if not kinds or stages.load(*case).kind in kinds]
+    chosen = [case for case in CASES if not kinds or kind(case) in kinds]
     names = [f"{name}-{'-'.join(map(str, params.values())) or 'default'}" for name, params in chosen]
     return pytest.mark.parametrize("stage", chosen, ids=names, indirect=True)
 
@@ -71,7 +85,7 @@ def test_a_stage_keeps_the_promise_of_its_kind(stage, batch):
         assert {name: values.type for name, values in out.items()} == stage.signals
         assert {len(values) for values in out.values()} == {batch.num_rows}
     elif stage.kind == "relate":
-        assert out["digest"].type == pa.binary(16)
+        assert stage.cuts or out["digest"].type == pa.binary(16)
         assert {len(values) for values in out.values()} == {batch.num_rows}
     elif stage.kind == "rewrite":
         assert out.schema.equals(batch.schema)
@@ -210,3 +224,74 @@ def test_nobody_to_compare(stage, batch):
     pairs, found = relation(stage, batch.slice(0, 0), [np.arange(0)])
     assert pairs.num_rows == found.num_rows == 0
     assert stage.module.compare(iter([]), None, **stage.params).num_rows == 0
+
+
+def lists(
+    stage: Stage, batch: pa.RecordBatch, parts: list[np.ndarray], folder: Path, gone: frozenset[str] = frozenset()
+) -> tuple[pa.Table, dict[str, list[tuple[int, int]]]]:
+    """(signals, {doc_id: what is cut}) of a stage that cuts, over a corpus cut into partitions of row numbers."""
+    cut = [batch.take(pa.array(part)) for part in parts]
+    sketches, met = [], []
+    for number, documents in enumerate(cut):
+        place = {"doc_id": documents["doc_id"], "part": pa.array([number] * documents.num_rows, pa.int32())}
+        place["row"] = pa.array(range(documents.num_rows), pa.int32())
+        sketches.append(pa.table({**place, **stage(documents)}))
+        met.append(pa.table({**place, "text_bytes": pc.binary_length(documents["text"]).cast(pa.int64())}))
+    scratch = Scratch(folder, 1 << 12)
+
+    def texts(part: int, rows: list[int]) -> pa.Array:
+        return cut[part]["text"].take(pa.array(rows))
+
+    module = stage.module
+    found = [table.cast(module.FOUND) for table in module.compare(iter(sketches), texts, scratch, **stage.params)]
+    whole = pa.concat_tables(met).sort_by("doc_id").combine_chunks()
+    whole = whole.filter(pa.array([doc_id not in gone for doc_id in whole["doc_id"].to_pylist()], pa.bool_()))
+    spans = module.spans(whole, iter(found), scratch, **stage.params)
+    gathered = list(cuts.gather(whole, len(parts), spans, scratch))
+    assert [part for part, _ in gathered] == list(range(len(parts))) and not list(folder.iterdir())
+    rows = [row for _, table in gathered for row in table.to_pylist()]
+    said = {row["doc_id"]: list(zip(row["start"], row["end"], strict=True)) for row in rows}
+    return cuts.signals(whole, gathered), said
+
+
+@cases("cut")
+def test_what_is_cut_lies_in_the_text_and_is_counted(stage, batch, tmp_path):
+    found, spans = lists(stage, batch, [np.arange(batch.num_rows)], tmp_path)
+    texts = {row["doc_id"]: row["text"].encode() for row in batch.to_pylist()}
+    assert found["doc_id"].to_pylist() == sorted(texts)
+    assert {name: found.schema.field(name).type for name in stage.signals} == stage.signals
+    assert spans, "nothing was cut: the law was not tried"
+    for row in found.to_pylist():
+        mine, text = spans.get(row["doc_id"], []), texts[row["doc_id"]]
+        assert row["cut_spans"] == len(mine) and row["cut_bytes"] == sum(end - start for start, end in mine)
+        assert row["cut_share"] == round(row["cut_bytes"] / max(len(text), 1), 6)
+        assert all(0 <= start < end <= len(text) for start, end in mine)
+        assert all(before[1] < after[0] for before, after in pairwise(mine))
+        for start, end in mine:
+            text[start:end].decode(), text[:start].decode()
+
+
+@cases("cut")
+def test_cuts_know_neither_order_nor_partition(stage, batch, tmp_path):
+    found, spans = lists(stage, batch, [np.arange(batch.num_rows)], tmp_path)
+    order = np.random.default_rng(2).permutation(batch.num_rows)
+    for parts in ([order], np.array_split(order, 3), [np.arange(0), order, np.arange(0)]):
+        other, others = lists(stage, batch, parts, tmp_path)
+        assert other.equals(found) and others == spans
+
+
+@cases("cut")
+def test_cuts_are_made_among_those_present(stage, batch, tmp_path):
+    """As in a corpus that never had the others."""
+    ids = batch["doc_id"].to_pylist()
+    for gone in (frozenset(ids[::3]), frozenset(ids[1:]), frozenset(ids)):
+        kept = np.flatnonzero([doc_id not in gone for doc_id in ids])
+        alone = lists(stage, batch, [kept], tmp_path)
+        assert lists(stage, batch, [np.arange(len(ids))], tmp_path, gone) == alone
+
+
+@cases("cut")
+def test_nothing_to_cut(stage, batch, tmp_path):
+    found, spans = lists(stage, batch, [np.arange(0)], tmp_path)
+    assert found.num_rows == 0 and spans == {}
+    assert sum(t.num_rows for t in stage.module.compare(iter([]), None, Scratch(tmp_path, 1), **stage.params)) == 0
