@@ -107,7 +107,7 @@ def _document(
     """Write the units of one document behind the first n; return how many there are then."""
     one, two = GOLDEN, MIX_1
     word, bits, characters = np.uint64(1), 0, 0
-    gap = inked = begun = False
+    gap = inked = begun = started = False
     line, begin, unended = start, start, -1
     i = start
     while i <= end:
@@ -145,7 +145,8 @@ def _document(
         if value == BLANK:
             continue
         if inked and not begun:
-            begin, begun = line, True
+            begin = line
+            begun = started = True
             if unended >= 0:
                 spans[1, unended] = begin
                 unended = -1
@@ -159,8 +160,8 @@ def _document(
             word, bits, characters = np.uint64(1), 0, 0
             begun = False
         inked = False
-        # Blank lines before the first unit belong to it.
-        line = i
+        if started:  # blank lines before the first unit belong to it
+            line = i
     if unended >= 0:
         spans[1, unended] = end
     return n
