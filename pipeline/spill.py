@@ -35,6 +35,8 @@ class Spill:
 
     def add(self, buckets: NDArray[np.integer], records: NDArray[Any]) -> None:
         """Add each record to its bucket, behind those that are there."""
+        if not len(records):
+            return
         order = np.argsort(buckets, kind="stable")
         sorted_ = records[order]
         ends = np.cumsum(np.bincount(buckets, minlength=len(self))).tolist()

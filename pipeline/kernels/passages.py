@@ -135,7 +135,7 @@ def _document(
             bits += size
             characters += 1
             if bits >= FULL:
-                one, two = _step(one, two, word)
+                one, two = step(one, two, word)
                 word, bits = np.uint64(1), 0
             continue
         if value == NOTHING:
@@ -152,7 +152,7 @@ def _document(
                 unended = -1
         if begun and (not paragraphs or not inked or i > end):
             if characters >= least:
-                one, two = _step(one, two, word)
+                one, two = step(one, two, word)
                 hashes[n, 0], hashes[n, 1] = mix(one), mix(two)
                 spans[0, n], unended = begin, n
                 n += 1
@@ -168,7 +168,7 @@ def _document(
 
 
 @kernel
-def _step(one: np.uint64, two: np.uint64, word: np.uint64) -> tuple[np.uint64, np.uint64]:
+def step(one: np.uint64, two: np.uint64, word: np.uint64) -> tuple[np.uint64, np.uint64]:
     one = (one ^ word) * MIX_1
     two = (two ^ word) * MIX_2
     return one ^ (one >> S31), two ^ (two >> S30)

@@ -40,7 +40,7 @@ languages = ["en"]
 paths = ["*.jsonl"]
 """
 # For every cutting stage: parameters under which the corpus below is cut.
-SHORT: dict[str, dict[str, Any]] = {"paragraphs": {"min_characters": 5}}
+SHORT: dict[str, dict[str, Any]] = {"paragraphs": {"min_characters": 5}, "substring": {"length": 12}}
 
 
 def write(folder: Path, documents: int = 90) -> Path:

@@ -99,9 +99,9 @@ def test_a_million_units_have_a_million_hashes_in_each_lane():
     assert all(len(set(found.hashes[:, lane].tolist())) == 1_000_000 for lane in (0, 1))
 
 
-def cut(texts: list[str], parts: int, **params: Any) -> list[str]:
+def cut(use: str, texts: list[str], parts: int, **params: Any) -> list[str]:
     """What is left of each text of a corpus, through the stage."""
-    bound = stage.load("paragraphs", params)
+    bound = stage.load(use, params)
     sketches, met = [], []
     for part in range(parts):
         mine = list(range(part, len(texts), parts))
@@ -115,7 +115,11 @@ def cut(texts: list[str], parts: int, **params: Any) -> list[str]:
     left = list(texts)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Scratch(Path(folder), 256)
-        found = bound.module.compare(iter(sketches), None, scratch, **bound.params)
+
+        def column(part: int, rows: list[int]) -> pa.Array:
+            return pa.array([texts[part + row * parts] for row in rows], pa.large_string())
+
+        found = bound.module.compare(iter(sketches), column, scratch, **bound.params)
         spans = bound.module.spans(documents, found, scratch, **bound.params)
         for _, table in cuts.gather(documents, parts, spans, scratch):
             for row in table.to_pylist():
@@ -154,20 +158,20 @@ LINES = st.sampled_from(["a b", "A  b", "c1", "C2", "", " ", "磨坊。", "磨�
 )
 def test_what_is_left_is_what_counting_leaves(texts, unit, match, least, most, keep, parts):
     params = {"unit": unit, "match": match, "min_characters": least, "most_documents": most, "keep": keep}
-    assert cut(texts, parts, **params) == counted(texts, **params)
+    assert cut("paragraphs", texts, parts, **params) == counted(texts, **params)
 
 
 @pytest.mark.parametrize(("keep", "left"), [("first", 1), ("none", 0)])
 def test_all_documents_alike(keep, left):
     """A corpus of one page: one is left of it, or nothing at all."""
     page = "one line of the page\n\nanother line of it\n"
-    assert sorted(cut([page] * 40, 3, keep=keep, min_characters=1))[-1:] == [page if left else ""]
-    assert sum(map(bool, cut([page] * 40, 3, keep=keep, min_characters=1))) == left
+    assert sorted(cut("paragraphs", [page] * 40, 3, keep=keep, min_characters=1))[-1:] == [page if left else ""]
+    assert sum(map(bool, cut("paragraphs", [page] * 40, 3, keep=keep, min_characters=1))) == left
 
 
 def test_a_megabyte_line_in_two_documents():
     line = "磨坊 stone " * 70_000
-    assert cut([line, "x", "before\n" + line + "\nbehind"], 2) == [line, "x", "before\nbehind"]
+    assert cut("paragraphs", [line, "x", "before\n" + line + "\nbehind"], 2) == [line, "x", "before\nbehind"]
 
 
 @given(
