@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline.kernels._jit import Bytes, Hashes, Ints, Table, kernel
 from pipeline.kernels.buffers import frozen, text_buffers
@@ -28,9 +27,11 @@ from pipeline.kernels.utf8 import decode
 
 LF, ZERO_DIGIT = 10, 0x30
 ASCII = 0x80
-# What a character becomes: itself or another, nothing, white space, or the end of a line.
-NOTHING, BLANK, LINE_END = -1, -2, -3
-FULL = 32  # bits: a word takes a space and three bytes more, and the bit that marks its length
+# What a character becomes, in one number: its code in the low 24 bits (with the highest of them beyond ASCII), how many
+# bits of a word it takes, and whether it is white space or is left out.
+BEYOND, WIDTH, IS_SPACE, IS_NOTHING = 0x800000, 24, 1 << 30, 1 << 31
+BLANK, NOTHING = 0x20 | 8 << WIDTH | IS_SPACE, IS_NOTHING
+FULL = 32  # bits: a word takes 24 more, and the bit that marks its length
 
 
 class Units(NamedTuple):
@@ -53,17 +54,15 @@ def units(text: pa.Array, paragraphs: bool, folded: bool, min_characters: int) -
     return Units(hashes[:count].copy(), spans[0, :count].copy(), spans[1, :count].copy(), bounds)
 
 
-def _ascii(folded: bool) -> NDArray[np.int16]:
+def _ascii(folded: bool) -> Ints:
     """What each ASCII character becomes."""
     entries = table()[:ASCII].astype(np.int64)
-    codes = np.arange(ASCII)
-    values = codes
+    values = np.arange(ASCII) | 8 << WIDTH
     if folded:
         digits = (entries & ALNUM != 0) & (entries & ALPHA == 0)
-        values = np.where(digits, ZERO_DIGIT, entries & LOWER)
+        values = np.where(digits, ZERO_DIGIT, entries & LOWER) | 8 << WIDTH
         values = np.where(entries & (PUNCT | CONTROL) != 0, NOTHING, values)
-    values = np.where(entries & SPACE != 0, BLANK, values)
-    return frozen(np.where(codes == LF, LINE_END, values).astype(np.int16))
+    return frozen(np.where(entries & SPACE != 0, BLANK, values))
 
 
 @kernel
@@ -71,7 +70,7 @@ def fill(
     data: Bytes,
     offsets: Ints,
     table: Table,
-    ascii: NDArray[np.int16],
+    ascii: Ints,
     paragraphs: bool,
     folded: bool,
     least: int,
@@ -96,7 +95,7 @@ def _document(
     start: int,
     end: int,
     table: Table,
-    ascii: NDArray[np.int16],
+    ascii: Ints,
     paragraphs: bool,
     folded: bool,
     least: int,
@@ -104,54 +103,51 @@ def _document(
     spans: Ints,
     n: int,
 ) -> int:
-    """Write the units of one document behind the first n; return how many there are then."""
+    """Write the units of one document behind the first n; return how many there are then.
+
+    What is hashed has a space behind it, as it has between its words: then every run of white space is one space.
+    """
     one, two = GOLDEN, MIX_1
     word, bits, characters = np.uint64(1), 0, 0
-    gap = inked = begun = started = False
-    line, begin, unended = start, start, -1
+    gap = 1
+    begun = started = False
+    begin, unended = start, -1
     i = start
-    while i <= end:
-        value, width = LINE_END, 1
-        if i < end:
-            value = int(data[i])
-            if value < ASCII:
-                value = int(ascii[value])
+    while i < end:
+        line, inked = i, 0
+        while i < end and data[i] != LF:
+            width = 1
+            if data[i] < ASCII:
+                entry = ascii[data[i]]
             else:
-                value, width = _wide(data, i, end, table, folded)
-        i += width
-        if value >= 0:
-            inked = True
-            size = 8
-            if value >= ASCII:
-                value |= 0x800000
-                size = 24
-            if gap:
-                if characters:
-                    value |= 0x20 << size
-                    size += 8
-                    characters += 1
-                gap = False
-            word = word << np.uint64(size) | np.uint64(value)
+                entry, width = _wide(data, i, end, table, folded)
+            i += width
+            # Without a branch, which would be guessed wrong at every word.
+            space = (entry & IS_SPACE) >> 30
+            taken = 1 - (space & gap)
+            size = (entry >> WIDTH & 31) * taken
+            gap = space | gap & entry >> 31
+            inked |= 1 - space
+            word = word << np.uint64(size) | np.uint64((entry & 0xFFFFFF) * taken)
             bits += size
-            characters += 1
+            characters += size > 0
             if bits >= FULL:
                 one, two = step(one, two, word)
                 word, bits = np.uint64(1), 0
-            continue
-        if value == NOTHING:
-            inked = True
-            continue
-        gap = True
-        if value == BLANK:
-            continue
         if inked and not begun:
-            begin = line
+            begin = line if started else start  # blank lines before the first unit belong to it
             begun = started = True
             if unended >= 0:
                 spans[1, unended] = begin
                 unended = -1
-        if begun and (not paragraphs or not inked or i > end):
-            if characters >= least:
+        i += 1
+        if not gap:
+            word, bits, characters, gap = word << np.uint64(8) | np.uint64(0x20), bits + 8, characters + 1, 1
+            if bits >= FULL:
+                one, two = step(one, two, word)
+                word, bits = np.uint64(1), 0
+        if begun and (not paragraphs or not inked or i >= end):
+            if characters > least:
                 one, two = step(one, two, word)
                 hashes[n, 0], hashes[n, 1] = mix(one), mix(two)
                 spans[0, n], unended = begin, n
@@ -159,9 +155,6 @@ def _document(
             one, two = GOLDEN, MIX_1
             word, bits, characters = np.uint64(1), 0, 0
             begun = False
-        inked = False
-        if started:  # blank lines before the first unit belong to it
-            line = i
     if unended >= 0:
         spans[1, unended] = end
     return n
@@ -181,10 +174,8 @@ def _wide(data: Bytes, i: int, end: int, table: Table, folded: bool) -> tuple[in
     entry = int(table[code])
     if entry & SPACE:
         return BLANK, width
-    if not folded:
-        return code, width
-    if entry & (PUNCT | CONTROL):
-        return NOTHING, width
-    if entry & ALNUM and not entry & ALPHA:
-        return ZERO_DIGIT, width
-    return entry & LOWER, width
+    if folded:
+        if entry & (PUNCT | CONTROL):
+            return NOTHING, width
+        code = ZERO_DIGIT if entry & ALNUM and not entry & ALPHA else entry & LOWER
+    return (code | 8 << WIDTH if code < ASCII else code | BEYOND | 24 << WIDTH), width
