@@ -16,20 +16,27 @@ complements once they are long enough (2,048 tokens): hence MOST_TOKENS.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.kernels._jit import Bytes, Hashes, Ints, Table, kernel
+from pipeline.kernels._jit import Bytes, Flags, Hashes, Ints, Table, kernel
 from pipeline.kernels.buffers import frozen, text_buffers
-from pipeline.kernels.passages import FULL, step
+from pipeline.kernels.passages import ASCII, BEYOND, FULL, step
 from pipeline.kernels.shingles import GOLDEN, MIX_1, MIX_2, mix
 from pipeline.kernels.unicode import ALNUM, MARK, SPACELESS, table
 from pipeline.kernels.utf8 import decode
 
 MOST_TOKENS = 1000
 NO_INTS = frozen(np.zeros(0, np.int64))
+
+
+@functools.cache
+def _ascii() -> Flags:
+    """Which ASCII characters are letters or digits."""
+    return frozen(table()[:ASCII] & ALNUM != 0)
 
 
 class Anchors(NamedTuple):
@@ -67,7 +74,7 @@ def _scan(text: pa.Array, length: int, wanted: Ints, wanted_bounds: Ints) -> tup
     most = int((np.diff(offsets) // 2 + 1).sum())
     hashes, numbers = np.empty((most, 2), np.uint64), np.empty((most, 2), np.int64)
     bounds = np.zeros(len(text) + 1, np.int64)
-    scan(data, offsets, table(), length, (length + 1) // 2, wanted, wanted_bounds, hashes, numbers, bounds)
+    scan(data, offsets, table(), _ascii(), length, (length + 1) // 2, wanted, wanted_bounds, hashes, numbers, bounds)
     return hashes[: bounds[-1]].copy(), numbers[: bounds[-1]], bounds
 
 
@@ -76,6 +83,7 @@ def scan(
     data: Bytes,
     offsets: Ints,
     table: Table,
+    ascii: Flags,
     length: int,
     gram: int,
     wanted: Ints,
@@ -85,16 +93,19 @@ def scan(
     bounds: Ints,
 ) -> None:
     """Write what `_document` finds in each document, and where it ends."""
-    rings = np.empty((2, length), np.uint64)
-    begins = np.empty(length, np.int64)
-    least, at = np.empty(length, np.uint64), np.empty(length, np.int64)
+    ring = 1  # a power of two, because a remainder costs as much as all else
+    while ring < length:
+        ring *= 2
+    rings = np.empty((2, ring), np.uint64)
+    begins = np.empty(ring, np.int64)
+    least, at = np.empty(ring, np.uint64), np.empty(ring, np.int64)
     n = 0
     for d in range(offsets.size - 1):
         first, last = np.int64(0), np.int64(-1)
         if wanted_bounds.size:
             first, last = wanted_bounds[d], wanted_bounds[d + 1]
         edges = (offsets[d], offsets[d + 1], first, last)
-        n = _document(data, edges, table, gram, wanted, rings, begins, least, at, hashes, numbers, n)
+        n = _document(data, edges, table, ascii, length, gram, wanted, rings, begins, least, at, hashes, numbers, n)
         bounds[d + 1] = n
 
 
@@ -103,6 +114,8 @@ def _document(
     data: Bytes,
     edges: tuple[int, int, int, int],
     table: Table,
+    ascii: Flags,
+    length: int,
     gram: int,
     wanted: Ints,
     rings: Hashes,
@@ -119,57 +132,59 @@ def _document(
     least first.
     """
     start, end, next, last = edges
-    length = begins.size
-    tokens = 0
+    ring = begins.size - 1
+    tokens = head = tail = 0
     grams = one_window = two_window = np.uint64(0)
     gram_top, one_top, two_top = power(GOLDEN, gram), power(MIX_1, length), power(MIX_2, length)
-    head = tail = 0
     emitted = -1
     one, two = GOLDEN, MIX_1
     word, bits = np.uint64(1), 0
     begin = i = start
     inside = spaceless = begun = False
     while i <= end:
-        width, new = 1, True
-        code = 0
+        width, new, code = 1, True, 0
         if i < end:
-            code, width = decode(data, i, end)
-            entry = int(table[code])
-            mark = entry & MARK != 0
-            alone = entry & SPACELESS != 0 and not mark
-            wordly = entry & ALNUM != 0 or alone
-            new = False
-            if not mark:
-                new = wordly and (not inside or alone or spaceless)
-                inside = wordly
-                spaceless = alone
+            code = int(data[i])
+            if code < ASCII:
+                wordly = ascii[code]
+                new = wordly and (not inside or spaceless)
+                inside, spaceless = wordly, False
+            else:
+                code, width = decode(data, i, end)
+                entry = int(table[code])
+                new = False
+                if not entry & MARK:
+                    alone = entry & SPACELESS != 0
+                    wordly = alone or entry & ALNUM != 0
+                    new = wordly and (not inside or alone or spaceless)
+                    inside, spaceless = wordly, alone
         if new and begun:
             one, two = step(one, two, word)
             one, two = mix(one), mix(two)
-            slot = tokens % length
+            slot, oldest = tokens & ring, (tokens - length) & ring
             if tokens >= length:
-                one_window -= rings[0, slot] * one_top
-                two_window -= rings[1, slot] * two_top
+                one_window -= rings[0, oldest] * one_top
+                two_window -= rings[1, oldest] * two_top
             if tokens >= gram:
-                grams -= rings[0, (tokens - gram) % length] * gram_top
+                grams -= rings[0, (tokens - gram) & ring] * gram_top
             rings[0, slot], rings[1, slot], begins[slot] = one, two, begin
             grams = (grams + one) * GOLDEN
             one_window = (one_window + one) * MIX_1
             two_window = (two_window + two) * MIX_2
             tokens += 1
             if tokens >= gram:
-                if tail > head and at[head % length] < tokens - length:
+                if tail > head and at[head & ring] < tokens - length:
                     head += 1
                 value = mix(grams)
-                while tail > head and least[(tail - 1) % length] > value:
+                while tail > head and least[(tail - 1) & ring] > value:
                     tail -= 1
-                least[tail % length], at[tail % length] = value, tokens - gram
+                least[tail & ring], at[tail & ring] = value, tokens - gram
                 tail += 1
             if tokens >= length:
-                anchor = at[head % length]
+                anchor = at[head & ring]
                 if last < 0:
                     if anchor != emitted:
-                        hashes[n, 0], numbers[n, 0] = least[head % length], anchor
+                        hashes[n, 0], numbers[n, 0] = least[head & ring], anchor
                         n += 1
                         emitted = anchor
                 else:
@@ -177,15 +192,15 @@ def _document(
                         next += 1
                     if next < last and wanted[next] == anchor:
                         hashes[n, 0], hashes[n, 1] = mix(one_window), mix(two_window)
-                        numbers[n, 0], numbers[n, 1] = begins[tokens % length] - start, i - start
+                        numbers[n, 0], numbers[n, 1] = begins[(tokens - length) & ring] - start, i - start
                         n += 1
             one, two = GOLDEN, MIX_1
             word, bits = np.uint64(1), 0
             begin = i
         if i < end:
             begun = begun or new
-            size = 8 if code < 0x80 else 24
-            word = word << np.uint64(size) | np.uint64(code if code < 0x80 else code | 0x800000)
+            size = 8 if code < ASCII else 24
+            word = word << np.uint64(size) | np.uint64(code if code < ASCII else code | BEYOND)
             bits += size
             if bits >= FULL:
                 one, two = step(one, two, word)
