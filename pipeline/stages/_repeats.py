@@ -37,11 +37,12 @@ def repeats(records: Iterable[NDArray], scratch: Scratch, across: bool) -> Itera
     groups = 0
     for bucket in range(BUCKETS):
         found = spill.take(bucket)
-        found = found[np.lexsort((found["low"], found["high"]))]
-        number = np.cumsum(_changes(found["high"], found["low"])) - 1
-        different = _changes(number, found["part"], found["row"]) if across else np.ones(number.size, bool)
-        several = np.bincount(number[different])[number] > 1 if number.size else np.zeros(0, bool)
-        found, number = found[several], number[several]
+        order = _grouped(found["high"], found["low"])
+        number = np.cumsum(_changes(found["high"][order], found["low"][order])) - 1
+        columns = [found[name][order] for name in ("part", "row")] if across else [np.arange(order.size)]
+        different = _changes(number, *columns)
+        several = np.bincount(number, different)[number] > 1
+        found, number = found[order[several]], number[several]
         number = groups + np.cumsum(_changes(number)) - 1
         groups = int(number.max(initial=groups - 1)) + 1
         yield pa.table([number, *(found[name] for name in FOUND.names[1:])], FOUND.names).cast(FOUND)
@@ -57,6 +58,22 @@ def whole_groups(found: Iterable[pa.Table]) -> Iterator[pa.Table]:
             yield waiting.slice(0, end)
             waiting = waiting.slice(end).combine_chunks()
     yield waiting
+
+
+def in_order(group: NDArray[np.int64], rank: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows by group, in a group by rank, and as they came where both are equal."""
+    return np.argsort(group * (int(rank.max(initial=0)) + 1) + rank, kind="stable")
+
+
+def _grouped(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The rows so that equal hashes stand together, as they came. Two unstable sorts are a third of a stable one."""
+    order = np.argsort(high)
+    number = np.cumsum(_changes(high[order]))
+    order = order[np.argsort(number * high.size + order)]
+    new = _changes(high[order])
+    if (_changes(low[order]) == new).all():
+        return order
+    return np.lexsort((low, high))
 
 
 def _changes(*columns: NDArray) -> NDArray[np.bool_]:

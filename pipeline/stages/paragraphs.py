@@ -37,7 +37,7 @@ from pipeline.kernels.passages import units
 from pipeline.kernels.unicode import table_digest
 from pipeline.spill import Scratch
 from pipeline.stage import cut
-from pipeline.stages._repeats import FOUND, RECORD, repeats, whole_groups
+from pipeline.stages._repeats import FOUND, RECORD, in_order, repeats, whole_groups
 
 __all__ = ["FOUND", "compare", "paragraphs", "spans"]
 
@@ -109,7 +109,7 @@ def spans(
         rank = places.find(table["part"].to_numpy(), table["row"].to_numpy())
         here = np.flatnonzero(rank >= 0)
         group = np.unique(table["group"].to_numpy()[here], return_inverse=True)[1]
-        order = np.lexsort((rank[here], group))
+        order = in_order(group, rank[here])
         here, group = here[order], group[order]
         rank = rank[here]
         begins = np.diff(group, prepend=-1) != 0

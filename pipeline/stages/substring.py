@@ -36,7 +36,7 @@ from pipeline.kernels.unicode import table_digest
 from pipeline.kernels.windows import MOST_TOKENS, anchors, windows
 from pipeline.spill import Scratch, Spill
 from pipeline.stage import cut
-from pipeline.stages._repeats import BUCKETS, FOUND, RECORD, TOP, repeats, whole_groups
+from pipeline.stages._repeats import BUCKETS, FOUND, RECORD, TOP, in_order, repeats, whole_groups
 
 __all__ = ["FOUND", "compare", "spans", "substring"]
 
@@ -135,7 +135,7 @@ def spans(documents: pa.Table, found: Iterable[pa.Table], scratch: Scratch, *, l
         rank = places.find(part, row)
         here = np.flatnonzero(rank >= 0)
         group = table["group"].to_numpy()[here]
-        order = np.lexsort((start[here], rank[here], group))
+        order = in_order(group, rank[here])
         here, group = here[order], group[order]
         begins = np.diff(group, prepend=-1) != 0
         first = here[begins][np.cumsum(begins) - 1]
