@@ -18,7 +18,7 @@ from flows.screen import Screen, clean, plain, size
 from pipeline.catalog.queries import Why
 from pipeline.manifest import Version
 
-SHARDS, LANGUAGES = 20, 15
+SHARDS, LANGUAGES, PASSAGES = 20, 15, 20
 VERDICTS = {"kept": "green", "dropped": "yellow", "quarantined": "red"}
 RELATIONS = ("dup_of", "jaccard", "via", "via_jaccard")
 
@@ -29,7 +29,8 @@ def version(screen: Screen, found: Version, readers: Sequence[Run]) -> None:
     tree = Tree(plain(found.address, "bold"))
     tree.add(plain(found.folder / "manifest.json", "dim"))
     _sources(tree.add("sources"), table["sources"])
-    _stages(tree.add(plain(books(table["summaries"]["documents"]))), table["accounting"])
+    came = tree.add(plain(books(table["summaries"]["documents"])))
+    _stages(came, table["accounting"], table["summaries"].get("cuts", {}))
     text = table["summaries"]["text_bytes"]
     _languages(tree, table["summaries"]["languages"])
     tokenizer = table["tokenizer"]
@@ -68,7 +69,7 @@ def _sources(branch: Tree, sources: Iterable[Mapping[str, Any]]) -> None:
         entry.add(plain(f"{counts}, revision {source['revision'][:16]}"))
 
 
-def _stages(branch: Tree, accounting: Iterable[Mapping[str, Any]]) -> None:
+def _stages(branch: Tree, accounting: Iterable[Mapping[str, Any]], cuts: Mapping[str, Mapping[str, int]]) -> None:
     for entry in accounting:
         change = f"{entry['entered']:,} -> {entry['left']:,}" if entry["entered"] != entry["left"] else "all pass"
         stage = branch.add(plain(f"{entry['stage']} ({entry['kind']}): {change}"))
@@ -76,6 +77,9 @@ def _stages(branch: Tree, accounting: Iterable[Mapping[str, Any]]) -> None:
             stage.add(plain(f"{entry['added']:,} added"))
         for reason, count in entry["reasons"].items():
             stage.add(plain(f"{count:,}  {reason}"))
+        if cut := cuts.get(entry["stage"]):
+            counts = f"{cut['spans']:,} passages of {cut['documents']:,} documents"
+            stage.add(plain(f"{size(cut['bytes'])} cut in {counts}"))
 
 
 def _splits(branch: Tree, splits: Mapping[str, Any]) -> None:
@@ -122,6 +126,7 @@ def why(screen: Screen, address: str, found: Why) -> None:
         for name, value in measured.items():
             if name != "segment":
                 branch.add(plain(f"{name} = {number(value)}"))
+    _cuts(tree, found)
     if found.index:
         known = {name: found.index.get(name) for name in ("split", "language", "licence", "label", "tokens")}
         tree.add(plain(", ".join(f"{name} {value}" for name, value in known.items() if value is not None)))
@@ -147,6 +152,20 @@ def _family(tree: Tree, found: Why) -> None:
         tree.add(plain(f"made from {found.parent_id}"))
     for child in found.children:
         tree.add(plain(f"made from it: {child}"))
+
+
+def _cuts(tree: Tree, found: Why) -> None:
+    """What was cut from it, and who else holds that."""
+    if not found.cuts:
+        return
+    total = sum(cut.end - cut.start for cut in found.cuts)
+    branch = tree.add(plain(f"{size(total)} cut in {len(found.cuts):,} passages", "yellow"))
+    for cut in found.cuts[:PASSAGES]:
+        held = f"in {cut.documents:,} documents, first in {cut.first}"
+        entry = branch.add(plain(f"{cut.stage}: bytes {cut.start:,} to {cut.end:,}, {held}"))
+        entry.add(plain(cut.excerpt, "dim"))
+    if len(found.cuts) > PASSAGES:
+        branch.add(plain(f"and {len(found.cuts) - PASSAGES:,} passages more"))
 
 
 def number(value: object) -> str:

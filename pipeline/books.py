@@ -167,7 +167,15 @@ def summaries(entries: Sequence[Mapping[str, Any]], store: Store, keys: BuildKey
     if sizes := _cluster_sizes(store, keys):
         total = sum(size * count for size, count in sizes.items())
         found["clusters"] = {"sizes": {str(k): sizes[k] for k in sorted(sizes)}, "documents_in_clusters": total}
+    if cut := {s.cuts["stage"]: _cut(store, s.cuts["cuts"]) for s in keys.segments if s.cuts}:
+        found["cuts"] = cut
     return found
+
+
+def _cut(store: Store, key: str) -> dict[str, int]:
+    """How many documents lost something there, how many passages and how many bytes."""
+    result = store.result(key)
+    return {name: result[name] for name in ("documents", "spans", "bytes")}
 
 
 def _sum(values: pa.ChunkedArray) -> int:

@@ -223,8 +223,9 @@ def cut(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     ledger = rules.judge(named, [_rule(table) for table in spec["rules"]])
     out.table("relation.parquet", named)
     out.table("ledger.parquet", ledger)
-    sums = {name: pc.sum(relation[name]).as_py() or 0 for name in ("cut_bytes", "cut_spans")}
-    out.result = {"met": relation.num_rows, "left": ledger.num_rows, **sums}
+    touched = relation.filter(pc.greater(relation["cut_bytes"], 0))
+    counts = {name: pc.sum(touched[f"cut_{name}"]).as_py() or 0 for name in ("bytes", "spans")}
+    out.result = {"met": relation.num_rows, "left": ledger.num_rows, "documents": touched.num_rows, **counts}
 
 
 def _met(store: Store, spec: Spec) -> pa.Table:

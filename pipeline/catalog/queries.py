@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pipeline.books import BuildKeys, SegmentKeys
+from pipeline.catalog import passages
+from pipeline.catalog.passages import Cut
 from pipeline.manifest import Version
 from pipeline.stage import ConfigError
 from pipeline.store import Store
@@ -29,6 +31,7 @@ class Why:
     children: list[str] = field(default_factory=list)
     signals: list[dict[str, Any]] = field(default_factory=list)
     index: dict[str, Any] | None = None
+    cuts: list[Cut] = field(default_factory=list)
     places: list[dict[str, Any]] = field(default_factory=list)
     excerpt: str | None = None
 
@@ -40,6 +43,7 @@ def why(store: Store, version: Version, doc_id: str) -> Why:
     met = _ingested(store, keys, doc_id)
     for number, segment in enumerate(keys.segments):
         met = _measured(store, segment, number, found) or met
+        found.cuts += passages.of(store, segment, number, doc_id)
     for key in keys.ledgers:
         for row in _rows(store, [key], "ledger.parquet", doc_id):
             found.verdict, found.stage = row["verdict"], row["stage"]

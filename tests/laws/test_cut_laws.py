@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,12 +15,14 @@ import pytest
 from pipeline import books, cuts
 from pipeline import stage as stages
 from pipeline.audit import audit
+from pipeline.catalog import queries
 from pipeline.contract import ContractError
 from pipeline.recipe import Recipe
 from pipeline.stage import ConfigError
 from pipeline.store import Store, read_parquet
 from pipeline.tokens import vocabulary
 from tests import builds
+from tests.contract.test_manifest import SCHEMA
 from tests.laws import nasty
 
 CUTTING = [name for name in stages.available() if stages.load(name, {}).cuts]
@@ -117,6 +120,33 @@ def test_the_text_is_what_it_was_without_its_spans(built):
         assert raw.decode() == text
     assert cut > 1000
     assert sum(NOTICE in text for text in after.values()) == sum(MENU in text for text in after.values()) == 1
+
+
+def test_why_tells_what_was_cut_and_who_else_holds_it(built):
+    version, store, _, use = built
+    before = texts(store, version.build_keys().segments[0].parts)
+    first = min(doc_id for doc_id, text in before.items() if NOTICE in text)
+    holders = sum(NOTICE in text for text in before.values())
+    assert queries.why(store, version, first).cuts == []
+    counts = version.manifest["summaries"]["cuts"][use]
+    told = {doc_id: queries.why(store, version, doc_id).cuts for doc_id in list(before)[::7]}
+    assert any(told.values()) and counts["documents"] > len(told) / 2
+    for doc_id, found in told.items():
+        for cut in found:
+            held = before[doc_id].encode()[cut.start : cut.end].decode()
+            assert cut.stage == use and held.strip().startswith(cut.excerpt) and cut.documents >= 2
+            assert cut.first < doc_id
+            if use == "paragraphs" and held.startswith(NOTICE):
+                assert (cut.documents, cut.first) == (holders, first)
+
+
+def test_the_manifest_says_what_was_cut(built):
+    version, store, _, use = built
+    relation = read_parquet(store.file(version.build_keys().segments[0].cuts["cuts"], "relation.parquet")).to_pylist()
+    lost = [row for row in relation if row[f"{use}.cut_bytes"]]
+    sums = [sum(row[f"{use}.cut_{name}"] for row in lost) for name in ("spans", "bytes")]
+    assert list(version.manifest["summaries"]["cuts"][use].values()) == [sums[1], len(lost), sums[0]]
+    jsonschema.validate(version.manifest, SCHEMA)
 
 
 def test_tokens_are_made_of_the_cut_text(built):
