@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +44,8 @@ LISTS = pa.schema(
 )
 RECORD = np.dtype([(name, np.int64) for name in ("row", "start", "end")])
 REASON = "nothing left"
+# Runs of rows of a partition, of which one at a time is sorted.
+SLICES = 16
 
 
 @dataclass
@@ -86,23 +89,27 @@ def gather(
     Raises ContractError for a span of a document that is not here.
     """
     places = Places.of(documents, parts)
-    spill = Spill(scratch.folder, "spans", RECORD, parts, scratch.memory // 4)
+    most = max((len(ranks) for ranks in places.ranks), default=0) // SLICES + 1
+    spill = Spill(scratch.folder, "spans", RECORD, parts * SLICES, scratch.memory // 4)
     for table in spans:
-        part, *columns = (table[name].to_numpy() for name in SPANS.names)
-        if (places.find(part, columns[0]) < 0).any():
+        part, row, start, end = (table[name].to_numpy() for name in SPANS.names)
+        if (places.find(part, row) < 0).any():
             raise ContractError("a span lies in a document that is not here")
         records = np.empty(len(part), RECORD)
-        for name, values in zip(RECORD.names or (), columns, strict=True):
-            records[name] = values
-        spill.add(part, records)
+        records["row"], records["start"], records["end"] = row, start, end
+        spill.add(part.astype(np.int64) * SLICES + row // most, records)
     for number, ranks in enumerate(places.ranks):
-        found = spill.take(number)
-        row, start, end = union(*(np.ascontiguousarray(found[name]) for name in RECORD.names or ()))
+        slices = [_united(spill.take(number * SLICES + one)) for one in range(SLICES)]
+        row, start, end = (np.concatenate(columns) for columns in zip(*slices, strict=True))
         rows, bounds = np.unique(row, return_index=True)
         offsets = pa.array(np.append(bounds, len(row)), pa.int32())
         lists = [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in (start, end)]
         ids = documents["doc_id"].take(pa.array(ranks[rows])).combine_chunks()
         yield number, pa.table([ids, pa.array(rows), *lists], schema=LISTS)
+
+
+def _united(spans: NDArray[Any]) -> tuple[NDArray[np.int64], ...]:
+    return union(*(np.ascontiguousarray(spans[name]) for name in RECORD.names or ()))
 
 
 def signals(documents: pa.Table, lists: Iterable[tuple[int, pa.Table]]) -> pa.Table:

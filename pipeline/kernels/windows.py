@@ -75,7 +75,7 @@ def _scan(text: pa.Array, length: int, wanted: Ints, wanted_bounds: Ints) -> tup
     hashes, numbers = np.empty((most, 2), np.uint64), np.empty((most, 2), np.int64)
     bounds = np.zeros(len(text) + 1, np.int64)
     scan(data, offsets, table(), _ascii(), length, (length + 1) // 2, wanted, wanted_bounds, hashes, numbers, bounds)
-    return hashes[: bounds[-1]].copy(), numbers[: bounds[-1]], bounds
+    return hashes[: bounds[-1]], numbers[: bounds[-1]], bounds
 
 
 @kernel

@@ -26,9 +26,11 @@ that differ agree in it with probability 2^-128.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.cuts import SPANS, Places
@@ -42,7 +44,7 @@ __all__ = ["FOUND", "compare", "spans", "substring"]
 
 ANCHOR = np.dtype([("hash", "u8"), ("part", "i4"), ("row", "i4"), ("at", "i8")], align=True)
 MARK = np.dtype([("row", "i4"), ("at", "i8")], align=True)
-ROWS = 1024
+SLICE_BYTES = 2_000_000
 
 
 @cut
@@ -107,22 +109,21 @@ def _records(sketch: pa.Table) -> NDArray:
 def _windows(
     marks: Iterable[tuple[int, NDArray]], texts: Callable[[int, list[int]], pa.Array], length: int
 ) -> Iterator[NDArray]:
-    """Records of the windows of the marked anchors, ROWS documents at a time."""
+    """Records of the windows of the marked anchors, about SLICE_BYTES of text at a time."""
     for part, mine in marks:
         rows, begins = np.unique(mine["row"], return_index=True)
         if not rows.size:
             continue
         bounds = np.append(begins, mine.size).astype(np.int64)
         text = texts(part, rows.tolist())
-        for first in range(0, rows.size, ROWS):
-            some = slice(first, first + ROWS)
-            last = min(first + ROWS, rows.size)
+        filled = np.cumsum(pc.binary_length(text).to_numpy(zero_copy_only=False)) // SLICE_BYTES
+        for first, last in pairwise([0, *(np.flatnonzero(np.diff(filled)) + 1).tolist(), rows.size]):
             edges = bounds[first : last + 1]
             wanted = np.ascontiguousarray(mine["at"][edges[0] : edges[-1]])
-            found = windows(text.slice(first, ROWS), length, wanted, edges - edges[0])
+            found = windows(text.slice(first, last - first), length, wanted, edges - edges[0])
             records = np.empty(found.starts.size, RECORD)
             records["high"], records["low"] = found.hashes.T
-            records["part"], records["row"] = part, np.repeat(rows[some], np.diff(found.bounds))
+            records["part"], records["row"] = part, np.repeat(rows[first:last], np.diff(found.bounds))
             records["start"], records["end"] = found.starts, found.ends
             yield records
 
