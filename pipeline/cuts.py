@@ -3,11 +3,10 @@
 A stage marked by `@cut` has three functions in its module, and the schema FOUND of what its `compare` finds:
 
     sketch   the stage function: batch -> {column: array}, one row a document
-    compare  (sketches, texts, scratch, **params) -> tables of FOUND: what stands at several places, among all
-             documents that entered the segment; they are stored as they come, one after another
-    spans    (documents, found, scratch, **params) -> tables of SPANS, in any order: what to cut among the documents
-             that are still here; `documents` has doc_id (ascending), part, row and text_bytes, `found` is what was
-             stored
+    compare  (sketches, texts, **params) -> tables of FOUND: what stands at several places, among all documents that
+             entered the segment; they are stored as they come, one after another. It may ask for a `workspace`
+    spans    (documents, found, **params) -> tables of SPANS, in any order: what to cut among the documents that are
+             still here; `documents` has doc_id (ascending), part, row and text_bytes, `found` is what was stored
 
 The mill does the rest, once for whoever cuts. Spans that touch or overlap become one. Every document gets the signals
 `cut_bytes`, `cut_spans` and `cut_share` (of its bytes), so a rule can drop one of which too much would go; the text
@@ -30,8 +29,9 @@ from numpy.typing import NDArray
 
 from pipeline.contract import ContractError
 from pipeline.kernels.cutting import misplaced, union, without
+from pipeline.limits import Workspace
 from pipeline.schema import ledger
-from pipeline.spill import Scratch, Spill
+from pipeline.spill import Spill
 
 SPANS = pa.schema([("part", pa.int32()), ("row", pa.int64()), ("start", pa.int64()), ("end", pa.int64())])
 LISTS = pa.schema(
@@ -82,7 +82,7 @@ def file(part: int) -> str:
 
 
 def gather(
-    documents: pa.Table, parts: int, spans: Iterable[pa.Table], scratch: Scratch
+    documents: pa.Table, parts: int, spans: Iterable[pa.Table], workspace: Workspace
 ) -> Iterator[tuple[int, pa.Table]]:
     """(part, table of LISTS sorted by row) of each of `parts` partitions, from spans in any order.
 
@@ -90,7 +90,7 @@ def gather(
     """
     places = Places.of(documents, parts)
     most = max((len(ranks) for ranks in places.ranks), default=0) // SLICES + 1
-    spill = Spill(scratch.folder, "spans", RECORD, parts * SLICES, scratch.memory // 4)
+    spill = Spill(workspace, "spans", RECORD, parts * SLICES)
     for table in spans:
         part, row, start, end = (table[name].to_numpy() for name in SPANS.names)
         if (places.find(part, row) < 0).any():

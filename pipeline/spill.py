@@ -6,28 +6,21 @@ disk, so nothing that is made of them depends on how much memory there was.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class Scratch:
-    """What a task may use beside what its process needs: a folder that is cleared behind it, and bytes of memory."""
-
-    folder: Path
-    memory: int
+from pipeline.limits import Workspace
 
 
 class Spill:
-    """`buckets` files of records of one dtype; about `memory` bytes of them are held before they are written."""
+    """`buckets` files of records of one dtype; a quarter of the workspace is held of them before they are written."""
 
-    def __init__(self, folder: Path, name: str, dtype: Any, buckets: int, memory: int) -> None:
-        self._paths = [folder / f"{name}-{number}" for number in range(buckets)]
-        self._dtype, self._memory, self._held = np.dtype(dtype), memory, 0
+    def __init__(self, workspace: Workspace, name: str, dtype: Any, buckets: int) -> None:
+        self._folder, self._memory = workspace.folder, workspace.memory // 4
+        self._paths = [workspace.folder / f"{name}-{number}" for number in range(buckets)]
+        self._dtype, self._held = np.dtype(dtype), 0
         self._waiting: list[list[NDArray[Any]]] = [[] for _ in range(buckets)]
 
     def __len__(self) -> int:
@@ -48,6 +41,7 @@ class Spill:
             self._flush()
 
     def _flush(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
         for path, waiting in zip(self._paths, self._waiting, strict=True):
             if waiting:
                 with path.open("ab") as file:

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -136,12 +135,6 @@ class Writing:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.result: dict[str, Any] = {}
-
-    @contextlib.contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """A folder for what is needed while the task runs and no longer."""
-        with tempfile.TemporaryDirectory(prefix=".scratch", dir=self.folder) as folder:
-            yield Path(folder)
 
     def table(self, name: str, table: pa.Table) -> None:
         write_parquet(self.folder / name, table)

@@ -31,7 +31,6 @@ from pipeline.rules import Rule
 from pipeline.run import BORN, ContractError, run
 from pipeline.schema import LEDGER
 from pipeline.sources import Chunk, Item, read
-from pipeline.spill import Scratch
 from pipeline.store import Store, Writing, read_parquet, read_tables, write_tables
 from pipeline.tokens import tasks as tokens
 
@@ -153,9 +152,8 @@ def find(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output pairs: what a stage that cuts found among all documents that entered, as it comes."""
     relating = stage.load(*spec["stage"])
     sketches = _sketches(store, spec["parts"], relating.name)
-    with out.scratch() as folder:
-        scratch = Scratch(folder, limits.memory)
-        found = relating.module.compare(sketches, _texts(store, spec["parts"]), scratch, **relating.params)
+    with _workspace(out, limits) as workspace:
+        found = relating.compare(sketches, _texts(store, spec["parts"]), workspace)
         rows = write_tables(out.folder / "pairs.parquet", relating.module.FOUND, found)
     out.result = {"pairs": rows}
 
@@ -203,8 +201,13 @@ def cluster(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     relation = relating.cluster(documents, found)
     if not relation["doc_id"].combine_chunks().equals(documents["doc_id"].combine_chunks()):
         raise ContractError(f"stage {relating.name}: cluster() must return one row for each document, in their order")
-    named = relation.rename_columns([n if n == "doc_id" else f"{relating.name}.{n}" for n in relation.column_names])
-    ledger = rules.judge(named, [_rule(table) for table in spec["rules"]], detail=_relation_detail)
+    _conclude(out, relating.name, relation, spec["rules"])
+
+
+def _conclude(out: Writing, name: str, relation: pa.Table, broken: list[Spec]) -> None:
+    """Write a relating stage's signals and the ledger of those who broke its rules over them."""
+    named = relation.rename_columns([n if n == "doc_id" else f"{name}.{n}" for n in relation.column_names])
+    ledger = rules.judge(named, [_rule(table) for table in broken], detail=_relation_detail)
     out.table("relation.parquet", named)
     out.table("ledger.parquet", ledger)
     out.result = {"met": relation.num_rows, "left": ledger.num_rows}
@@ -214,18 +217,14 @@ def cut(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Outputs what goes from each partition, relation (the signals of every document that was met) and ledger."""
     relating = stage.load(*spec["stage"])
     documents = _met(store, spec)
-    with out.scratch() as folder:
-        scratch = Scratch(folder, limits.memory)
-        found = read_tables(store.file(spec["pairs"], "pairs.parquet"))
-        spans = relating.module.spans(documents, found, scratch, **relating.params)
-        relation = cuts.signals(documents, _kept(out, cuts.gather(documents, len(spec["parts"]), spans, scratch)))
-    named = relation.rename_columns([n if n == "doc_id" else f"{relating.name}.{n}" for n in relation.column_names])
-    ledger = rules.judge(named, [_rule(table) for table in spec["rules"]])
-    out.table("relation.parquet", named)
-    out.table("ledger.parquet", ledger)
+    found = read_tables(store.file(spec["pairs"], "pairs.parquet"))
+    with _workspace(out, limits) as workspace:
+        spans = relating.module.spans(documents, found, **relating.params)
+        relation = cuts.signals(documents, _kept(out, cuts.gather(documents, len(spec["parts"]), spans, workspace)))
+    _conclude(out, relating.name, relation, spec["rules"])
     touched = relation.filter(pc.greater(relation["cut_bytes"], 0))
     counts = {name: pc.sum(touched[f"cut_{name}"]).as_py() or 0 for name in ("bytes", "spans")}
-    out.result = {"met": relation.num_rows, "left": ledger.num_rows, "documents": touched.num_rows, **counts}
+    out.result |= {"documents": touched.num_rows, **counts}
 
 
 def _met(store: Store, spec: Spec) -> pa.Table:

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.spill import Scratch, Spill
+from pipeline.limits import Workspace
+from pipeline.spill import Spill
 
 BUCKETS = 256
 TOP = np.uint64(56)
@@ -26,12 +27,12 @@ FOUND = pa.schema(
 )
 
 
-def repeats(records: Iterable[NDArray], scratch: Scratch, across: bool) -> Iterator[pa.Table]:
+def repeats(records: Iterable[NDArray], workspace: Workspace, across: bool) -> Iterator[pa.Table]:
     """Tables of FOUND: the places of every hash that stands at two (`across` documents: in two documents).
 
     Records come in the order of their places, by document at least.
     """
-    spill = Spill(scratch.folder, "hashes", RECORD, BUCKETS, scratch.memory // 4)
+    spill = Spill(workspace, "hashes", RECORD, BUCKETS)
     for some in records:
         spill.add((some["high"] >> TOP).astype(np.int64), some)
     groups = 0

@@ -35,7 +35,7 @@ import pyarrow as pa
 from pipeline.cuts import SPANS, Places
 from pipeline.kernels.passages import units
 from pipeline.kernels.unicode import table_digest
-from pipeline.spill import Scratch
+from pipeline.limits import Workspace
 from pipeline.stage import cut
 from pipeline.stages._repeats import FOUND, RECORD, in_order, repeats, whole_groups
 
@@ -78,10 +78,14 @@ def resources(**params: object) -> dict[str, str]:
 
 
 def compare(
-    sketches: Iterator[pa.Table], texts: Callable[[int, list[int]], pa.Array], scratch: Scratch, **params: object
+    sketches: Iterator[pa.Table],
+    texts: Callable[[int, list[int]], pa.Array],
+    *,
+    workspace: Workspace,
+    **params: object,
 ) -> Iterator[pa.Table]:
     """The places of every unit that stands in two documents of all that entered."""
-    return repeats(map(_records, sketches), scratch, across=True)
+    return repeats(map(_records, sketches), workspace, across=True)
 
 
 def _records(sketch: pa.Table) -> np.ndarray:
@@ -97,7 +101,6 @@ def _records(sketch: pa.Table) -> np.ndarray:
 def spans(
     documents: pa.Table,
     found: Iterable[pa.Table],
-    scratch: Scratch,
     *,
     most_documents: int = 1,
     keep: Keep = "first",

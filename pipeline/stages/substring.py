@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from pipeline.cuts import SPANS, Places
 from pipeline.kernels.unicode import table_digest
 from pipeline.kernels.windows import MOST_TOKENS, anchors, windows
-from pipeline.spill import Scratch, Spill
+from pipeline.limits import Workspace
+from pipeline.spill import Spill
 from pipeline.stage import cut
 from pipeline.stages._repeats import BUCKETS, FOUND, RECORD, TOP, in_order, repeats, whole_groups
 
@@ -68,21 +69,25 @@ def resources(**params: object) -> dict[str, str]:
 
 
 def compare(
-    sketches: Iterator[pa.Table], texts: Callable[[int, list[int]], pa.Array], scratch: Scratch, *, length: int = 50
+    sketches: Iterator[pa.Table],
+    texts: Callable[[int, list[int]], pa.Array],
+    *,
+    length: int = 50,
+    workspace: Workspace,
 ) -> Iterator[pa.Table]:
     """The places of every window that stands twice among all documents that entered."""
-    return repeats(_windows(_marks(sketches, scratch), texts, length), scratch, across=False)
+    return repeats(_windows(_marks(sketches, workspace), texts, length), workspace, across=False)
 
 
-def _marks(sketches: Iterator[pa.Table], scratch: Scratch) -> Iterator[tuple[int, NDArray]]:
+def _marks(sketches: Iterator[pa.Table], workspace: Workspace) -> Iterator[tuple[int, NDArray]]:
     """(part, records of MARK in order) of the anchors that stand twice."""
-    spill = Spill(scratch.folder, "anchors", ANCHOR, BUCKETS, scratch.memory // 4)
+    spill = Spill(workspace, "anchors", ANCHOR, BUCKETS)
     parts = 0
     for sketch in sketches:
         records = _records(sketch)
         parts = max(parts, int(records["part"].max(initial=-1)) + 1)
         spill.add((records["hash"] >> TOP).astype(np.int64), records)
-    marks = Spill(scratch.folder, "marks", MARK, parts, scratch.memory // 4)
+    marks = Spill(workspace, "marks", MARK, parts)
     for bucket in range(BUCKETS):
         found = spill.take(bucket)
         found = found[np.argsort(found["hash"], kind="stable")]
@@ -128,7 +133,7 @@ def _windows(
             yield records
 
 
-def spans(documents: pa.Table, found: Iterable[pa.Table], scratch: Scratch, *, length: int = 50) -> Iterator[pa.Table]:
+def spans(documents: pa.Table, found: Iterable[pa.Table], *, length: int = 50) -> Iterator[pa.Table]:
     """The places of windows that stand before in these documents, without an overlap."""
     places = Places.of(documents)
     for table in whole_groups(found):

@@ -14,8 +14,8 @@ import pytest
 
 from pipeline import cuts
 from pipeline import stage as stages
+from pipeline.limits import Workspace
 from pipeline.models import ModelError, language_model
-from pipeline.spill import Scratch
 from pipeline.stage import Stage
 from tests.laws import nasty
 
@@ -238,18 +238,17 @@ def lists(
         place["row"] = pa.array(range(documents.num_rows), pa.int32())
         sketches.append(pa.table({**place, **stage(documents)}))
         met.append(pa.table({**place, "text_bytes": pc.binary_length(documents["text"]).cast(pa.int64())}))
-    scratch = Scratch(folder, 1 << 12)
+    workspace = Workspace(folder / "spill", 1 << 12)
 
     def texts(part: int, rows: list[int]) -> pa.Array:
         return cut[part]["text"].take(pa.array(rows))
 
-    module = stage.module
-    found = [table.cast(module.FOUND) for table in module.compare(iter(sketches), texts, scratch, **stage.params)]
+    found = [table.cast(stage.module.FOUND) for table in stage.compare(iter(sketches), texts, workspace)]
     whole = pa.concat_tables(met).sort_by("doc_id").combine_chunks()
     whole = whole.filter(pa.array([doc_id not in gone for doc_id in whole["doc_id"].to_pylist()], pa.bool_()))
-    spans = module.spans(whole, iter(found), scratch, **stage.params)
-    gathered = list(cuts.gather(whole, len(parts), spans, scratch))
-    assert [part for part, _ in gathered] == list(range(len(parts))) and not list(folder.iterdir())
+    spans = stage.module.spans(whole, iter(found), **stage.params)
+    gathered = list(cuts.gather(whole, len(parts), spans, workspace))
+    assert [part for part, _ in gathered] == list(range(len(parts))) and not list(folder.glob("spill/*"))
     rows = [row for _, table in gathered for row in table.to_pylist()]
     said = {row["doc_id"]: list(zip(row["start"], row["end"], strict=True)) for row in rows}
     return cuts.signals(whole, gathered), said
@@ -295,4 +294,4 @@ def test_cuts_are_made_among_those_present(stage, batch, tmp_path):
 def test_nothing_to_cut(stage, batch, tmp_path):
     found, spans = lists(stage, batch, [np.arange(0)], tmp_path)
     assert found.num_rows == 0 and spans == {}
-    assert sum(t.num_rows for t in stage.module.compare(iter([]), None, Scratch(tmp_path, 1), **stage.params)) == 0
+    assert sum(t.num_rows for t in stage.compare(iter([]), None, Workspace(tmp_path, 1))) == 0

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pipeline import cuts, stage
 from pipeline.kernels import passages
-from pipeline.spill import Scratch, Spill
+from pipeline.limits import Workspace
+from pipeline.spill import Spill
 from tests.laws import nasty
 from tests.pipeline import twins
 
@@ -114,14 +115,14 @@ def cut(use: str, texts: list[str], parts: int, **params: Any) -> list[str]:
     documents = pa.concat_tables(met).sort_by("doc_id")
     left = list(texts)
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Scratch(Path(folder), 256)
+        workspace = Workspace(Path(folder), 1024)
 
         def column(part: int, rows: list[int]) -> pa.Array:
             return pa.array([texts[part + row * parts] for row in rows], pa.large_string())
 
-        found = bound.module.compare(iter(sketches), column, scratch, **bound.params)
-        spans = bound.module.spans(documents, found, scratch, **bound.params)
-        for _, table in cuts.gather(documents, parts, spans, scratch):
+        found = bound.compare(iter(sketches), column, workspace)
+        spans = bound.module.spans(documents, found, **bound.params)
+        for _, table in cuts.gather(documents, parts, spans, workspace):
             for row in table.to_pylist():
                 raw = texts[int(row["doc_id"][1:])].encode()
                 for start, end in zip(reversed(row["start"]), reversed(row["end"]), strict=True):
@@ -176,11 +177,11 @@ def test_a_megabyte_line_in_two_documents():
 
 @given(
     records=st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 99)), max_size=9), max_size=9),
-    memory=st.integers(0, 200),
+    memory=st.integers(0, 800),
 )
 def test_a_spill_gives_back_what_it_was_given_in_order(records, memory):
     with tempfile.TemporaryDirectory() as folder:
-        spill = Spill(Path(folder), "x", "i8", 5, memory)
+        spill = Spill(Workspace(Path(folder), memory), "x", "i8", 5)
         for some in records:
             buckets, values = (np_array([pair[k] for pair in some]) for k in (0, 1))
             spill.add(buckets, values)
