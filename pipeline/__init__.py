@@ -3,7 +3,8 @@
 Read the rooms in this order: `schema` (the tables), `stage` (what a stage is), `rules` (the
 only thing that removes a document), `contract` and `run` (one partition through one segment,
 and its books), `recipe` (TOML to a checked plan of stages), `plan` (segments and partitions
-with their keys), `store` (content-addressed outputs), `tasks` and `children` (what a worker
-does), `build` (the whole chain), `seal` and `manifest` (make a version, find it again),
-`audit` (re-read what lies on disk and account for every document).
+with their keys), `store` (content-addressed outputs), `tasks`, `children` and `cuts` (what a
+worker does; `spill` is where it puts aside what it cannot hold), `build` (the whole chain),
+`seal` and `manifest` (make a version, find it again), `audit` (re-read what lies on disk and
+account for every document).
 """

@@ -179,7 +179,8 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
 def read_tables(path: Path) -> Iterator[pa.Table]:
     """The rows of a table of the store, some at a time. Raises StoreError as `read_parquet`."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        # Buffered ahead, it would hold the whole file.
+        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
             for batch in file.iter_batches(READ_ROWS):
                 yield pa.Table.from_batches([batch])
     except FileNotFoundError as error:

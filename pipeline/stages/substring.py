@@ -131,6 +131,7 @@ def _windows(
             records["part"], records["row"] = part, np.repeat(rows[first:last], np.diff(found.bounds))
             records["start"], records["end"] = found.starts, found.ends
             yield records
+        del text  # before those of the next partition are read
 
 
 def spans(documents: pa.Table, found: Iterable[pa.Table], *, length: int = 50) -> Iterator[pa.Table]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import cuts, stage
@@ -106,7 +107,7 @@ def cut(use: str, texts: list[str], parts: int, **params: Any) -> list[str]:
     sketches, met = [], []
     for part in range(parts):
         mine = list(range(part, len(texts), parts))
-        ids = pa.array([f"d{number:03}" for number in mine], pa.string())
+        ids = pa.array([f"d{number:05}" for number in mine], pa.string())
         place = {"doc_id": ids, "part": pa.array([part] * len(mine), pa.int32())}
         place["row"] = pa.array(range(len(mine)), pa.int64())
         column = pa.array([texts[number] for number in mine], pa.large_string())
@@ -148,6 +149,7 @@ def counted(texts: list[str], unit: str, match: str, min_characters: int, most_d
 LINES = st.sampled_from(["a b", "A  b", "c1", "C2", "", " ", "磨坊。", "磨坊", "x"])
 
 
+@settings(max_examples=60)
 @given(
     texts=st.lists(twins.long_lists(LINES, 6).map("\n".join), max_size=7),
     unit=st.sampled_from(["line", "paragraph"]),
@@ -173,6 +175,24 @@ def test_all_documents_alike(keep, left):
 def test_a_megabyte_line_in_two_documents():
     line = "磨坊 stone " * 70_000
     assert cut("paragraphs", [line, "x", "before\n" + line + "\nbehind"], 2) == [line, "x", "before\nbehind"]
+
+
+def test_real_pages_lose_the_lines_that_others_have(shared_data):
+    """Every fortieth page, by a dictionary of lines."""
+    texts = pq.read_table(shared_data / "corpus" / "debian_docs.parquet", columns=["text"])["text"].to_pylist()[::40]
+    units = [split(text, False, True, 20) for text in texts]
+    holders: dict[str, set[int]] = {}
+    for number, mine in enumerate(units):
+        for _, _, words in mine:
+            holders.setdefault(words, set()).add(number)
+    expected = []
+    for number, (text, mine) in enumerate(zip(texts, units, strict=True)):
+        for start, end, words in reversed(mine):
+            if len(holders[words]) > 2 and number != min(holders[words]):
+                text = text[:start] + text[end:]
+        expected.append(text)
+    assert cut("paragraphs", texts, 4, most_documents=2) == expected
+    assert sum(map(len, expected)) < 0.99 * sum(map(len, texts))
 
 
 @given(
