@@ -19,6 +19,18 @@ WORDS = (
     "of many kinds while people carry sacks along paths between fields under wide skies near old bridges"
 ).split()
 
+CARD = """
+name = "grain"
+kind = "files"
+title = "Test grain"
+description = "Made by the tests."
+homepage = "https://example.org"
+licence = "CC0-1.0"
+languages = ["en"]
+[params]
+paths = ["*.jsonl"]
+"""
+
 
 def write_corpus(folder: Path, documents: int = 240, seed: int = 3) -> Path:
     """Six JSONL files: prose, short texts, exact and near duplicates, labels, and rows that cannot be read."""
@@ -43,18 +55,7 @@ def write_corpus(folder: Path, documents: int = 240, seed: int = 3) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate("abcdef"):
         (folder / f"{name}.jsonl").write_text("\n".join(lines[number::6]) + "\n" * (number % 2), "utf-8")
-    card = """
-name = "grain"
-kind = "files"
-title = "Test grain"
-description = "Made by the tests."
-homepage = "https://example.org"
-licence = "CC0-1.0"
-languages = ["en"]
-[params]
-paths = ["*.jsonl"]
-columns = {text = "text", label = "label", url = "url"}
-"""
+    card = CARD + 'columns = {text = "text", label = "label", url = "url"}\n'
     (folder / "grain.toml").write_text(card, "utf-8")
     return folder
 

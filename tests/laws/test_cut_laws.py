@@ -31,17 +31,6 @@ MENU = (
     "水車は川の水で回る。人々は穀物を粉ひき小屋へ運んだ。粉は袋に入れて家へ持ち帰り、"
     "石は次の朝まで静かに休む。春には水が多く、石はよく回る。"
 )
-CARD = """
-name = "grain"
-kind = "files"
-title = "Test grain"
-description = "Made by the tests."
-homepage = "https://example.org"
-licence = "CC0-1.0"
-languages = ["en"]
-[params]
-paths = ["*.jsonl"]
-"""
 # For every cutting stage: parameters under which the corpus below is cut.
 SHORT: dict[str, dict[str, Any]] = {"paragraphs": {"min_characters": 5}, "substring": {"length": 12}}
 
@@ -63,7 +52,7 @@ def write(folder: Path, documents: int = 90) -> Path:
     rows += [{"text": text} for text in ("", " ", "a", *nasty.TEXTS.values())]
     # Not alike before anything is cut, but then.
     rows += [{"text": f"{(NOTICE, MENU)[number % 2]}\n{'kqxz'[number // 2 % 4]}!"} for number in range(24)]
-    (folder / "grain.toml").write_text(CARD, "utf-8")
+    (folder / "grain.toml").write_text(builds.CARD, "utf-8")
     for number in range(5):
         (folder / f"{number}.jsonl").write_text("\n".join(map(json.dumps, rows[number::5])), "utf-8")
     return folder
