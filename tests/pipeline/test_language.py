@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import stage
+from pipeline import fasttext_model, stage
+from pipeline.kernels.fasttext import Labeller
 from pipeline.models import ModelError, language_model
 from tests.laws import nasty
 
@@ -37,6 +39,12 @@ def said(model, text: str) -> tuple[str, float]:
     return label.removeprefix("__label__"), min(round(float(score), 4), 1.0)
 
 
+def agree(ours, theirs) -> None:
+    """Every label equal; probabilities, summed in another order and then rounded, to one unit of the last decimal."""
+    assert [lang for lang, _ in ours] == [lang for lang, _ in theirs]
+    assert [score for _, score in ours] == pytest.approx([score for _, score in theirs], abs=1.01e-4)
+
+
 @pytest.fixture(scope="module")
 def gold(shared_data) -> dict[str, list[str]]:
     """Sentences of 75 languages."""
@@ -49,14 +57,15 @@ def gold(shared_data) -> dict[str, list[str]]:
 def test_it_says_what_fasttext_says_of_sentences(model, gold):
     texts = [text for some in gold.values() for text in some]
     assert len(gold) == 75 and len(texts) > 1900
-    assert measured(texts) == [said(model, text) for text in texts]
+    agree(measured(texts), [said(model, text) for text in texts])
 
 
 def test_it_says_what_fasttext_says_of_documents(model, shared_data):
     table = pq.read_table(shared_data / "corpus" / "debian_docs.parquet", columns=["text"])
     texts = [text for text in table["text"].to_pylist()[::130] if text.strip()]
-    assert measured(texts) == [said(model, text[:10_000]) for text in texts]
-    assert measured(texts, characters=40) == [said(model, text[:40]) for text in texts if text[:40].strip()]
+    agree(measured(texts), [said(model, text[:10_000]) for text in texts])
+    heads = [text for text in texts if text[:40].strip()]
+    agree(measured(heads, characters=40), [said(model, text[:40]) for text in heads])
 
 
 def test_nasty_texts_have_a_language_or_none(model):
@@ -65,7 +74,8 @@ def test_nasty_texts_have_a_language_or_none(model):
         if not text[:10_000].strip():
             assert lang is score is None
         else:
-            assert (lang, score) == said(model, text[:10_000]) and 0 <= score <= 1
+            agree([(lang, score)], [said(model, text[:10_000])])
+            assert 0 <= score <= 1
 
 
 @pytest.mark.parametrize("lang", ["en", "zh", "ja", "ko", "ru", "de", "fr", "ar", "th"])
@@ -77,3 +87,15 @@ def test_sentences_are_mostly_of_their_gold_language(model, gold, lang):
 def test_the_language_of_a_text_without_a_letter_is_not_known():
     """No model is needed to say so."""
     assert measured(["", " \n\t", "\u3000\u00a0"]) == [(None, None)] * 3
+
+
+@pytest.mark.slow
+def test_every_label_of_the_real_sentences_and_pages_is_fasttexts(model, shared_data):
+    """All 101,276 texts, whole."""
+    labeller = Labeller(fasttext_model.read(language_model()))
+    for path in ("lid/lingua_sentences.parquet", "corpus/debian_docs.parquet"):
+        texts = pq.read_table(shared_data / path, columns=["text"])["text"].to_pylist()
+        labels, scores = labeller(pa.array(texts, pa.large_string()))
+        said_labels, said_scores = model.predict([text.replace("\n", " ") for text in texts])
+        assert [labeller.labels[i] for i in labels[:, 0]] == [found[0] for found in said_labels]
+        assert np.abs(scores[:, 0] - np.array([found[0] for found in said_scores])).max() < 1e-5
