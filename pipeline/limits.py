@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,3 +29,6 @@ class Workspace:
 
     folder: Path
     memory: int = DEFAULT_MEMORY
+
+
+UNBOUNDED = Workspace(Path(os.devnull), 1 << 62)

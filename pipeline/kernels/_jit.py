@@ -22,6 +22,7 @@ import llvmlite.binding
 import numba
 import numpy as np
 from numba import njit
+from numba.cpython.unsafe import numbers
 from numpy.typing import NDArray
 
 from pipeline.cache import cache_home
@@ -32,6 +33,8 @@ Hashes = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+# Inside kernels alone: the number of 0 bits below the lowest 1 bit, in the type of its argument.
+trailing_zeros: Any = numbers.trailing_zeros
 
 
 def kernel(function: Callable[..., Any]) -> Any:

@@ -1,6 +1,9 @@
 """MinHash signatures and their bands (Broder 1997; Indyk and Motwani 1998).
 
-A permutation is x -> a x + b mod 2^64 with odd a: a bijection of 64-bit hashes, so no 61-bit prime and no division.
+A permutation is x -> a x + b mod 2^32 with odd a, over the upper half of each 64-bit shingle hash: a bijection, so no
+prime and no division. It is what datasketch calls `affine32`, its default since 2.0. Half the bits of the hash make
+half the sketch, and on most processors a third of the work: two shingles of a document share 32 bits by chance, so an
+estimate from n shingles is high by about n / 2^32, a millionth for 4,000 words.
 Its parameters come from SplitMix64 of a seed, not from a library's random stream: a signature is the same for ever.
 Two sets agree in one position with probability equal to their Jaccard similarity J; the share of `bands * rows`
 positions that agree estimates J with variance J (1 - J) / (bands * rows). Two sets share all `rows` positions of at
@@ -10,111 +13,153 @@ least one of `bands` bands with probability 1 - (1 - J^rows)^bands: .924 at J = 
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
-from pipeline.kernels._jit import Hashes, Ints, kernel
-from pipeline.kernels.buffers import frozen
-from pipeline.kernels.random import splitmix64, stream
-from pipeline.kernels.shingles import GOLDEN, Sets, mix
+from pipeline.kernels._jit import Bytes, Hashes, Ints, Table, kernel
+from pipeline.kernels.buffers import frozen, text_buffers
+from pipeline.kernels.random import stream
+from pipeline.kernels.shingles import ONE, ZERO, Sets, add_up, most_units, shingles
+from pipeline.kernels.unicode import table
 
-Permutations = tuple[Hashes, Hashes]
-HALF = np.uint64(1 << 63)
-MOST = np.int64((1 << 63) - 1)
-LANES = 4
+Words = NDArray[np.uint32]
+MOST = np.uint32(0xFFFFFFFF)
+S32 = np.uint64(32)
+# Permutations that are taken at a time, and the multiple that a document's hashes are filled up to with copies of the
+# first: whole vectors on every processor, and a copy moves no minimum.
+LANES, STEP = 8, 16
+
+
+class Sketches(NamedTuple):
+    """Of every document: signature uint32 [n, count], digest uint64 [n, 2], number of distinct shingles int64 [n]."""
+
+    signatures: Words
+    digests: Hashes
+    sizes: Ints
 
 
 @functools.cache
-def permutations(count: int, seed: int) -> Permutations:
-    """(a, b), uint64 [count] each, a odd: draws 0, 1, 2, ... of SplitMix64 from `seed`, taken in turn."""
-    draws = stream(seed, 2 * count)
-    return draws[0::2] | np.uint64(1), draws[1::2].copy()
+def permutations(count: int, seed: int) -> tuple[Words, Words]:
+    """(a, b), uint32 [count] each, a odd: the upper halves of draws 0, 1, 2, ... of SplitMix64, taken in turn."""
+    draws = (stream(seed, 2 * count) >> S32).astype(np.uint32)
+    return draws[0::2] | np.uint32(1), draws[1::2].copy()
 
 
-def signatures(sets: Sets, count: int, seed: int) -> Hashes:
-    """uint64 [n, count]: the least value of each permutation over each set; all ones for an empty set."""
+def sketches(text: pa.Array, ngram: int, count: int, seed: int) -> Sketches:
+    """Sign and digest the shingle set of every document, one document at a time in cache.
+
+    An empty set has a signature of all ones, a digest of zeros and size 0. At most about 40 bytes are held for each
+    unit of the longest document.
+    """
+    data, offsets = text_buffers(text)
+    whole, rows = count + -count % LANES, len(text)
+    out = Sketches(np.empty((rows, whole), np.uint32), np.zeros((rows, 2), np.uint64), np.zeros(rows, np.int64))
+    longest = int(most_units(np.diff(offsets)).max(initial=0))
+    scratch = np.empty((2, longest), np.uint64)
+    a, b = permutations(whole, seed)
+    sketch(data, offsets, table(), ngram, frozen(a), frozen(b), scratch, np.empty(longest + STEP, np.uint32), *out)
+    return out._replace(signatures=out.signatures[:, :count])
+
+
+def signatures(sets: Sets, count: int, seed: int) -> Words:
+    """uint32 [n, count]: the least value of each permutation over each set; all ones for an empty set."""
     whole = count + -count % LANES
-    out = np.empty((sets[1].size - 1, whole), np.uint64)
-    sign(*map(frozen, (*sets, *permutations(whole, seed))), out)
+    out = np.empty((sets[1].size - 1, whole), np.uint32)
+    a, b = permutations(whole, seed)
+    halves = np.empty(int(np.diff(sets[1]).max(initial=0)) + STEP, np.uint32)
+    values, starts = map(frozen, sets)
+    sign_sets(values, starts, frozen(a), frozen(b), halves, out)
     return out[:, :count]
 
 
-def band_hashes(signatures: Hashes, bands: int) -> Hashes:
-    """uint64 [bands, n]: one hash of each band of rows of each signature."""
-    out = np.empty((bands, signatures.shape[0]), np.uint64)
-    fold(frozen(signatures), signatures.shape[1] // bands, out)
-    return out
-
-
-def candidates(bands: Hashes, mixers: Hashes, most: int, neighbours: int) -> tuple[Ints, int]:
-    """(pairs of sets that share a band, as sorted distinct codes low * n + high; buckets larger than `most`).
-
-    Sets with an equal hash of one band (bands: uint64 [bands, n]) form a bucket. Of a bucket of up to `most` sets all
-    pairs are taken. In a larger one, sorted by `mixers` (uint64 [n]) mixed with the band's number, each set is paired
-    with the next `neighbours`, around the end: n * neighbours pairs instead of n^2 / 2, and other ones in each band.
-    """
-    found = [np.zeros(0, np.int64)]
-    large = 0
-    for band, hashes in enumerate(bands):
-        order = np.lexsort((splitmix64(mixers, np.array(band, np.uint64)), hashes))
-        begins = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[:1]]))
-        begins = np.append(begins, hashes.size)
-        sizes = np.diff(begins)
-        large += int((sizes > most).sum())
-        codes = np.empty(np.where(sizes <= most, sizes * (sizes - 1) // 2, sizes * neighbours).sum(), np.int64)
-        if codes.size:
-            pair(frozen(order), frozen(begins), most, neighbours, codes)
-            found = [np.unique(np.concatenate([*found, codes]))]
-    return found[0], large
+@kernel
+def sketch(
+    data: Bytes,
+    offsets: Ints,
+    table: Table,
+    ngram: int,
+    a: Words,
+    b: Words,
+    scratch: Hashes,
+    halves: Words,
+    signatures: Words,
+    digests: Hashes,
+    sizes: Ints,
+) -> None:
+    """Fill a row of each output for every document."""
+    slots = np.empty(1024, np.uint64)
+    values = scratch[1]
+    for d in range(offsets.size - 1):
+        n = shingles(data, offsets[d], offsets[d + 1], table, ngram, scratch[0], values)
+        needed = 64
+        while needed < 2 * n:
+            needed *= 2
+        if needed > slots.size:
+            slots = np.empty(needed, np.uint64)
+        n = _distinct(values, n, slots[:needed])
+        add_up(values, 0, n, digests[d])
+        sizes[d] = n
+        _sign(values, 0, n, a, b, halves, signatures[d])
 
 
 @kernel
-def sign(values: Hashes, starts: Ints, a: Hashes, b: Hashes, out: Hashes) -> None:
-    """Fill out[set, permutation], LANES permutations at a time."""
+def sign_sets(values: Hashes, starts: Ints, a: Words, b: Words, halves: Words, out: Words) -> None:
     for d in range(starts.size - 1):
-        for j in range(0, a.size, LANES):
-            _least(values, starts[d], starts[d + 1], a, b, j, out[d])
+        _sign(values, starts[d], starts[d + 1], a, b, halves, out[d])
 
 
 @kernel
-def _least(values: Hashes, start: int, end: int, a: Hashes, b: Hashes, j: int, out: Hashes) -> None:
-    """Four minima in registers: twice as fast as a row of minima in memory.
-
-    Processors compare signed integers, so the order is moved by half the range on the way in and back on the way out.
-    """
-    a0, a1, a2, a3 = a[j], a[j + 1], a[j + 2], a[j + 3]
-    b0, b1, b2, b3 = b[j] ^ HALF, b[j + 1] ^ HALF, b[j + 2] ^ HALF, b[j + 3] ^ HALF
-    m0 = m1 = m2 = m3 = MOST
-    for k in range(start, end):
+def _distinct(values: Hashes, n: int, slots: Hashes) -> int:
+    """Move the distinct ones of values[:n] (none is 0) to the front; return how many. `slots` is a power of two."""
+    slots[:] = ZERO
+    last = np.uint64(slots.size - 1)
+    kept = 0
+    for k in range(n):
         x = values[k]
-        m0 = min(m0, np.int64(a0 * x + b0))
-        m1 = min(m1, np.int64(a1 * x + b1))
-        m2 = min(m2, np.int64(a2 * x + b2))
-        m3 = min(m3, np.int64(a3 * x + b3))
-    out[j], out[j + 1] = np.uint64(m0) ^ HALF, np.uint64(m1) ^ HALF
-    out[j + 2], out[j + 3] = np.uint64(m2) ^ HALF, np.uint64(m3) ^ HALF
+        at = x & last
+        while slots[at] != ZERO and slots[at] != x:
+            at = (at + ONE) & last
+        if slots[at] == ZERO:
+            slots[at] = x
+            values[kept] = x
+            kept += 1
+    return kept
 
 
 @kernel
-def fold(signatures: Hashes, rows: int, out: Hashes) -> None:
-    """Fill out[band, set] with a hash of the band's rows and its number."""
-    for d in range(signatures.shape[0]):
-        for band in range(out.shape[0]):
-            h = np.uint64(band)
-            for r in range(band * rows, (band + 1) * rows):
-                h = mix(h * GOLDEN + signatures[d, r])
-            out[band, d] = h
+def _sign(values: Hashes, start: int, end: int, a: Words, b: Words, halves: Words, out: Words) -> None:
+    """out[j] = the least of a[j] x + b[j] over the upper halves x of values[start:end]."""
+    n = end - start
+    if n == 0:
+        out[:] = MOST
+        return
+    for k in range(n):
+        halves[k] = np.uint32(values[start + k] >> S32)
+    steps = (n + STEP - 1) // STEP
+    for k in range(n, steps * STEP):
+        halves[k] = halves[0]
+    for j in range(0, a.size, LANES):
+        _least(halves, steps, a, b, j, out)
 
 
 @kernel
-def pair(order: Ints, begins: Ints, most: int, neighbours: int, out: Ints) -> None:
-    """Write the codes of the pairs of every bucket order[begins[k]:begins[k + 1]]."""
-    n = 0
-    for k in range(begins.size - 1):
-        start, size = begins[k], begins[k + 1] - begins[k]
-        for i in range(size):
-            reach = size - 1 - i if size <= most else neighbours
-            for step in range(1, reach + 1):
-                a, b = order[start + i], order[start + (i + step) % size]
-                out[n] = min(a, b) * order.size + max(a, b)
-                n += 1
+def _least(halves: Words, steps: int, a: Words, b: Words, j: int, out: Words) -> None:
+    """Eight minima in registers: a row of minima in memory takes twice as long."""
+    a0, a1, a2, a3, a4, a5, a6, a7 = a[j], a[j + 1], a[j + 2], a[j + 3], a[j + 4], a[j + 5], a[j + 6], a[j + 7]
+    b0, b1, b2, b3, b4, b5, b6, b7 = b[j], b[j + 1], b[j + 2], b[j + 3], b[j + 4], b[j + 5], b[j + 6], b[j + 7]
+    m0 = m1 = m2 = m3 = m4 = m5 = m6 = m7 = MOST
+    for k in range(steps * STEP):
+        x = halves[k]
+        m0 = min(m0, np.uint32(a0 * x + b0))
+        m1 = min(m1, np.uint32(a1 * x + b1))
+        m2 = min(m2, np.uint32(a2 * x + b2))
+        m3 = min(m3, np.uint32(a3 * x + b3))
+        m4 = min(m4, np.uint32(a4 * x + b4))
+        m5 = min(m5, np.uint32(a5 * x + b5))
+        m6 = min(m6, np.uint32(a6 * x + b6))
+        m7 = min(m7, np.uint32(a7 * x + b7))
+    out[j], out[j + 1], out[j + 2], out[j + 3] = m0, m1, m2, m3
+    out[j + 4], out[j + 5], out[j + 6], out[j + 7] = m4, m5, m6, m7

@@ -28,19 +28,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipeline.kernels.minhash import candidates, signatures
-from pipeline.kernels.shingles import set_digests, shingle_sets
+from pipeline.kernels.minhash import sketches as sketches_of
+from pipeline.kernels.shingles import packed
 from pipeline.kernels.unicode import table_digest
+from pipeline.limits import UNBOUNDED, Workspace
 from pipeline.stage import relate
 from pipeline.stages._clusters import PAIRS, clusters
-from pipeline.stages._pairs import Sketched, Texts, verify
+from pipeline.stages._distinct import digests, gather, pairs
+from pipeline.stages._verify import Texts, verify
 
-BUCKET, NEIGHBOURS = 512, 32
-HELD_BYTES = 1 << 28
+BUCKET, NEIGHBOURS = 512, 8
 
 
 @relate(
@@ -61,19 +60,16 @@ def near(
     rows: int = 8,
     seed: int = 1,
 ) -> dict[str, pa.Array]:
-    """Sketch every document: `signature` (bands * rows uint64), `digest` of its set, number of `shingles`.
+    """Sketch every document: `signature` (bands * rows uint32, little-endian), `digest` of its set, its `shingles`.
 
     Signature and digest are null where there are no shingles.
     """
-    sets = shingle_sets(batch["text"], ngram)
-    counts = np.diff(sets[1])
-    signed = np.ascontiguousarray(signatures(sets, bands * rows, seed), "<u8")
-    width = bands * rows * 8
-    values = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(counts), [None, pa.py_buffer(signed)])
+    sketched = sketches_of(batch["text"], ngram, bands * rows, seed)
+    met = sketched.sizes > 0
     return {
-        "signature": pc.if_else(pa.array(counts > 0), values, pa.scalar(None, values.type)),
-        "digest": pa.array(set_digests(sets), pa.binary(16)),
-        "shingles": pa.array(counts, pa.int32()),
+        "signature": packed(sketched.signatures, met, "<"),
+        "digest": packed(sketched.digests, met),
+        "shingles": pa.array(sketched.sizes, pa.int32()),
     }
 
 
@@ -99,23 +95,20 @@ def compare(
     bands: int = 14,
     rows: int = 8,
     seed: int = 1,
+    workspace: Workspace = UNBOUNDED,
 ) -> pa.Table:
     """Verified pairs (a < b, jaccard) of distinct set digests, sorted.
 
     `sketches` are tables with the columns of the sketch, `part` and `row`; `texts(part, rows)` gives the texts that
-    were sketched there. About 150 bytes a distinct set are held, and HELD_BYTES of shingle sets at a time.
+    were sketched there. About 50 bytes a distinct set are held and 40 a pair that is found; the rest stays within
+    `workspace.memory` and waits in files of its folder.
     """
-    known = Sketched.gather(sketches, bands, rows)
-    codes, large = candidates(known.bands, known.mixers, BUCKET, NEIGHBOURS)
-    pairs = np.stack(np.divmod(codes, max(len(known), 1)))
-    sizes = known.sizes[pairs]
-    # No two sets are more alike than their sizes are.
-    pairs = pairs[:, sizes.min(axis=0) >= threshold * sizes.max(axis=0)]
-    similarity = verify(known, pairs, texts, ngram, HELD_BYTES)
-    kept = similarity >= threshold
-    columns = [known.digests.take(pa.array(side[kept])) for side in pairs]
-    said = {"candidates": str(codes.size), "verified": str(np.count_nonzero(kept)), "large_buckets": str(large)}
-    return pa.table([*columns, pa.array(similarity[kept])], schema=PAIRS.with_metadata(said))
+    places, banded = gather(sketches, bands, rows, workspace)
+    candidates, large = pairs(places, banded, bands, threshold, BUCKET, NEIGHBOURS, workspace)
+    found, similarity, tried = verify(places, candidates, texts, ngram, threshold, workspace)
+    said = {"candidates": str(tried), "verified": str(found.size), "large_buckets": str(large)}
+    columns = [*(digests(places[found[end]]) for end in "ab"), pa.array(similarity)]
+    return pa.table(columns, schema=PAIRS.with_metadata(said))
 
 
 def cluster(

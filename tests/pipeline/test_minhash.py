@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import stage
-from pipeline.kernels import minhash, random, shingles
+from pipeline.kernels import bands, minhash, random, shingles
 from pipeline.stages import near
 from tests.pipeline import twins
 
@@ -74,16 +74,18 @@ def pairs() -> list[tuple[float, np.ndarray, np.ndarray]]:
 
 
 def test_signatures_and_estimates_are_those_of_datasketch(pairs):
-    """The same permutations over the same 64-bit hashes: datasketch mixes its input first, so ours is mixed alike."""
+    """The same permutations over the same 32-bit hashes: datasketch mixes its input first, so ours is mixed alike."""
     datasketch = pytest.importorskip("datasketch")
     from datasketch.minhash import _fmix
 
     for similarity, left, right in pairs[::20]:
-        signed = minhash.signatures(sets_from([_fmix(left, 64), _fmix(right, 64)]), COUNT, 1)
+        left, right = (np.unique(side >> np.uint64(32)).astype(np.uint32) for side in (left, right))
+        mixed = [_fmix(side, 32).astype(np.uint64) << np.uint64(32) for side in (left, right)]
+        signed = minhash.signatures(sets_from(mixed), COUNT, 1)
         theirs = []
         for values, mine in zip((left, right), signed, strict=True):
             sketch = datasketch.MinHash(
-                COUNT, scheme="affine64", permutations=minhash.permutations(COUNT, 1), hashfunc=lambda value: value
+                COUNT, scheme="affine32", permutations=minhash.permutations(COUNT, 1), hashfunc=lambda value: value
             )
             sketch.update_batch(values)
             assert sketch.hashvalues.tolist() == mine.tolist()
@@ -118,8 +120,8 @@ def test_the_s_curve(similarity):
         union = draw.integers(0, 2**64, size, np.uint64)
         cut = shared + (size - shared) // 2
         values += [union[:cut], np.concatenate([union[:shared], union[cut:]])]
-    bands = minhash.band_hashes(minhash.signatures(sets_from(values), COUNT, 1), BANDS)
-    found = (bands[:, 0::2] == bands[:, 1::2]).any(axis=0).mean()
+    hashes = bands.band_hashes(minhash.signatures(sets_from(values), COUNT, 1), BANDS)
+    found = (hashes[0::2] == hashes[1::2]).any(axis=1).mean()
     expected = 1 - (1 - similarity**ROWS) ** BANDS
     assert abs(found - expected) < 4 * math.sqrt(expected * (1 - expected) / trials) + 1e-9
 
@@ -127,58 +129,64 @@ def test_the_s_curve(similarity):
 # Candidates
 
 
-def brute(bands: np.ndarray, mixers: np.ndarray, most: int, neighbours: int) -> tuple[list[int], int]:
-    """Every bucket by a dictionary; in a large one, neighbours on a ring ordered by a hash of mixer and band."""
-    count, codes, large = bands.shape[1], set(), 0
-    for number, hashes in enumerate(bands.tolist()):
-        buckets: dict[int, list[int]] = {}
-        for member, value in enumerate(hashes):
-            buckets.setdefault(value, []).append(member)
-        for members in buckets.values():
-            together = set(itertools.combinations(members, 2))
-            if len(members) > most:
-                large += 1
-                point = {m: twins.splitmix64(int(mixers[m]) + number * 0x9E3779B97F4A7C15, 1)[0] for m in members}
-                ring = sorted(members, key=lambda m: (point[m], m))
-                steps = itertools.product(range(len(ring)), range(1, neighbours + 1))
-                together = {tuple(sorted((ring[i], ring[(i + step) % len(ring)]))) for i, step in steps}
-            codes |= {a * count + b for a, b in together}
-    return sorted(codes), large
+def brute(hashes: list[int], mixers: list[int], most: int, neighbours: int) -> tuple[set[tuple[int, int]], int]:
+    """Every bucket of one band by a dictionary; in a large one, neighbours on a ring in the order of the mixers."""
+    buckets: dict[int, list[int]] = {}
+    for member, value in enumerate(hashes):
+        buckets.setdefault(value, []).append(member)
+    pairs: set[tuple[int, int]] = set()
+    for members in buckets.values():
+        together = set(itertools.combinations(members, 2))
+        if len(members) > most:
+            ring = sorted(members, key=lambda m: (mixers[m], m))
+            steps = itertools.product(range(len(ring)), range(1, neighbours + 1))
+            together = {tuple(sorted((ring[i], ring[(i + step) % len(ring)]))) for i, step in steps}
+        pairs |= together
+    return pairs, sum(len(members) > most for members in buckets.values())
 
 
 @given(
-    bands=st.integers(0, 12).flatmap(
-        lambda n: st.lists(st.lists(st.integers(0, 4), min_size=n, max_size=n), min_size=1, max_size=4)
-    ),
+    hashes=twins.long_lists(st.integers(0, 4), 24),
     seed=st.integers(0, 2**32),
     most=st.integers(2, 14),
 )
-def test_candidates_are_those_of_brute_force(bands, seed, most):
-    table = np.array(bands, np.uint64).reshape(len(bands), -1)
-    mixers = np.random.default_rng(seed).integers(0, 2**64, table.shape[1], np.uint64)
-    codes, large = minhash.candidates(table, mixers, most, most - 1)
-    assert (codes.tolist(), large) == brute(table, mixers, most, most - 1)
+def test_candidates_are_those_of_brute_force(hashes, seed, most):
+    mixers = np.random.default_rng(seed).integers(0, 5, len(hashes), np.uint64)
+    sets = np.arange(len(hashes))
+    found, large = bands.candidates(np.array(hashes, np.uint64), sets, mixers, most, most - 1)
+    expected = brute(hashes, mixers.tolist(), most, most - 1)
+    assert ({*map(tuple, found.T.tolist())}, large) == expected
+    assert (
+        bands.candidates(np.array(hashes, np.uint64), 7 * sets, mixers, most, most - 1)[0].tolist()
+        == (7 * found).tolist()
+    )
 
 
 def test_a_large_bucket_is_held_together_by_few_pairs():
     """2,000 sets in one bucket: a hundredth of the pairs, and still one component."""
-    table, mixers = np.ones((3, 2000), np.uint64), random.stream(1, 2000)
-    codes, large = minhash.candidates(table, mixers, near.BUCKET, near.NEIGHBOURS)
-    assert large == 3 and codes.size <= 3 * 2000 * near.NEIGHBOURS
-    assert set(twins.components(2000, [divmod(code, 2000) for code in codes.tolist()])) == {0}
+    mixers = random.stream(1, 2000)
+    found, large = bands.candidates(np.ones(2000, np.uint64), np.arange(2000), mixers, near.BUCKET, near.NEIGHBOURS)
+    assert large == 1 and found.shape[1] == 2000 * near.NEIGHBOURS
+    assert set(twins.components(2000, found.T.tolist())) == {0}
+    rings = [bands.ring(mixers, band) for band in (0, 1)]
+    assert (np.argsort(rings[0]) != np.argsort(rings[1])).any()
 
 
 def test_candidates_are_those_of_datasketch(pairs):
     """MinHashLSH over the same signatures, with the same bands and rows."""
     datasketch = pytest.importorskip("datasketch")
     signed = minhash.signatures(sets_from([side for _, *both in pairs for side in both]), COUNT, 1)
-    sketches = [datasketch.MinHash(COUNT, hashvalues=row, scheme="affine64") for row in signed]
+    sketches = [datasketch.MinHash(COUNT, hashvalues=row, scheme="affine32") for row in signed]
     index = datasketch.MinHashLSH(num_perm=COUNT, params=(BANDS, ROWS))
     for number, sketch in enumerate(sketches):
         index.insert(number, sketch)
     theirs = {(min(n, m), max(n, m)) for n, sketch in enumerate(sketches) for m in index.query(sketch) if m != n}
-    codes, large = minhash.candidates(minhash.band_hashes(signed, BANDS), signed[:, 0].copy(), 512, 32)
-    assert {divmod(code, len(sketches)) for code in codes.tolist()} == theirs and len(theirs) > 100 and not large
+    everyone, ours = np.arange(len(sketches)), set()
+    for hashes in bands.band_hashes(signed, BANDS).T:
+        found, large = bands.candidates(hashes.copy(), everyone, signed[:, 0].astype(np.uint64), 512, 8)
+        ours |= {*map(tuple, found.T.tolist())}
+        assert not large
+    assert ours == theirs and len(theirs) > 100
 
 
 # The stage
@@ -216,7 +224,11 @@ def test_pairs_are_right_and_those_alike_enough_are_found(parts, threshold):
     found = near.compare(
         iter(tables), lambda part, rows: pa.array([texts[cuts[part][r]] for r in rows]), **bound.params
     )
-    sets = {d: twins.shingles(t, 5) for d, t in zip(shingles.set_digests(sets_of(texts)), texts, strict=True) if d}
+    sets = {
+        d: twins.shingles(t, 5)
+        for d, t in zip(shingles.set_digests(sets_of(texts)).to_pylist(), texts, strict=True)
+        if d
+    }
     pairs = {(row["a"], row["b"]): row["jaccard"] for row in found.to_pylist()}
     assert all(value == twins.jaccard(sets[a], sets[b]) >= threshold and a < b for (a, b), value in pairs.items())
     alike = {p for p in itertools.combinations(sorted(sets), 2) if twins.jaccard(sets[p[0]], sets[p[1]]) >= threshold}

@@ -19,7 +19,7 @@ import pytest
 from pipeline import books, stage
 from pipeline.audit import audit
 from pipeline.catalog import queries
-from pipeline.kernels import minhash, shingles
+from pipeline.kernels import bands, minhash, shingles
 from pipeline.models import ModelError, language_model
 from pipeline.stages import near
 from pipeline.store import read_parquet
@@ -106,8 +106,8 @@ def test_recall_on_the_guide_follows_the_s_curve(guide):
     sets = shingles.shingle_sets(pages.texts, 5)
     hits = []
     for seed in range(1, 33):
-        bands = minhash.band_hashes(minhash.signatures(sets, 112, seed), 14)
-        hits.append((bands[:, left] == bands[:, right]).any(axis=0))
+        hashes = bands.band_hashes(minhash.signatures(sets, 112, seed), 14)
+        hits.append((hashes[left] == hashes[right]).any(axis=1))
     for low, high in itertools.pairwise(EDGES):
         here = (alike >= low) & (alike < high)
         chance = 1 - (1 - alike[here] ** 8) ** 14

@@ -87,11 +87,11 @@ def splitmix64(seed: int, count: int) -> list[int]:
 
 
 def signature(values: Iterable[int], count: int, seed: int) -> list[int]:
-    """The least of a x + b mod 2^64 for each of `count` permutations, a odd."""
-    draws = splitmix64(seed, 2 * count)
+    """The least of a x + b mod 2^32 for each of `count` permutations, a odd, over the upper halves x of the values."""
+    draws = [draw >> 32 for draw in splitmix64(seed, 2 * count)]
     pairs = [(draws[2 * j] | 1, draws[2 * j + 1]) for j in range(count)]
-    values = list(values)
-    return [min(((a * x + b) & WORD for x in values), default=WORD) for a, b in pairs]
+    halves = [value >> 32 for value in values]
+    return [min(((a * x + b) % 2**32 for x in halves), default=2**32 - 1) for a, b in pairs]
 
 
 def components(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:

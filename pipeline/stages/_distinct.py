@@ -1,0 +1,142 @@
+"""The distinct shingle sets of a corpus, numbered by digest, and the pairs of them that share a band.
+
+Documents with equal sets are one node, so a page that stands a million times is compared once. What grows with the
+corpus in memory is 28 bytes a distinct set; sketches, bands and pairs wait in buckets (`_spill`) by ranges of hashes,
+which are uniform, and are sorted a few buckets at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.kernels._jit import Hashes, Ints
+from pipeline.kernels.bands import band_hashes, candidates, ring
+from pipeline.limits import Workspace
+from pipeline.stages._clusters import whole
+from pipeline.stages._spill import Buckets
+
+RANGES = 256
+# Sorting and pairing a run of records takes several times what they take themselves.
+SHARE = 16
+# A distinct set: the halves of its digest, the first document by part and row that has it, and its size.
+PLACE = np.dtype([("high", "u8"), ("low", "u8"), ("part", "i4"), ("row", "i4"), ("size", "i4")])
+BAND = np.dtype([("hash", "u8"), ("set", "i8")])
+PAIR = np.dtype([("a", "i8"), ("b", "i8")])
+
+
+def gather(sketches: Iterator[pa.Table], bands: int, rows: int, workspace: Workspace) -> tuple[NDArray, Buckets]:
+    """Read the sketches of every partition: PLACE of the distinct sets by digest, and BAND records by band and range.
+
+    Raises ValueError for sketches of another shape.
+    """
+    record = np.dtype([("place", PLACE), ("bands", "u8", (bands,))])
+    met = Buckets(workspace, "sketches", record, RANGES, workspace.memory // 4)
+    for sketch in sketches:
+        records = _records(sketch.filter(pc.is_valid(sketch["digest"])), record, bands, rows)
+        met.add(records, _range(records["place"]["high"], RANGES))
+    split = int(np.clip(met.sizes.sum() * BAND.itemsize * SHARE // workspace.memory + 1, 1, RANGES))
+    banded = Buckets(workspace, "bands", BAND, bands * split, workspace.memory // 4)
+    places, count = [np.empty(0, PLACE)], 0
+    for records in met.ranges(workspace.memory // SHARE):
+        records = records[_first_of_each(records["place"])]
+        places.append(records["place"].copy())
+        hashes = np.ascontiguousarray(records["bands"].T)
+        entries = np.empty(hashes.shape, BAND)
+        entries["hash"], entries["set"] = hashes, np.arange(count, count + len(records))
+        which = np.arange(bands)[:, None] * split + _range(hashes, split)
+        banded.add(entries.ravel(), which.ravel())
+        count += len(records)
+    return np.concatenate(places), banded
+
+
+def pairs(
+    places: NDArray, banded: Buckets, bands: int, threshold: float, most: int, neighbours: int, workspace: Workspace
+) -> tuple[Buckets, int]:
+    """PAIR records (a < b) of sets that share a band, each once, and the number of band buckets that were too large.
+
+    Left out are pairs whose sizes alone keep them below `threshold`: no two sets are more alike than their sizes are.
+    """
+    found = Buckets(workspace, "candidates", PAIR, RANGES, workspace.memory // 4)
+    split, large = banded.sizes.size // bands, 0
+    for bucket in range(banded.sizes.size):
+        entries = banded.take(bucket, bucket + 1)
+        sets = entries["set"].copy()
+        hashes, mixers = entries["hash"].copy(), ring(places["high"][sets], bucket // split)
+        shared, too_many = candidates(hashes, sets, mixers, most, neighbours)
+        sizes = places["size"][shared]
+        shared = shared[:, sizes.min(axis=0) >= threshold * sizes.max(axis=0)]
+        found.add(_pair(shared), shared[0] * RANGES // max(len(places), 1))
+        large += too_many
+    once = Buckets(workspace, "pairs", PAIR, RANGES, workspace.memory // 4)
+    for records in found.ranges(workspace.memory // SHARE):
+        records = _distinct(records)
+        once.add(records, records["a"] * RANGES // len(places))
+    return once, large
+
+
+def digests(places: NDArray) -> pa.Array:
+    """binary(16) of some sets."""
+    words = np.stack([places["high"], places["low"]], axis=1).astype(">u8")
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(words), [None, pa.py_buffer(words.tobytes())])
+
+
+def _records(sketch: pa.Table, record: np.dtype, bands: int, rows: int) -> NDArray:
+    out = np.empty(sketch.num_rows, record)
+    signed = unpacked(whole(sketch["signature"]), "<u4")
+    if sketch.num_rows and signed.shape[1] != bands * rows:
+        raise ValueError(f"near: sketches have {signed.shape[1]} positions, not {bands} x {rows}: sketch again")
+    words = unpacked(whole(sketch["digest"]), ">u8")
+    place = out["place"]
+    place["high"], place["low"] = words[:, 0], words[:, 1]
+    for field, name in (("part", "part"), ("row", "row"), ("size", "shingles")):
+        place[field] = sketch[name]
+    out["bands"] = band_hashes(signed.reshape(-1, bands * rows), bands)
+    return out
+
+
+def unpacked(array: pa.Array, dtype: str) -> NDArray:
+    """The bytes of a fixed_size_binary array without nulls as numbers of this machine [n, numbers in a row]."""
+    width = array.type.byte_width
+    raw = np.frombuffer(array.buffers()[1] or b"", np.uint8)[array.offset * width :][: len(array) * width]
+    words = np.ascontiguousarray(raw).view(dtype)
+    return words.astype(words.dtype.newbyteorder("="), copy=False).reshape(len(array), width // words.itemsize)
+
+
+def _range(hashes: Hashes, count: int) -> Ints:
+    """Which of `count` equal ranges each hash lies in."""
+    return ((hashes >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)).astype(np.int64)
+
+
+def _first_of_each(places: NDArray) -> Ints:
+    """Positions of the first place of each digest by part and row, in order of digest."""
+    order = np.argsort(places["high"], kind="stable")
+    high = places["high"][order]
+    equal = np.flatnonzero(high[1:] == high[:-1])
+    if equal.size:
+        # Only these need the other keys.
+        tied = np.unique(np.concatenate([equal, equal + 1]))
+        some = places[order[tied]]
+        order[tied] = order[tied][np.lexsort((some["row"], some["part"], some["low"], some["high"]))]
+    high, low = places["high"][order], places["low"][order]
+    new = np.ones(order.size, bool)
+    new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    return order[new]
+
+
+def _pair(pairs: Ints) -> NDArray:
+    out = np.empty(pairs.shape[1], PAIR)
+    out["a"], out["b"] = pairs
+    return out
+
+
+def _distinct(records: NDArray) -> NDArray:
+    """The pairs once each, sorted."""
+    records = records[np.lexsort((records["b"], records["a"]))]
+    new = np.ones(records.size, bool)
+    new[1:] = (records["a"][1:] != records["a"][:-1]) | (records["b"][1:] != records["b"][:-1])
+    return records[new]

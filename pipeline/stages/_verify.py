@@ -1,0 +1,109 @@
+"""Candidate pairs become verified pairs: the part of `near` that goes back to the texts.
+
+Each partition's texts are read once. The shingle sets of those that are in a candidate pair are laid into blocks,
+sets that hang together by candidates side by side, so that nearly every pair lies within a block; pairs across
+blocks are few unless a component is larger than a block. One block, or two, are in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.kernels._jit import Floats, Ints
+from pipeline.kernels.buffers import frozen
+from pipeline.kernels.shingles import Sets, jaccards, set_digests, shingle_sets
+from pipeline.kernels.unionfind import join
+from pipeline.limits import Workspace
+from pipeline.stages._clusters import whole
+from pipeline.stages._distinct import PAIR, SHARE, digests
+from pipeline.stages._spill import Buckets
+
+Texts = Callable[[int, list[int]], pa.Array]
+
+
+def verify(
+    places: NDArray, pairs: Buckets, texts: Texts, ngram: int, threshold: float, workspace: Workspace
+) -> tuple[NDArray, Floats, int]:
+    """(PAIR records with a Jaccard similarity of at least `threshold`, sorted; the similarities; how many were tried).
+
+    Raises RuntimeError where a text is not the one that was sketched.
+    """
+    block, blocks = _blocks(places, pairs, workspace)
+    sets, local, starts = _lay(places, block, blocks, texts, ngram, workspace)
+    dealt = Buckets(workspace, "dealt", PAIR, blocks * blocks, workspace.memory // 4)
+    for records in pairs.ranges(workspace.memory // SHARE):
+        a, b = block[records["a"]].astype(np.int64), block[records["b"]].astype(np.int64)
+        dealt.add(records, np.minimum(a, b) * blocks + np.maximum(a, b))
+    found, similarity = [np.empty(0, PAIR)], [np.empty(0, np.float64)]
+    held: dict[int, Sets] = {}
+    for number in np.flatnonzero(dealt.sizes).tolist():
+        wanted = divmod(number, blocks)
+        held = {k: held[k] if k in held else (sets.take(k, k + 1), starts[k]) for k in wanted}
+        records = dealt.take(number, number + 1)
+        left, right = records["a"], records["b"]
+        swap = block[left] > block[right]
+        left, right = np.where(swap, right, left), np.where(swap, left, right)
+        alike = jaccards(held[wanted[0]], held[wanted[1]], local[left], local[right])
+        kept = alike >= threshold
+        found.append(records[kept])
+        similarity.append(alike[kept])
+    all_found, all_alike = np.concatenate(found), np.concatenate(similarity)
+    order = np.lexsort((all_found["b"], all_found["a"]))
+    return all_found[order], all_alike[order], int(dealt.sizes.sum())
+
+
+def _blocks(places: NDArray, pairs: Buckets, workspace: Workspace) -> tuple[NDArray[np.int32], int]:
+    """(block of every set, -1 where no pair needs it; number of blocks)."""
+    block = np.full(len(places), -1, np.int32)
+    parent = np.arange(len(places), dtype=np.int64)
+    for records in pairs.ranges(workspace.memory // SHARE):
+        left, right = (np.ascontiguousarray(records[end]) for end in "ab")
+        block[left] = block[right] = 0
+        join(parent, frozen(left), frozen(right))
+    wanted = np.flatnonzero(block == 0)
+    wanted = wanted[np.argsort(parent[wanted], kind="stable")]
+    ends = np.cumsum(places["size"][wanted], dtype=np.int64) * 8
+    room = max(workspace.memory // SHARE, 8)
+    block[wanted] = (ends - 1) // room if ends.size and ends[-1] > workspace.memory // 4 else 0
+    # A set larger than a block leaves numbers unused.
+    if wanted.size:
+        block[wanted] = np.cumsum(np.diff(block[wanted], prepend=block[wanted[0]]) > 0)
+    return block, int(block.max(initial=0)) + 1
+
+
+def _lay(
+    places: NDArray, block: NDArray[np.int32], blocks: int, texts: Texts, ngram: int, workspace: Workspace
+) -> tuple[Buckets, Ints, list[Ints]]:
+    """(values of the sets by block, position of each set in its block, where the sets of each block begin)."""
+    sets = Buckets(workspace, "sets", np.dtype(np.uint64), blocks, workspace.memory // 2)
+    wanted = np.flatnonzero(block >= 0)
+    wanted = wanted[np.lexsort((places["row"][wanted], places["part"][wanted]))]
+    for members in _runs(places["part"][wanted], wanted):
+        values, _ = _read(places[members], texts, ngram)
+        sets.add(values, np.repeat(block[members], places["size"][members]))
+    arrived = wanted[np.argsort(block[wanted], kind="stable")]
+    local = np.full(len(places), -1, np.int64)
+    starts = []
+    for members in _runs(block[arrived], arrived):
+        local[members] = np.arange(members.size)
+        starts.append(np.append(0, np.cumsum(places["size"][members], dtype=np.int64)))
+    return sets, local, starts
+
+
+def _runs(keys: NDArray, members: Ints) -> Iterator[Ints]:
+    """The members of each run of equal keys."""
+    yield from np.split(members, np.flatnonzero(np.diff(keys)) + 1) if members.size else ()
+
+
+def _read(places: NDArray, texts: Texts, ngram: int) -> Sets:
+    """The shingle sets of some documents of one partition."""
+    part = int(places["part"][0])
+    text = texts(part, places["row"].tolist())
+    sets = shingle_sets(whole(text) if isinstance(text, pa.ChunkedArray) else text, ngram)
+    if not set_digests(sets).equals(digests(places)):
+        raise RuntimeError(f"near: the texts of partition {part} are not those that were sketched: sketch again")
+    return sets
