@@ -6,6 +6,7 @@ disk, so nothing that is made of them depends on how much memory there was.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,17 @@ from pipeline.limits import Workspace
 
 
 class Spill:
-    """`buckets` files of records of one dtype; a quarter of the workspace is held of them before they are written."""
+    """`buckets` files of records of one dtype; a quarter of the workspace is held of them before they are written.
+
+    `sizes` counts the records of each bucket. A full disk is an OSError, which the store explains.
+    """
 
     def __init__(self, workspace: Workspace, name: str, dtype: Any, buckets: int) -> None:
         self._folder, self._memory = workspace.folder, workspace.memory // 4
         self._paths = [workspace.folder / f"{name}-{number}" for number in range(buckets)]
         self._dtype, self._held = np.dtype(dtype), 0
         self._waiting: list[list[NDArray[Any]]] = [[] for _ in range(buckets)]
+        self.sizes = np.zeros(buckets, np.int64)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -30,9 +35,12 @@ class Spill:
         """Add each record to its bucket, behind those that are there."""
         if not len(records):
             return
-        order = np.argsort(buckets, kind="stable")
+        # numpy sorts 16 bits by radix.
+        order = np.argsort(buckets.astype(np.uint16) if len(self) <= 1 << 16 else buckets, kind="stable")
         sorted_ = records[order]
-        ends = np.cumsum(np.bincount(buckets, minlength=len(self))).tolist()
+        counts = np.bincount(buckets, minlength=len(self))
+        self.sizes += counts
+        ends = np.cumsum(counts).tolist()
         for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
             if end > start:
                 self._waiting[number].append(sorted_[start:end])
@@ -50,12 +58,28 @@ class Spill:
                 waiting.clear()
         self._held = 0
 
-    def take(self, bucket: int) -> NDArray[Any]:
-        """The records of a bucket in the order in which they were added; the bucket is empty afterwards."""
+    def read(self, bucket: int) -> NDArray[Any]:
+        """The records of a bucket in the order in which they were added."""
         path, waiting = self._paths[bucket], self._waiting[bucket]
         written = [np.fromfile(path, self._dtype)] if path.exists() else []
-        path.unlink(missing_ok=True)
-        records = np.concatenate([np.empty(0, self._dtype), *written, *waiting])
-        self._held -= sum(part.nbytes for part in waiting)
-        waiting.clear()
+        return np.concatenate([np.empty(0, self._dtype), *written, *waiting])
+
+    def take(self, bucket: int) -> NDArray[Any]:
+        """The same, and the bucket is empty afterwards."""
+        records = self.read(bucket)
+        if self._paths[bucket].exists():
+            self._paths[bucket].unlink()
+        self._held -= sum(part.nbytes for part in self._waiting[bucket])
+        self._waiting[bucket].clear()
+        self.sizes[bucket] = 0
         return records
+
+    def runs(self, memory: int, keep: bool = False) -> Iterator[NDArray[Any]]:
+        """All records, as many buckets at a time as `memory` bytes hold and one at the least; taken, unless `keep`."""
+        first, give = 0, self.read if keep else self.take
+        while first < len(self):
+            held = np.cumsum(self.sizes[first:]) * self._dtype.itemsize
+            last = first + max(1, int(np.searchsorted(held, memory, side="right")))
+            if self.sizes[first:last].any():
+                yield np.concatenate([give(bucket) for bucket in range(first, last) if self.sizes[bucket]])
+            first = last

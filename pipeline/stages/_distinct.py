@@ -1,7 +1,7 @@
 """The distinct shingle sets of a corpus, numbered by digest, and the pairs of them that share a band.
 
 Documents with equal sets are one node, so a page that stands a million times is compared once. What grows with the
-corpus in memory is 28 bytes a distinct set; sketches, bands and pairs wait in buckets (`_spill`) by ranges of hashes,
+corpus in memory is 28 bytes a distinct set; sketches, bands and pairs wait in buckets (`spill`) by ranges of hashes,
 which are uniform, and are sorted a few buckets at a time.
 """
 
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pipeline.kernels._jit import Hashes, Ints
 from pipeline.kernels.bands import band_hashes, candidates, ring
 from pipeline.limits import Workspace
+from pipeline.spill import Spill
 from pipeline.stages._clusters import whole
-from pipeline.stages._spill import Buckets
 
 RANGES = 256
 # Sorting and pairing a run of records takes several times what they take themselves.
@@ -29,53 +29,53 @@ BAND = np.dtype([("hash", "u8"), ("set", "i8")])
 PAIR = np.dtype([("a", "i8"), ("b", "i8")])
 
 
-def gather(sketches: Iterator[pa.Table], bands: int, rows: int, workspace: Workspace) -> tuple[NDArray, Buckets]:
+def gather(sketches: Iterator[pa.Table], bands: int, rows: int, workspace: Workspace) -> tuple[NDArray, Spill]:
     """Read the sketches of every partition: PLACE of the distinct sets by digest, and BAND records by band and range.
 
     Raises ValueError for sketches of another shape.
     """
     record = np.dtype([("place", PLACE), ("bands", "u8", (bands,))])
-    met = Buckets(workspace, "sketches", record, RANGES, workspace.memory // 4)
+    met = Spill(workspace, "sketches", record, RANGES)
     for sketch in sketches:
         records = _records(sketch.filter(pc.is_valid(sketch["digest"])), record, bands, rows)
-        met.add(records, _range(records["place"]["high"], RANGES))
+        met.add(_range(records["place"]["high"], RANGES), records)
     split = int(np.clip(met.sizes.sum() * BAND.itemsize * SHARE // workspace.memory + 1, 1, RANGES))
-    banded = Buckets(workspace, "bands", BAND, bands * split, workspace.memory // 4)
+    banded = Spill(workspace, "bands", BAND, bands * split)
     places, count = [np.empty(0, PLACE)], 0
-    for records in met.ranges(workspace.memory // SHARE):
+    for records in met.runs(workspace.memory // SHARE):
         records = records[_first_of_each(records["place"])]
         places.append(records["place"].copy())
         hashes = np.ascontiguousarray(records["bands"].T)
         entries = np.empty(hashes.shape, BAND)
         entries["hash"], entries["set"] = hashes, np.arange(count, count + len(records))
         which = np.arange(bands)[:, None] * split + _range(hashes, split)
-        banded.add(entries.ravel(), which.ravel())
+        banded.add(which.ravel(), entries.ravel())
         count += len(records)
     return np.concatenate(places), banded
 
 
 def pairs(
-    places: NDArray, banded: Buckets, bands: int, threshold: float, most: int, neighbours: int, workspace: Workspace
-) -> tuple[Buckets, int]:
+    places: NDArray, banded: Spill, bands: int, threshold: float, most: int, neighbours: int, workspace: Workspace
+) -> tuple[Spill, int]:
     """PAIR records (a < b) of sets that share a band, each once, and the number of band buckets that were too large.
 
     Left out are pairs whose sizes alone keep them below `threshold`: no two sets are more alike than their sizes are.
     """
-    found = Buckets(workspace, "candidates", PAIR, RANGES, workspace.memory // 4)
-    split, large = banded.sizes.size // bands, 0
-    for bucket in range(banded.sizes.size):
-        entries = banded.take(bucket, bucket + 1)
+    found = Spill(workspace, "candidates", PAIR, RANGES)
+    split, large = len(banded) // bands, 0
+    for bucket in range(len(banded)):
+        entries = banded.take(bucket)
         sets = entries["set"].copy()
         hashes, mixers = entries["hash"].copy(), ring(places["high"][sets], bucket // split)
         shared, too_many = candidates(hashes, sets, mixers, most, neighbours)
         sizes = places["size"][shared]
         shared = shared[:, sizes.min(axis=0) >= threshold * sizes.max(axis=0)]
-        found.add(_pair(shared), shared[0] * RANGES // max(len(places), 1))
+        found.add(shared[0] * RANGES // max(len(places), 1), _pair(shared))
         large += too_many
-    once = Buckets(workspace, "pairs", PAIR, RANGES, workspace.memory // 4)
-    for records in found.ranges(workspace.memory // SHARE):
+    once = Spill(workspace, "pairs", PAIR, RANGES)
+    for records in found.runs(workspace.memory // SHARE):
         records = _distinct(records)
-        once.add(records, records["a"] * RANGES // len(places))
+        once.add(records["a"] * RANGES // len(places), records)
     return once, large
 
 

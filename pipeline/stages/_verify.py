@@ -18,15 +18,15 @@ from pipeline.kernels.buffers import frozen
 from pipeline.kernels.shingles import Sets, jaccards, set_digests, shingle_sets
 from pipeline.kernels.unionfind import join
 from pipeline.limits import Workspace
+from pipeline.spill import Spill
 from pipeline.stages._clusters import whole
 from pipeline.stages._distinct import PAIR, SHARE, digests
-from pipeline.stages._spill import Buckets
 
 Texts = Callable[[int, list[int]], pa.Array]
 
 
 def verify(
-    places: NDArray, pairs: Buckets, texts: Texts, ngram: int, threshold: float, workspace: Workspace
+    places: NDArray, pairs: Spill, texts: Texts, ngram: int, threshold: float, workspace: Workspace
 ) -> tuple[NDArray, Floats, int]:
     """(PAIR records with a Jaccard similarity of at least `threshold`, sorted; the similarities; how many were tried).
 
@@ -34,16 +34,17 @@ def verify(
     """
     block, blocks = _blocks(places, pairs, workspace)
     sets, local, starts = _lay(places, block, blocks, texts, ngram, workspace)
-    dealt = Buckets(workspace, "dealt", PAIR, blocks * blocks, workspace.memory // 4)
-    for records in pairs.ranges(workspace.memory // SHARE):
+    dealt = Spill(workspace, "dealt", PAIR, blocks * blocks)
+    for records in pairs.runs(workspace.memory // SHARE):
         a, b = block[records["a"]].astype(np.int64), block[records["b"]].astype(np.int64)
-        dealt.add(records, np.minimum(a, b) * blocks + np.maximum(a, b))
+        dealt.add(np.minimum(a, b) * blocks + np.maximum(a, b), records)
+    tried = int(dealt.sizes.sum())
     found, similarity = [np.empty(0, PAIR)], [np.empty(0, np.float64)]
     held: dict[int, Sets] = {}
     for number in np.flatnonzero(dealt.sizes).tolist():
         wanted = divmod(number, blocks)
-        held = {k: held[k] if k in held else (sets.take(k, k + 1), starts[k]) for k in wanted}
-        records = dealt.take(number, number + 1)
+        held = {k: held[k] if k in held else (sets.read(k), starts[k]) for k in wanted}
+        records = dealt.take(number)
         left, right = records["a"], records["b"]
         swap = block[left] > block[right]
         left, right = np.where(swap, right, left), np.where(swap, left, right)
@@ -53,14 +54,14 @@ def verify(
         similarity.append(alike[kept])
     all_found, all_alike = np.concatenate(found), np.concatenate(similarity)
     order = np.lexsort((all_found["b"], all_found["a"]))
-    return all_found[order], all_alike[order], int(dealt.sizes.sum())
+    return all_found[order], all_alike[order], tried
 
 
-def _blocks(places: NDArray, pairs: Buckets, workspace: Workspace) -> tuple[NDArray[np.int32], int]:
+def _blocks(places: NDArray, pairs: Spill, workspace: Workspace) -> tuple[NDArray[np.int32], int]:
     """(block of every set, -1 where no pair needs it; number of blocks)."""
     block = np.full(len(places), -1, np.int32)
     parent = np.arange(len(places), dtype=np.int64)
-    for records in pairs.ranges(workspace.memory // SHARE):
+    for records in pairs.runs(workspace.memory // SHARE, keep=True):
         left, right = (np.ascontiguousarray(records[end]) for end in "ab")
         block[left] = block[right] = 0
         join(parent, frozen(left), frozen(right))
@@ -77,14 +78,14 @@ def _blocks(places: NDArray, pairs: Buckets, workspace: Workspace) -> tuple[NDAr
 
 def _lay(
     places: NDArray, block: NDArray[np.int32], blocks: int, texts: Texts, ngram: int, workspace: Workspace
-) -> tuple[Buckets, Ints, list[Ints]]:
+) -> tuple[Spill, Ints, list[Ints]]:
     """(values of the sets by block, position of each set in its block, where the sets of each block begin)."""
-    sets = Buckets(workspace, "sets", np.dtype(np.uint64), blocks, workspace.memory // 2)
+    sets = Spill(workspace, "sets", np.uint64, blocks)
     wanted = np.flatnonzero(block >= 0)
     wanted = wanted[np.lexsort((places["row"][wanted], places["part"][wanted]))]
     for members in _runs(places["part"][wanted], wanted):
         values, _ = _read(places[members], texts, ngram)
-        sets.add(values, np.repeat(block[members], places["size"][members]))
+        sets.add(np.repeat(block[members], places["size"][members]), values)
     arrived = wanted[np.argsort(block[wanted], kind="stable")]
     local = np.full(len(places), -1, np.int64)
     starts = []
