@@ -6,6 +6,8 @@ differ are taken for equal with probability 2^-64, and a pair too many is found 
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +50,25 @@ def candidates(hashes: Hashes, sets: Ints, mixers: Hashes, most: int, neighbours
 def ring(mixers: Hashes, band: int) -> Hashes:
     """Where sets stand on the ring of a band: another order for each band, which depends on the sets alone."""
     return splitmix64(mixers, np.array(band, np.uint64))
+
+
+@functools.cache
+def optimal(threshold: float, permutations: int) -> tuple[int, int]:
+    """(bands, rows), bands * rows <= permutations, of the least area of wrong answers, half of it false positives.
+
+    The areas under P(J) = 1 - (1 - J^rows)^bands below `threshold` and over it above, as in datasketch's MinHashLSH.
+    Gauss and Legendre's rule is exact here: P is a polynomial of a degree up to `permutations`.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(permutations // 2 + 1)
+    below, above = (nodes + 1) / 2 * threshold, threshold + (nodes + 1) / 2 * (1 - threshold)
+    least, best = np.inf, (1, 1)
+    for bands in range(1, permutations + 1):
+        for rows in range(1, permutations // bands + 1):
+            positive = (weights * (1 - (1 - below**rows) ** bands)).sum() * threshold / 2
+            negative = (weights * (1 - above**rows) ** bands).sum() * (1 - threshold) / 2
+            if 0.5 * positive + 0.5 * negative < least:
+                least, best = 0.5 * positive + 0.5 * negative, (bands, rows)
+    return best
 
 
 @kernel

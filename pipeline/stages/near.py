@@ -4,7 +4,12 @@ Documents are sets of word 5-grams (character 5-grams in scripts without spaces;
 one of `bands` bands of `rows` positions of their signatures; each candidate's Jaccard similarity is then computed
 from the texts, and pairs of at least `threshold` are kept. So a pair that is kept is right, and a pair of similarity
 J is found with probability 1 - (1 - J^rows)^bands, for 14 x 8: .356 at .6, .565 at .7, .772 at .75, .924 at .8,
-.988 at .85, .9996 at .9. The default threshold .75 is what FineWeb (arXiv 2406.17557), with the same 14 x 8, aims at.
+.988 at .85, .9996 at .9.
+
+Without parameters that is 14 x 8 and .75, what FineWeb (arXiv 2406.17557) uses and aims at. A `threshold` that is given
+picks bands and rows of up to `permutations` positions by datasketch's optimiser (9 x 12 at .8), which counts a pair
+too many and a pair missed alike. Here a pair too many costs its check and is gone, so `bands` and `rows` that find
+more, like 14 x 8 at .8, are often the better choice: state both.
 
 Sketches of all documents that entered the segment are compared, before any rule: so clusters can be formed anew among
 whichever documents pass. Documents with equal sets are one and need no pair.
@@ -27,9 +32,13 @@ A document without a letter or digit has no shingles, resembles nothing and stan
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
+from pipeline.kernels.bands import optimal
+from pipeline.kernels.minhash import permutations as permutations_of
 from pipeline.kernels.minhash import sketches as sketches_of
 from pipeline.kernels.shingles import packed
 from pipeline.kernels.unicode import table_digest
@@ -40,6 +49,8 @@ from pipeline.stages._distinct import digests, gather, pairs
 from pipeline.stages._verify import Texts, verify
 
 BUCKET, NEIGHBOURS = 512, 8
+THRESHOLD, BANDS, ROWS = 0.75, 14, 8
+MOST_PERMUTATIONS = 1024
 
 
 @relate(
@@ -54,17 +65,19 @@ BUCKET, NEIGHBOURS = 512, 8
 def near(
     batch: pa.RecordBatch,
     *,
-    threshold: float = 0.75,
+    threshold: float | None = None,
     ngram: int = 5,
-    bands: int = 14,
-    rows: int = 8,
+    bands: int | None = None,
+    rows: int | None = None,
+    permutations: int = 112,
     seed: int = 1,
 ) -> dict[str, pa.Array]:
     """Sketch every document: `signature` (bands * rows uint32, little-endian), `digest` of its set, its `shingles`.
 
     Signature and digest are null where there are no shingles.
     """
-    sketched = sketches_of(batch["text"], ngram, bands * rows, seed)
+    scheme = Scheme.of(threshold, bands, rows, permutations)
+    sketched = sketches_of(batch["text"], ngram, scheme.bands * scheme.rows, seed)
     met = sketched.sizes > 0
     return {
         "signature": packed(sketched.signatures, met, "<"),
@@ -73,12 +86,55 @@ def near(
     }
 
 
-def check(*, threshold: float, ngram: int, bands: int, rows: int, seed: int) -> None:
+class Scheme(NamedTuple):
+    """What is searched for, and with how many bands of how many rows."""
+
+    threshold: float
+    bands: int
+    rows: int
+
+    @classmethod
+    def of(cls, threshold: float | None, bands: int | None, rows: int | None, permutations: int) -> Scheme:
+        """What parameters mean: all stated, FineWeb's, or the optimum for a threshold."""
+        if bands is not None and rows is not None:
+            return cls(THRESHOLD if threshold is None else threshold, bands, rows)
+        if threshold is None:
+            return cls(THRESHOLD, BANDS, ROWS)
+        return cls(threshold, *optimal(threshold, permutations))
+
+
+def check(
+    *, threshold: float | None, ngram: int, bands: int | None, rows: int | None, permutations: int, seed: int
+) -> None:
     """Raise ValueError for parameters that cannot be."""
-    if not 0 < threshold <= 1:
+    if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"threshold must be above 0 and at most 1, not {threshold}")
-    if min(ngram, bands, rows) < 1:
-        raise ValueError(f"ngram, bands and rows must be at least 1, not {ngram}, {bands}, {rows}")
+    if (bands is None) != (rows is None):
+        raise ValueError("bands and rows belong together: state both, or neither and a threshold")
+    if min(ngram, bands or 1, rows or 1, permutations) < 1 or bands == 0 or rows == 0:
+        raise ValueError(
+            f"ngram, bands, rows and permutations must be at least 1, not {ngram, bands, rows, permutations}"
+        )
+    if permutations > MOST_PERMUTATIONS:
+        raise ValueError(f"permutations must be at most {MOST_PERMUTATIONS}, not {permutations}")
+
+
+def minhashes(sketches: pa.Table, seed: int = 1) -> Iterator[Any]:
+    """A `datasketch.MinHash` for each row of a stored sketch table (`sketch-near.parquet`); None for one without
+    shingles. Two of them give the Jaccard estimate that their signatures give here.
+
+    They are for comparing and for datasketch's own indexes. What is added with `update` would be hashed by datasketch,
+    not as a shingle is here.
+    """
+    from datasketch import MinHash
+
+    width = sketches.schema.field("signature").type.byte_width // 4
+    parameters = permutations_of(width, seed)
+    for raw in sketches["signature"]:
+        values = raw.as_py()
+        yield values and MinHash(
+            hashvalues=np.frombuffer(values, "<u4"), permutations=parameters, seed=seed, scheme="affine32"
+        )
 
 
 def resources(**params: object) -> dict[str, str]:
@@ -90,10 +146,11 @@ def compare(
     sketches: Iterator[pa.Table],
     texts: Texts,
     *,
-    threshold: float = 0.75,
+    threshold: float | None = None,
     ngram: int = 5,
-    bands: int = 14,
-    rows: int = 8,
+    bands: int | None = None,
+    rows: int | None = None,
+    permutations: int = 112,
     seed: int = 1,
     workspace: Workspace = UNBOUNDED,
 ) -> pa.Table:
@@ -103,9 +160,10 @@ def compare(
     were sketched there. About 50 bytes a distinct set are held and 40 a pair that is found; the rest stays within
     `workspace.memory` and waits in files of its folder.
     """
-    places, banded = gather(sketches, bands, rows, workspace)
-    candidates, large = pairs(places, banded, bands, threshold, BUCKET, NEIGHBOURS, workspace)
-    found, similarity, tried = verify(places, candidates, texts, ngram, threshold, workspace)
+    scheme = Scheme.of(threshold, bands, rows, permutations)
+    places, banded = gather(sketches, scheme.bands, scheme.rows, workspace)
+    candidates, large = pairs(places, banded, scheme.bands, scheme.threshold, BUCKET, NEIGHBOURS, workspace)
+    found, similarity, tried = verify(places, candidates, texts, ngram, scheme.threshold, workspace)
     said = {"candidates": str(tried), "verified": str(found.size), "large_buckets": str(large)}
     columns = [*(digests(places[found[end]]) for end in "ab"), pa.array(similarity)]
     return pa.table(columns, schema=PAIRS.with_metadata(said))
@@ -115,10 +173,11 @@ def cluster(
     documents: pa.Table,
     pairs: pa.Table,
     *,
-    threshold: float = 0.75,
+    threshold: float | None = None,
     ngram: int = 5,
-    bands: int = 14,
-    rows: int = 8,
+    bands: int | None = None,
+    rows: int | None = None,
+    permutations: int = 112,
     seed: int = 1,
 ) -> pa.Table:
     """Clusters among (doc_id ascending, digest): doc_id and the signals of every document, in the same order."""

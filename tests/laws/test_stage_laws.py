@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import cuts
 from pipeline import stage as stages
-from pipeline.limits import Workspace
+from pipeline.limits import UNBOUNDED, Workspace
 from pipeline.models import ModelError, language_model
 from pipeline.stage import Stage
 from tests.laws import nasty
@@ -165,7 +165,13 @@ def test_rewriting_twice_is_rewriting_once(stage, batch):
     assert stage(once).equals(once)
 
 
-def relation(stage: Stage, batch: pa.RecordBatch, parts: list[np.ndarray], gone: frozenset[str] = frozenset()):
+def relation(
+    stage: Stage,
+    batch: pa.RecordBatch,
+    parts: list[np.ndarray],
+    gone: frozenset[str] = frozenset(),
+    workspace: Workspace = UNBOUNDED,
+):
     """(pairs, clusters) of a relating stage over a corpus cut into partitions of row numbers."""
     cut = [batch.take(pa.array(part)) for part in parts]
     sketches = []
@@ -174,12 +180,20 @@ def relation(stage: Stage, batch: pa.RecordBatch, parts: list[np.ndarray], gone:
         columns["part"] = pa.array([number] * documents.num_rows, pa.int32())
         columns["row"] = pa.array(range(documents.num_rows), pa.int32())
         sketches.append(pa.table(columns))
-    pairs = stage.module.compare(
-        iter(sketches), lambda part, rows: cut[part]["text"].take(pa.array(rows)), **stage.params
-    )
+    pairs = stage.compare(iter(sketches), lambda part, rows: cut[part]["text"].take(pa.array(rows)), workspace)
     met = pa.concat_tables(table.select(["doc_id", "digest"]) for table in sketches).sort_by("doc_id")
     met = met.filter(pa.array([doc_id not in gone for doc_id in met["doc_id"].to_pylist()], pa.bool_()))
     return pairs, stage.module.cluster(met, pairs, **stage.params)
+
+
+@cases("relate")
+def test_how_much_memory_there_is_decides_nothing(stage, batch, tmp_path):
+    parts = np.array_split(np.random.default_rng(4).permutation(batch.num_rows), 3)
+    expected, clusters = relation(stage, batch, parts)
+    for memory in (1, 1 << 12, 1 << 30):
+        (tmp_path / str(memory)).mkdir()
+        pairs, found = relation(stage, batch, parts, workspace=Workspace(tmp_path / str(memory), memory))
+        assert pairs.equals(expected, check_metadata=True) and found.equals(clusters)
 
 
 @cases("relate")

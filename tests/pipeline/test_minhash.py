@@ -214,7 +214,7 @@ def corpus() -> list[str]:
 @pytest.mark.parametrize("threshold", [0.6, 0.75, 1.0])
 def test_pairs_are_right_and_those_alike_enough_are_found(parts, threshold):
     texts = corpus()
-    bound = stage.load("near", {"threshold": threshold})
+    bound = stage.load("near", {"threshold": threshold, "bands": BANDS, "rows": ROWS})
     cuts = np.array_split(np.arange(len(texts)), parts)
     tables = []
     for number, rows in enumerate(cuts):
@@ -241,8 +241,79 @@ def test_pairs_are_right_and_those_alike_enough_are_found(parts, threshold):
 def test_texts_that_changed_since_they_were_sketched_are_refused():
     texts = ["the mill wheel turns with water from that river"] * 2
     texts[1] += " again"
-    bound = stage.load("near", {"threshold": 0.5, "rows": 1})
+    bound = stage.load("near", {"threshold": 0.5, "bands": 14, "rows": 1})
     table = pa.table(bound(pa.record_batch([pa.array(texts, pa.large_string())], names=["text"])))
     table = table.append_column("part", pa.array([0, 0], pa.int32())).append_column("row", pa.array([0, 1], pa.int32()))
     with pytest.raises(RuntimeError, match="not those that were sketched"):
         near.compare(iter([table]), lambda part, rows: pa.array(["something else"] * len(rows)), **bound.params)
+
+
+# What datasketch makes of it
+
+
+def test_bands_for_a_threshold_are_those_of_datasketch():
+    from datasketch.lsh import _optimal_param
+
+    for threshold in (0.3, 0.5, 0.75, 0.8, 0.9, 0.99):
+        for count in (1, 16, 112, 128):
+            assert bands.optimal(threshold, count) == _optimal_param(threshold, count, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (0.75, 14, 8)),
+        ({"threshold": 0.8}, (0.8, 9, 12)),
+        ({"threshold": 0.8, "bands": 14, "rows": 8}, (0.8, 14, 8)),
+        ({"bands": 20, "rows": 5}, (0.75, 20, 5)),
+        ({"threshold": 0.7, "permutations": 128}, (0.7, 14, 9)),
+    ],
+)
+def test_what_parameters_mean(given, expected):
+    bound = stage.load("near", given)
+    wanted = {name: bound.params[name] for name in ("threshold", "bands", "rows", "permutations")}
+    assert near.Scheme.of(**wanted) == expected
+    signature = bound(pa.record_batch([pa.array(["a mill by a river"])], names=["text"]))["signature"]
+    assert signature.type.byte_width == 4 * expected[1] * expected[2]
+
+
+@pytest.mark.parametrize(
+    "given", [{"bands": 14}, {"rows": 8}, {"threshold": 1.5}, {"permutations": 0}, {"permutations": 5000}]
+)
+def test_parameters_that_cannot_be(given):
+    with pytest.raises(stage.ConfigError, match="near"):
+        stage.load("near", given)
+
+
+def test_stored_signatures_open_in_datasketch():
+    """The same estimates, and an index of datasketch's with our bands finds the candidates that ours finds."""
+    from datasketch import MinHashLSH
+
+    draw = np.random.default_rng(3)
+    words = [f"w{n}" for n in range(400)]
+    texts = [""]
+    for _ in range(60):
+        base = [words[n] for n in draw.integers(0, 400, 120)]
+        texts.append(" ".join(base))
+        for place in draw.integers(0, 120, draw.integers(0, 6)):
+            base[place] = "changed"
+        texts.append(" ".join(base))
+    sketched = pa.table(stage.load("near", {})(pa.record_batch([pa.array(texts)], names=["text"])))
+    opened = list(near.minhashes(sketched))
+    assert opened[0] is None and None not in opened[1:]
+    values = np.array([np.frombuffer(raw.as_py(), "<u4") for raw in sketched["signature"][1:]])
+    for i, j in itertools.combinations(range(40), 2):
+        assert opened[i + 1].jaccard(opened[j + 1]) == (values[i] == values[j]).mean()
+    index = MinHashLSH(num_perm=COUNT, params=(BANDS, ROWS))
+    for number, sketch in enumerate(opened[1:]):
+        index.insert(number, sketch)
+    theirs = {(i, j) for i, sketch in enumerate(opened[1:]) for j in index.query(sketch) if i < j}
+    hashes = bands.band_hashes(values, BANDS)
+    ours = {
+        (int(a), int(b))
+        for band in range(BANDS)
+        for a, b in bands.candidates(
+            np.ascontiguousarray(hashes[:, band]), np.arange(len(values)), hashes[:, 0].copy(), 512, 8
+        )[0].T
+    }
+    assert len(ours) > 20 and ours == theirs
