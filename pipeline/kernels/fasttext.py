@@ -31,7 +31,7 @@ Rows = NDArray[np.float32]
 Ids = NDArray[np.int32]
 
 MARGIN = np.float32(2e-3)
-MEMORY_BYTES = 16 << 20
+MEMORY_BYTES = 32 << 20
 FNV_START, FNV_PRIME = np.uint32(2166136261), np.uint32(16777619)
 NGRAM_PRIME = np.uint64(116049371)
 BEGIN, END = np.uint8(60), np.uint8(62)

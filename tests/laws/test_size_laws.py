@@ -1,0 +1,65 @@
+"""Law 6 at the edges of size, over every stage in the folder: columns beyond 2 GiB, a million documents of one
+character, one line of 100 MB."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.run import WORKING
+from pipeline.stage import Stage
+from tests.laws import nasty
+from tests.laws.test_stage_laws import cases, outcome, stage  # noqa: F401
+
+BEYOND = (1 << 31) + 12_345
+
+
+def documents(text: pa.Array) -> pa.RecordBatch:
+    """A batch of these texts: doc_id "d0000000" on, all in train."""
+    rows = len(text)
+    columns = {
+        "doc_id": pa.array([f"d{number:07d}" for number in range(rows)]),
+        "text": text,
+        "source": pa.array(["grain"] * rows),
+        "split": pa.array(["train"] * rows),
+    }
+    return pa.record_batch([columns.get(f.name, pa.nulls(rows, f.type)) for f in WORKING], schema=WORKING)
+
+
+@cases()
+def test_a_text_may_lie_beyond_two_gibibytes(stage: Stage):  # noqa: F811
+    """Offsets are 64 bits wide all the way. The bytes before are never touched, so they take no memory."""
+    texts = [text for name, text in nasty.TEXTS.items() if len(text) < 100_000]
+    near = pa.array(texts, pa.large_string())
+    raw = b"".join(text.encode() for text in texts)
+    data = np.zeros(BEYOND + len(raw), np.uint8)
+    data[BEYOND:] = np.frombuffer(raw, np.uint8)
+    offsets = np.frombuffer(near.buffers()[1], np.int64, len(texts) + 1) + BEYOND
+    far = pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(data))
+    assert outcome(stage, documents(far)).equals(outcome(stage, documents(near)))
+
+
+@pytest.mark.slow
+@cases("measure", "rewrite", "relate", "cut")
+def test_a_million_documents_of_one_character(stage: Stage):  # noqa: F811
+    letters = ["a", "Z", "磨", "ก", "é", "7", ".", " ", "\t", "…", "#", "\U0001f33e"]
+    which = np.random.default_rng(3).integers(0, len(letters), 1_000_000)
+    many = documents(pa.array(letters, pa.large_string()).take(pa.array(which)))
+    few = outcome(stage, documents(pa.array(letters, pa.large_string())))
+    expected = few.take(pa.array(which))
+    found = outcome(stage, many)
+    if stage.kind == "rewrite":
+        expected, found = expected.select(["text"]), found.select(["text"])
+    assert found.equals(expected)
+
+
+@pytest.mark.slow
+@cases("measure", "rewrite", "relate", "cut")
+@pytest.mark.parametrize("piece", ["mill ", "磨坊", "a" * 99 + " "], ids=["words", "letters", "long"])
+def test_one_line_of_a_hundred_megabytes(stage: Stage, piece: str):  # noqa: F811
+    line = piece * (100_000_000 // len(piece.encode()))
+    found = outcome(stage, documents(pa.array([line], pa.large_string())))
+    assert found.num_rows == 1
+    if "word_count" in found.column_names and piece.endswith(" "):
+        assert found["word_count"].to_pylist() == [len(line) // len(piece)]
