@@ -20,7 +20,11 @@ from pipeline.sources._rows import Column, Mapped, RowError
 
 def chunks(batch: pa.RecordBatch, first: int, mapped: Mapped, collector: Collector) -> Iterator[Chunk]:
     """Documents and rejects of rows that are numbered from `first`; the collector is left empty."""
-    if not _plain(batch, mapped):
+    try:
+        meta = _meta(batch, mapped) if _plain(batch, mapped) else None
+    except RowError:
+        meta = None
+    if meta is None:
         yield from _singly(batch, first, mapped, collector)
         return
     text = batch[mapped.columns["text"][0]]
@@ -29,8 +33,9 @@ def chunks(batch: pa.RecordBatch, first: int, mapped: Mapped, collector: Collect
         for row in pc.indices_nonzero(pc.invert(good)).to_pylist():
             collect(collector, first + row, _row(batch, row), mapped)
     numbers = pc.add(pc.indices_nonzero(good), pa.scalar(first, pa.uint64()))
-    columns = batch if good.true_count == len(good) else batch.filter(good)
-    yield Chunk(_documents(columns, numbers, mapped, collector), collector.rejected())
+    if good.true_count < len(good):
+        batch, meta = batch.filter(good), meta.filter(good)
+    yield Chunk(_documents(batch, numbers, meta, mapped, collector), collector.rejected())
 
 
 def collect(collector: Collector, number: int, row: dict[str, Any] | RowError, mapped: Mapped) -> None:
@@ -44,9 +49,9 @@ def collect(collector: Collector, number: int, row: dict[str, Any] | RowError, m
 
 
 def _plain(batch: pa.RecordBatch, mapped: Mapped) -> bool:
-    """Whether every column is a string of sound UTF-8 (a label may be whole numbers), and no `meta` is asked for."""
+    """Whether every column but those for `meta` is a string of sound UTF-8 (a label may be whole numbers)."""
     names = batch.schema.names
-    if mapped.meta or "language" in mapped.columns or batch.nbytes > 2 * CHUNK_CHARACTERS:
+    if batch.nbytes > 2 * CHUNK_CHARACTERS:
         return False
     kinds = {target: batch.schema.field(name).type for target, (name, _) in mapped.columns.items() if name in names}
     if not all(_is_string(kind) or (t == "label" and pa.types.is_integer(kind)) for t, kind in kinds.items()):
@@ -62,7 +67,18 @@ def _is_string(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _documents(batch: pa.RecordBatch, numbers: pa.Array, mapped: Mapped, collector: Collector) -> pa.RecordBatch:
+def _meta(batch: pa.RecordBatch, mapped: Mapped) -> pa.Array:
+    """The column `meta`. Raises RowError where a row has what JSON cannot hold."""
+    language = mapped.columns.get("language", ("", False))[0]
+    names = [name for name in dict.fromkeys([*mapped.meta, language]) if name in batch.schema.names]
+    if not names:
+        return pa.nulls(batch.num_rows, pa.string())
+    return pa.array([mapped.kept(row) for row in batch.select(names).to_pylist()], pa.string())
+
+
+def _documents(
+    batch: pa.RecordBatch, numbers: pa.Array, meta: pa.Array, mapped: Mapped, collector: Collector
+) -> pa.RecordBatch:
     rows = batch.num_rows
 
     def column(target: Column, kind: pa.DataType) -> pa.Array:
@@ -72,6 +88,7 @@ def _documents(batch: pa.RecordBatch, numbers: pa.Array, mapped: Mapped, collect
     licence, url = column("licence", pa.string()), column("url", pa.string())
     licence = pc.if_else(pc.equal(licence, ""), pa.scalar(None, pa.string()), licence)
     known: dict[str, pa.Array] = {
+        "meta": meta,
         "doc_id": pc.binary_join_element_wise(collector.prefix, numbers.cast(pa.string()), ""),
         "text": column("text", pa.large_string()),
         "source": pa.repeat(pa.scalar(collector.source, pa.string()), rows),

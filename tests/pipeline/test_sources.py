@@ -364,7 +364,9 @@ def test_columns_become_what_their_rows_become(data: st.DataObject) -> None:
         name: pa.array(data.draw(st.lists(LABELS.get(kind, WORDS), min_size=count, max_size=count)), kind)
         for name, kind in kinds.items()
     }
-    batch, mapped = pa.RecordBatch.from_pydict(columns), Mapped.of(None, None)
+    wanted: dict[Any, str] = data.draw(st.sampled_from([{}, {"language": "url?"}, {"language": "label?"}]))
+    meta = data.draw(st.sampled_from([[], ["other"], ["label", "other"]]))
+    batch, mapped = pa.RecordBatch.from_pydict(columns), Mapped.of(wanted, meta)
     (fast,) = _columns.chunks(
         batch, 3, mapped, collector := Collector("s", "p", data.draw(st.sampled_from(["M", None])))
     )
