@@ -57,7 +57,7 @@ def partitions(inputs: Sequence[Input], size: int) -> Iterator[Partition]:
         held = 0
         for item in found.items:
             run.append(item)
-            held += item.size
+            held += item.weight
             if held >= size:
                 yield Partition(found.card, tuple(run))
                 run, held = [], 0

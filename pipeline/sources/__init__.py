@@ -42,6 +42,7 @@ class Item:
     `path` is logical and goes into doc_ids, `location` says where to open it, `size` counts the bytes of this item
     alone, `sha256` is that of everything under `path`. `part` is empty when the item is the whole; otherwise it says
     which part: items with the same path have the same sha256, distinct parts, and sizes that add up to the whole.
+    `plain` counts about the bytes that come out of it, where the file is packed and says so; else 0.
     """
 
     path: str
@@ -49,6 +50,12 @@ class Item:
     size: int
     sha256: str
     part: tuple[tuple[str, int], ...] = ()
+    plain: int = 0
+
+    @property
+    def weight(self) -> int:
+        """The bytes of work that a partition counts."""
+        return max(self.size, self.plain)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Item:
@@ -148,7 +155,7 @@ class Collector:
     """Gathers the documents and rejects of one item into chunks of bounded size."""
 
     def __init__(self, source: str, path: str, licence: str | None) -> None:
-        self._prefix, self._source, self._licence = f"{source}:", source, licence
+        self.prefix, self.source, self.licence = f"{source}:{path}:", source, licence
         self._path = path
         self._clear()
 
@@ -159,17 +166,26 @@ class Collector:
 
     def document(self, row: int, fields: dict[str, Any], path: str | None = None) -> None:
         """Add a document; `fields` are columns of DOCUMENT. The card's licence holds where the row names none."""
-        fields["doc_id"] = f"{self._prefix}{path or self._path}:{row}"
-        fields["source"] = self._source
-        fields["licence"] = fields.get("licence") or self._licence
+        fields["doc_id"] = self._name(row, path)
+        fields["source"] = self.source
+        fields["licence"] = fields.get("licence") or self.licence
         self._documents.append(fields)
         self._characters += len(fields["text"])
 
     def reject(self, row: int, reason: str, detail: str, path: str | None = None) -> None:
         """Add a row that cannot be a document: it is quarantined with the reason, its place and the error."""
-        path = path or self._path
-        entry = {"doc_id": f"{self._prefix}{path}:{row}", "stage": "source", "verdict": "quarantined", "reason": reason}
-        self._rejects.append({**entry, "detail": printable(f"{path} row {row}: {detail}")[:DETAIL_CHARACTERS]})
+        entry = {"doc_id": self._name(row, path), "stage": "source", "verdict": "quarantined", "reason": reason}
+        where = f"{path or self._path} row {row}: {detail}"
+        self._rejects.append({**entry, "detail": printable(where)[:DETAIL_CHARACTERS]})
+
+    def _name(self, row: int, path: str | None) -> str:
+        return f"{self.source}:{path}:{row}" if path else f"{self.prefix}{row}"
+
+    def rejected(self) -> pa.RecordBatch:
+        """The rejects so far, for a chunk whose documents were made elsewhere; the collector starts anew."""
+        rejects = schema.ledger(self._rejects)
+        self._clear()
+        return rejects
 
     @property
     def full(self) -> bool:

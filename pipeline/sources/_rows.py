@@ -55,14 +55,24 @@ class Mapped:
             raise RowError(reason, f"{self.columns['text'][0]!r} is {_kind(found['text'])}")
         if not found["text"]:
             raise RowError("empty_text", f"{self.columns['text'][0]!r} is empty")
-        language = {"language": _string("language", found.pop("language", None))}
+        language = self._language(row)
         return {
             "text": found["text"],
             "label": _label(found.get("label")),
             "url": _string("url", found.get("url")) or None,
             "licence": _string("licence", found.get("licence")),
-            "meta": _meta({**{m: row.get(m) for m in self.meta}, **language}),
+            "meta": self._kept(row, language),
         }
+
+    def kept(self, row: Mapping[str, Any]) -> str | None:
+        """What `meta` holds of a row: the columns asked for, and the language, as JSON. Raises RowError."""
+        return self._kept(row, self._language(row))
+
+    def _kept(self, row: Mapping[str, Any], language: str | None) -> str | None:
+        return _meta({**{m: row.get(m) for m in self.meta}, "language": language})
+
+    def _language(self, row: Mapping[str, Any]) -> str | None:
+        return _string("language", self._find(row, "language")) if "language" in self.columns else None
 
     def _find(self, row: Mapping[str, Any], target: Column) -> Any:
         name, must = self.columns[target]

@@ -94,8 +94,9 @@ def cut_ranges(path: Path, ranges: Iterable[tuple[int, int, int]]) -> tuple[str,
 def raw(item: Item, guard: Guard, size: int = BLOCK) -> Iterator[bytes]:
     """The bytes of an item in blocks; the guard sees each of them."""
     with Path(item.location).open("rb") as file:
-        file.seek(dict(item.part).get("offset", 0))
-        left = item.size
+        parts = dict(item.part)
+        file.seek(parts.get("offset", 0))
+        left = parts.get("bytes", item.size)
         while block := file.read(min(size, left)):
             left -= len(block)
             guard.update(block)

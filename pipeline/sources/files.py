@@ -15,17 +15,16 @@ how many MB of JSON lines a core reads in a second (about 90 with documents of 3
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from pipeline.sources import ATOM_BYTES, Chunk, Collector, Guard, Item, SourceError, _parquet
+from pipeline.sources import ATOM_BYTES, Chunk, Collector, Guard, Item, SourceError, _columns, _parquet
 from pipeline.sources._paths import find
 from pipeline.sources._rows import Column, Mapped, RowError
-from pipeline.sources._streams import Part, StreamError, cut_lines, cut_ranges, inflate, lines, raw, whole
+from pipeline.sources._streams import StreamError, cut_lines, inflate, lines, raw, whole
 
 LINES, TEXT, PARQUET = (".jsonl", ".ndjson"), (".txt", ".md"), (".parquet",)
 COMPRESSED = (".gz", ".zst")
@@ -39,7 +38,7 @@ def survey(
     meta: list[str] | None = None,
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Item]:
-    """Every file that the globs match, large plain ones cut into line-aligned or row-group-aligned parts.
+    """Every file that the globs match, large plain ones cut into parts at line ends or between rows.
 
     Raises SourceError when a glob matches nothing, a format is unknown, or a Parquet file lacks a column.
     """
@@ -66,17 +65,13 @@ def _format(path: Path, logical: str) -> tuple[str, str]:
 
 def _cut(logical: str, path: Path, form: str, compression: str, mapped: Mapped) -> Iterator[Item]:
     if form in PARQUET:
-        groups = _parquet.groups(path, mapped, ATOM_BYTES)
-        sha256, atoms = cut_ranges(path, [(g.offset, g.bytes, g.row) for g in groups])
-        extra: list[Part] = [(("group", g.first), ("groups", g.count)) for g in groups]
+        yield from _parquet.cut(logical, path, mapped, ATOM_BYTES)
     elif form in LINES and not compression:
         sha256, atoms = cut_lines(path, ATOM_BYTES)
-        extra = [()] * len(atoms)
+        for atom in atoms:
+            yield Item(logical, str(path), atom.size, sha256, atom.part if len(atoms) > 1 else ())
     else:
         yield Item(logical, str(path), path.stat().st_size, whole(path))
-        return
-    for atom, more in zip(atoms, extra, strict=True):
-        yield Item(logical, str(path), atom.size, sha256, (*atom.part, *more) if len(atoms) > 1 else ())
 
 
 def read(
@@ -91,40 +86,42 @@ def read(
 ) -> Iterator[Chunk]:
     """Documents and rejects of one item. Raises SourceError for a damaged Parquet file or a file that changed."""
     form, compression = _format(Path(item.location), item.path)
-    mapped, collector, guard = Mapped.of(columns, meta), Collector(source, item.path, licence), Guard(item)
+    mapped, collector = Mapped.of(columns, meta), Collector(source, item.path, licence)
+    if form in PARQUET:
+        chunks = _from_columns(item, mapped, collector)
+    else:
+        chunks = _from_rows(_rows(item, form, compression, maximum_row_bytes), mapped, collector)
     empty = True
-    for number, row in _rows(item, guard, form, compression, mapped, maximum_row_bytes):
+    for chunk in chunks:
         empty = False
-        _collect(collector, number, row, mapped)
-        if collector.full:
-            yield from collector.take()
+        yield chunk
     if empty:
         collector.reject(0, "empty_file", "the file has no row")
+        yield from collector.take()
+
+
+def _from_columns(item: Item, mapped: Mapped, collector: Collector) -> Iterator[Chunk]:
+    for number, batch in _parquet.batches(item, mapped):
+        yield from _columns.chunks(batch, number, mapped, collector)
+
+
+def _from_rows(
+    rows: Iterator[tuple[int, dict[str, Any] | RowError]], mapped: Mapped, collector: Collector
+) -> Iterator[Chunk]:
+    for number, row in rows:
+        _columns.collect(collector, number, row, mapped)
+        if collector.full:
+            yield from collector.take()
     yield from collector.take()
 
 
-def _rows(
-    item: Item, guard: Guard, form: str, compression: str, mapped: Mapped, limit: int
-) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    """Numbered rows, or what is wrong with them; the guard is satisfied when they end."""
+def _rows(item: Item, form: str, compression: str, limit: int) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+    """Numbered rows, or what is wrong with them; the bytes are those of the survey when they end."""
+    guard = Guard(item)
     blocks = raw(item, guard)
-    if form in PARQUET:
-        deque(blocks, maxlen=0)
-        guard.finish()
-        yield from _parquet.rows(item, mapped)
-        return
     plain = inflate(blocks, compression) if compression else blocks
     yield from _json_lines(plain, item, limit) if form in LINES else _text(plain, limit)
     guard.finish()
-
-
-def _collect(collector: Collector, number: int, row: dict[str, Any] | RowError, mapped: Mapped) -> None:
-    try:
-        if isinstance(row, RowError):
-            raise row
-        collector.document(number, mapped.document(row))
-    except RowError as error:
-        collector.reject(number, error.reason, str(error))
 
 
 def _json_lines(plain: Iterator[bytes], item: Item, limit: int) -> Iterator[tuple[int, dict[str, Any] | RowError]]:

@@ -19,9 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline import sources
-from pipeline.sources import Item, SourceError, _about, _docstrings, files, installed
+from pipeline.sources import Collector, Item, SourceError, _about, _columns, _docstrings, _parquet, files, installed
+from pipeline.sources._rows import Mapped
 from pipeline.sources._streams import FEED
 from pipeline.stage import ConfigError
 
@@ -303,6 +306,73 @@ def test_corrupt_parquet_names_the_file(tmp_path: Path) -> None:
     path.write_bytes(whole[:4] + b"\xff" * 30 + whole[34:])
     with pytest.raises(SourceError, match=r"a\.parquet: damaged near row 0"):
         read(path)
+
+
+def pieces(path: Path, monkeypatch: pytest.MonkeyPatch, target: int) -> list[Item]:
+    monkeypatch.setattr(files, "ATOM_BYTES", target)
+    return list(files.survey(paths=[str(path)]))
+
+
+def rows_of(item: Item) -> list[Row]:
+    chunks = list(files.read(item, source="s", licence="MIT", paths=[item.location]))
+    return [row for chunk in chunks for row in chunk.documents.to_pylist()]
+
+
+@pytest.mark.parametrize("size", [7, 1000])
+def test_one_row_group_is_shared_out_between_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [f"{i} " * 20 for i in range(1000)]}), path, row_group_size=size)
+    whole = read(path)[0]
+    items = pieces(path, monkeypatch, 1000)
+    assert len(items) > 20 and sum(item.size for item in items) == path.stat().st_size
+    found = [rows_of(item) for item in items]
+    assert [row for rows in found for row in rows] == whole and all(found)
+    # Two workers take every other piece; a third goes backwards, so that no reader is of use to the next.
+    apart = [*map(rows_of, items[::2]), *map(rows_of, items[1::2])]
+    assert sorted(map(str, apart)) == sorted(map(str, found))
+    assert [rows_of(item) for item in reversed(items)] == found[::-1]
+
+
+def test_pieces_of_a_row_group_decode_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = pieces(table(tmp_path / "a.parquet", text=[f"text {n}" for n in range(9000)]), monkeypatch, 1 << 10)
+    opened = []
+    monkeypatch.setattr(_parquet, "_opened", lambda *a, real=_parquet._opened: opened.append(1) or real(*a))
+    assert sum(len(rows_of(item)) for item in items) == 9000
+    assert len(items) > 5 and len(opened) == 1
+
+
+def test_file_replaced_between_its_pieces_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = table(tmp_path / "a.parquet", text=[f"text {n}" for n in range(1000)])
+    first, second, *_ = pieces(path, monkeypatch, 1 << 10)
+    assert rows_of(first)
+    table(tmp_path / "b.parquet", text=[f"TEXT {n}" for n in range(1000)]).replace(path)
+    with pytest.raises(SourceError, match="changed since it was surveyed"):
+        rows_of(second)
+
+
+WORDS = st.one_of(st.none(), st.sampled_from(["", "a", "Mühle", "\0"]))
+LABELS = {pa.string(): WORDS, pa.int64(): st.one_of(st.none(), st.integers(-5, 5)), pa.bool_(): st.booleans()}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_columns_become_what_their_rows_become(data: st.DataObject) -> None:
+    count, label = data.draw(st.integers(1, 6)), data.draw(st.sampled_from([*LABELS]))
+    kinds = {"text": data.draw(st.sampled_from([pa.string(), pa.large_string()])), "label": label}
+    kinds |= dict.fromkeys(data.draw(st.sets(st.sampled_from(["url", "licence", "other"]))), pa.string())
+    columns = {
+        name: pa.array(data.draw(st.lists(LABELS.get(kind, WORDS), min_size=count, max_size=count)), kind)
+        for name, kind in kinds.items()
+    }
+    wanted: dict[Any, str] = data.draw(st.sampled_from([{}, {"language": "url?"}, {"language": "label?"}]))
+    meta = data.draw(st.sampled_from([[], ["other"], ["label", "other"]]))
+    batch, mapped = pa.RecordBatch.from_pydict(columns), Mapped.of(wanted, meta)
+    (fast,) = _columns.chunks(
+        batch, 3, mapped, collector := Collector("s", "p", data.draw(st.sampled_from(["M", None])))
+    )
+    (slow,) = _columns._singly(batch, 3, mapped, collector)
+    assert fast.documents.to_pylist() == slow.documents.to_pylist() and fast.rejects.equals(slow.rejects)
+    assert fast.documents.schema == slow.documents.schema
 
 
 def test_parquet_without_rows_is_an_empty_file(tmp_path: Path) -> None:
