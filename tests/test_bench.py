@@ -1,0 +1,82 @@
+"""The bench itself: its sides that are ours run on a small file, answers are compared, and the tables form. Untimed."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.bench import inputs, table
+from tests.bench.comparison import Comparison
+from tests.bench.measuring import OURS, Python, compare
+from tests.bench.peers import WORKS, rows
+from tests.bench.side import measured
+from tests.bench.works.language import differences
+
+TEXTS = [
+    f"The miller of {place} grinds {grain} and keeps the books of every sack that comes and goes, in the {season}. " * 4
+    for place in ("Dover", "Ghent", "Turin", "Basel")
+    for grain in ("wheat", "rye", "barley", "oats and spelt")
+    for season in ("spring", "summer", "autumn", "autumn")
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    documents = pa.table({"id": [f"d{n:03}" for n in range(len(TEXTS) + 1)], "text": [*TEXTS, "磨坊的轮子转动着。"]})
+    pq.write_table(documents, folder / "given.parquet")
+    return inputs.make(folder / "given.parquet", folder, 20)
+
+
+def sides():
+    for work in WORKS:
+        found = import_module(f"tests.bench.works.{work}")
+        yield from dict.fromkeys((work, row.ours, row.data) for row in found.COMPARISONS)
+
+
+@pytest.mark.parametrize(("work", "side", "data"), sides())
+def test_our_side_answers(files, tmp_path, work, side, data):
+    found = measured(work, side, files[data], tmp_path)
+    assert found["cpu"] >= 0 and found["peak"] > 1_000_000
+    assert (tmp_path / "answer").stat().st_size > 0
+
+
+def test_two_processes_are_compared_and_the_table_forms(files, monkeypatch, tmp_path):
+    work = import_module("tests.bench.works.language")
+    row = work.COMPARISONS[0]
+    python = Python(sys.executable, "/nowhere/python")
+    ours, theirs, said = compare(
+        python, "language", Comparison(row.title, OURS, OURS, "corpus", 5, 12), files["corpus"], 2
+    )
+    assert ours.cpu > 0 and theirs.peak > 0
+    assert said.startswith("65 of 65 labels equal")
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "RESULTS.md")
+    made = {
+        "language": [{**vars(row), "bytes": 9, "mine": vars(ours), "theirs": vars(theirs), "ratio": 2, "answers": said}]
+    }
+    assert "| 2.0x | 5x / 12x |" in table.text(made, {"peer==1": "no such package"})
+    table.write(made, {}, sys.executable, [])
+    table.write({"other": made["language"]}, {}, sys.executable, ["--only", "other"])
+    written = table.RESULTS.read_text("utf-8")
+    assert written.index("## language") < written.index("## other") and written.count("65 of 65") == 2
+
+
+def test_differences_are_told():
+    ours, theirs = (
+        {"lang": ["en", None, "de"], "score": [0.5, None, 1]},
+        {"lang": ["en", "fr", "nl"], "score": [0.5, 1, 1]},
+    )
+    assert differences(ours, theirs, None) == (
+        "1 of 3 labels equal, scores within 0; 1 texts without a visible character have no language here"
+    )
+
+
+def test_a_side_that_fails_is_a_row_with_its_error(files, monkeypatch):
+    work = import_module("tests.bench.works.language")
+    monkeypatch.setattr(work, "COMPARISONS", [Comparison("language", OURS, "absent", "corpus", 5)])
+    (row,) = rows("language", Python(sys.executable, sys.executable), files, 1)
+    assert "absent: KeyError: 'absent'" in table.of([row])
