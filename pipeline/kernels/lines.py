@@ -31,6 +31,7 @@ from pipeline.kernels.wide import (
 
 HASH, DOT, DASH, BULLET, ELLIPSIS = 0x23, 0x2E, 0x2D, 0x2022, 0x2026
 CR, LF = 13, 10
+SHORT = 30
 S3 = np.uint64(3)
 LFS, HASHES, DOTS = (ONES * np.uint64(code) for code in (LF, HASH, DOT))
 C2S, E2S = ONES * np.uint64(0xC2), ONES * np.uint64(0xE2)
@@ -159,18 +160,17 @@ def feeds(
     table: Table,
     classes: Bytes,
     count: int,
-    short: int,
     slots: Hashes,
     stamps: Ints,
     out: Ints,
 ) -> None:
-    """What stands between line feeds, of which there are `count`: out[0:7].
+    """What stands between line feeds, of which there are `count`: out[0:8].
 
     Runs of line feeds part the first three: lines, those that stood before, their characters. Lines of white space
-    alone do not count in the rest: lines, those that end in terminal punctuation, those of at most `short` characters,
-    characters of those that stood before.
+    alone do not count in the rest: lines, those that end in terminal punctuation, those of fewer than 30 characters,
+    those of 30, characters of those that stood before.
     """
-    out[:7] = 0
+    out[:8] = 0
     stamp, mask = next_stamp(slots, stamps), mask_for(min(count, (end - start) // 2) + 1)
     a = np.int64(start)
     while a < end:
@@ -184,8 +184,9 @@ def feeds(
             if _first(data, a, b, table) >= 0:
                 out[3] += 1
                 out[4] += classes[decode(data, before(data, a, b), b)[0]] & TERMINAL != 0
-                out[5] += size <= short
-                out[6] += size if repeated else 0
+                out[5] += size < SHORT
+                out[6] += size == SHORT
+                out[7] += size if repeated else 0
         a = b + 1
     if end > start:
         # A run of line feeds at the start or the end of the text parts off an empty line there.

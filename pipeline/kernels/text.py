@@ -8,7 +8,7 @@ space (`str.split`). Its default word tokenizer is another thing and gives other
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from pipeline.kernels.scratch import Scratch, scratch
 from pipeline.kernels.unicode import classes, table
 from pipeline.kernels.words import words
 
+Counts = dict[str, Ints]
 COUNTS = (
     "words",  # all words
     "worded",  # words with a character that is not punctuation
@@ -39,7 +40,8 @@ COUNTS = (
     "fed_again_characters",
     "filled",  # lines between line feeds that hold more than white space
     "ended",  # those that end in terminal punctuation
-    "short",  # those of at most so many characters
+    "short",  # those of fewer than 30 characters
+    "thirty",  # those of 30
     "filled_again_characters",  # characters of those that stood before
     "paragraphs",  # between two line feeds and more, of the text without white space around it
     "paragraphs_again",  # those that stood before
@@ -50,29 +52,38 @@ COUNTS = (
 SYMBOLS, LINES, FED, PARAGRAPHS, TOP, AGAIN = map(
     COUNTS.index, ("hashes", "lines", "fed", "paragraphs", "top_2", "again_5")
 )
-SHORT = 30
 
 
-def counts(
-    text: pa.Array,
-    stop_words: Sequence[str] = (),
-    by_script: bool = False,
-    short: int = SHORT,
-    repetition: bool = True,
-) -> dict[str, Ints]:
-    """The COUNTS of every document, int64 [n] each.
+@dataclass(frozen=True)
+class Ask:
+    """What a stage asks of a column of text. What it does not ask for is 0, unless another stage asks.
 
     With `by_script` each letter of a script without spaces is a word of its own, with the marks and the punctuation
-    that follow it; other words are split at white space in either case. Without `repetition` nothing is compared:
-    paragraphs and n-grams stay 0. Raises ValueError for a document of 2 GB.
+    that follow it; other words are split at white space in either case. Without `repetition` paragraphs and n-grams are
+    not compared. `stop_words` None asks for none.
     """
+
+    by_script: bool = False
+    repetition: bool = False
+    stop_words: tuple[str, ...] | None = None
+
+    def with_(self, other: Ask) -> Ask | None:
+        """What answers both, or None where one call cannot."""
+        lists = {ask.stop_words for ask in (self, other)} - {None}
+        if self.by_script != other.by_script or len(lists) > 1:
+            return None
+        return Ask(self.by_script, self.repetition or other.repetition, next(iter(lists), None))
+
+
+def counts(text: pa.Array, ask: Ask) -> Counts:
+    """The COUNTS of every document, int64 [n] each. Raises ValueError for a document of 2 GB."""
     data, offsets = text_buffers(text)
-    listed = [word.encode() for word in stop_words]
+    listed = [word.encode() for word in ask.stop_words or ()]
     starts = np.cumsum([0, *map(len, listed)], dtype=np.int64)
     out = np.zeros((len(text), len(COUNTS)), np.int64)
     stop = frozen(np.frombuffer(b"".join(listed), np.uint8))
     room = scratch(int(np.diff(offsets).max(initial=0)))
-    measure(data, offsets, table(), classes(), stop, frozen(starts), by_script, short, repetition, room, out)
+    measure(data, offsets, table(), classes(), stop, frozen(starts), ask.by_script, ask.repetition, room, out)
     return dict(zip(COUNTS, out.T, strict=True))
 
 
@@ -85,7 +96,6 @@ def measure(
     stop: Bytes,
     stop_starts: Ints,
     by_script: bool,
-    short: int,
     repetition: bool,
     room: Scratch,
     out: Ints,
@@ -98,7 +108,7 @@ def measure(
         symbols(data, start, end, row[SYMBOLS:])
         lines(data, start, end, table, row[LINES:])
         count = row[SYMBOLS + 2]
-        feeds(data, start, end, table, classes, count, short, room.table, room.stamp, row[FED:])
+        feeds(data, start, end, table, classes, count, room.table, room.stamp, row[FED:])
         if repetition:
             paragraphs(data, start, end, table, count, room.table, room.stamp, row[PARAGRAPHS:])
             repeats(n, room, row)

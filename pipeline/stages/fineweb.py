@@ -21,9 +21,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
-from pipeline.kernels.text import SHORT, counts
+from pipeline.kernels.text import Ask, Counts, counts
 from pipeline.kernels.unicode import classes_digest, table_digest
 from pipeline.stage import measure
 from pipeline.stages.gopher import ratio
@@ -42,15 +43,23 @@ def fineweb(
     units: Literal["whitespace", "script"] = "whitespace",
 ) -> dict[str, pa.Array]:
     """Measure every document."""
-    short = SHORT if dialect == "datatrove" else SHORT - 1
-    n = counts(batch["text"], by_script=units == "script", short=short, repetition=False)
+    return signals(counts(batch["text"], request(units=units)), dialect=dialect)
+
+
+def request(*, units: str, **params: object) -> Ask:
+    """Lines and words."""
+    return Ask(by_script=units == "script")
+
+
+def signals(n: Counts, *, dialect: str, **params: object) -> dict[str, pa.Array]:
+    """From counts to what is declared."""
+    short = n["short"] if dialect == "paper" else n["short"] + n["thirty"]
+    # The filter has spoken ("empty") before it divides where there is no line.
+    rest = np.where(n["filled"] > 0, n["characters"] - n["feeds"], 0)
     return {
         "punctuated_line_ratio": ratio(n["ended"], n["filled"]),
-        "short_line_ratio": ratio(n["short"], n["filled"]),
-        # The filter has spoken ("empty") before it divides where there is no line.
-        "duplicate_line_characters": ratio(
-            n["filled_again_characters"], (n["characters"] - n["feeds"]) * (n["filled"] > 0)
-        ),
+        "short_line_ratio": ratio(short, n["filled"]),
+        "duplicate_line_characters": ratio(n["filled_again_characters"], rest),
         "newline_ratio": ratio(n["feeds"], n["words"]),
     }
 

@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.kernels.text import counts
+from pipeline.kernels.text import Ask, Counts, counts
 from pipeline.kernels.unicode import classes_digest, table_digest
 from pipeline.stage import measure
 
@@ -54,8 +54,16 @@ def gopher(
     stop_words: list[str] | None = None,
 ) -> dict[str, pa.Array]:
     """Measure every document; `stop_words` None means the paper's eight, compared as they are written."""
-    listed = STOP_WORDS if stop_words is None else sorted(set(stop_words))
-    n = counts(batch["text"], listed, units == "script", repetition=False)
+    return signals(counts(batch["text"], request(units=units, stop_words=stop_words)))
+
+
+def request(*, units: str, stop_words: list[str] | None, **params: object) -> Ask:
+    """Words and lines, and which stop words."""
+    return Ask(units == "script", stop_words=STOP_WORDS if stop_words is None else tuple(sorted(set(stop_words))))
+
+
+def signals(n: Counts, **params: object) -> dict[str, pa.Array]:
+    """From counts to what is declared."""
     return {
         "word_count": pa.array(n["worded"], pa.int32()),
         "mean_word_length": ratio(n["worded_characters"], n["worded"]),

@@ -30,7 +30,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from pipeline.kernels.text import counts
+from pipeline.kernels.text import Ask, Counts, counts
 from pipeline.kernels.unicode import classes_digest, table_digest
 from pipeline.stage import measure
 from pipeline.stages.gopher import ratio
@@ -51,7 +51,16 @@ def repetition(
     units: Literal["whitespace", "script"] = "whitespace",
 ) -> dict[str, pa.Array]:
     """Measure every document."""
-    n = counts(batch["text"], by_script=units == "script")
+    return signals(counts(batch["text"], request(units=units)))
+
+
+def request(*, units: str, **params: object) -> Ask:
+    """Lines, paragraphs and n-grams compared."""
+    return Ask(by_script=units == "script", repetition=True)
+
+
+def signals(n: Counts, **params: object) -> dict[str, pa.Array]:
+    """From counts to what is declared."""
     parts = ["fed_again_characters", "paragraphs_again_characters"]
     parts += [*(f"top_{k}" for k in TOP), *(f"again_{k}" for k in AGAIN)]
     shares = [ratio(n["fed_again"], n["fed"]), ratio(n["paragraphs_again"], n["paragraphs"])]
