@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from pipeline import together
 from pipeline.contract import ContractError, settle
 from pipeline.models import ModelError
 from pipeline.schema import DOCUMENT, LEDGER, ledger
@@ -130,7 +131,13 @@ def _through(
     batch = batch.append_column(BORN, pa.array(np.zeros(batch.num_rows, np.int32)))
     if licence:
         batch = batch.append_column("licence.licence", batch["licence"])
+    done: set[str] = set()
     for number, stage in enumerate(stages, 1):
+        if stage.name not in done:
+            batch, found = together.measure(stages[number - 1 :], batch)
+            done.update(found)
+        if stage.name in done:
+            continue
         before = batch.num_rows
         batch, accused = attempt(stage, batch, functools.partial(settle, stage))
         errors.append(accused)

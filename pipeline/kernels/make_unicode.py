@@ -1,7 +1,9 @@
-"""Make `unicode14.npz`: run lengths of the flags and the list of cased characters, from a Python whose Unicode is 14.0.
+"""Make `unicode14.npz` and `classes14.npz`: run lengths of the flags and the list of cased characters, from a Python
+whose Unicode is 14.0.
 
-Run as `python -m pipeline.kernels.make_unicode`, with datatrove installed for its set of punctuation. The file is
-committed: it is made again only when a flag is added. Surrogates, which no valid text holds, have no flags.
+Run as `python -m pipeline.kernels.make_unicode`, with datatrove installed for its sets of punctuation and uniseg for
+the classes of UAX #29 (of its newer Unicode, kept for what 14.0 had assigned). The files are committed: they are made
+again only when a flag is added. Surrogates, which no valid text holds, have no flags.
 """
 
 from __future__ import annotations
@@ -69,6 +71,22 @@ def save(table: NDArray[np.uint32], path: Path) -> None:
     )
 
 
+def save_classes(terminal: set[str], path: Path) -> None:
+    """Write the classes of every code point as run lengths."""
+    from uniseg.emoji import extended_pictographic
+    from uniseg.wordbreak import word_break
+
+    found = np.zeros(u.CODE_POINTS, np.uint8)
+    for code in range(u.CODE_POINTS):
+        char = chr(code)
+        category = unicodedata.category(char)
+        found[code] = u.TERMINAL * (char in terminal) | u.MARKED * category.startswith("P")
+        if category not in ("Cn", "Cs"):
+            found[code] |= u.WORD_BREAKS.index(word_break(char).value) | u.PICTOGRAPH * extended_pictographic(char)
+    starts = np.flatnonzero(np.diff(found, prepend=found[0] ^ 1))
+    np.savez_compressed(path, steps=np.diff(starts, prepend=0).astype(np.uint32), classes=found[starts])
+
+
 def _spaceless(char: str, category: str) -> bool:
     return (category[0] == "L" or char == "〇") and unicodedata.name(char, "").startswith(SPACELESS_NAMES)
 
@@ -86,6 +104,7 @@ def _composing() -> set[str]:
 if __name__ == "__main__":
     if unicodedata.unidata_version != "14.0.0":
         sys.exit(f"this Python has Unicode {unicodedata.unidata_version}; make the table with Python 3.11 (14.0.0)")
-    from datatrove.utils.text import PUNCTUATION_SET
+    from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION
 
     save(build(set(PUNCTUATION_SET)), Path(__file__).with_name(u.FILE))
+    save_classes(set(TERMINAL_PUNCTUATION), Path(__file__).with_name(u.CLASSES_FILE))

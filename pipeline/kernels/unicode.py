@@ -13,6 +13,12 @@ the flags above them.
     CONTROL   Cc other than line feed and tab, and U+FEFF
     ASSIGNED  has a meaning in Unicode 14.0
     NFC_INERT, NFKC_INERT   never touched by that normal form, whatever stands beside it
+
+A second table (`classes14.npz`) says what cuts words and sentences, one uint8 for each code point, 1.1 MB: the
+Word_Break class of UAX #29 in the low 5 bits, and above them
+
+    PICTOGRAPH   Extended_Pictographic        TERMINAL   datatrove's TERMINAL_PUNCTUATION, which ends a sentence
+    MARKED       punctuation, categories P*
 """
 
 from __future__ import annotations
@@ -30,6 +36,15 @@ LOWER = (1 << 21) - 1
 CODE_POINTS = 0x110000
 FILE = "unicode14.npz"
 
+WORD_BREAKS = (
+    *("Other", "CR", "LF", "Newline", "Extend", "ZWJ", "Regional_Indicator", "Format", "Katakana", "Hebrew_Letter"),
+    *("ALetter", "Single_Quote", "Double_Quote", "MidNumLet", "MidLetter", "MidNum", "Numeric", "ExtendNumLet"),
+    "WSegSpace",
+)
+WORD_BREAK = (1 << 5) - 1
+PICTOGRAPH, TERMINAL, MARKED = (1 << bit for bit in range(5, 8))
+CLASSES_FILE = "classes14.npz"
+
 
 @functools.cache
 def table() -> NDArray[np.uint32]:
@@ -45,9 +60,29 @@ def table() -> NDArray[np.uint32]:
 
 
 @functools.cache
+def classes() -> NDArray[np.uint8]:
+    """uint8 [1114112], read-only: what a code point is where words and sentences are cut."""
+    with resources.files(__package__).joinpath(CLASSES_FILE).open("rb") as file, np.load(file) as stored:
+        starts = np.cumsum(stored["steps"], dtype=np.int64)
+        found = np.repeat(stored["classes"], np.diff(starts, append=CODE_POINTS))
+    found.flags.writeable = False
+    return found
+
+
+@functools.cache
 def table_digest() -> str:
     """sha256 of the shipped table: what the cache key of a stage that reads it must hold."""
-    return hashlib.sha256(resources.files(__package__).joinpath(FILE).read_bytes()).hexdigest()
+    return _file_digest(FILE)
+
+
+@functools.cache
+def classes_digest() -> str:
+    """sha256 of the shipped classes."""
+    return _file_digest(CLASSES_FILE)
+
+
+def _file_digest(name: str) -> str:
+    return hashlib.sha256(resources.files(__package__).joinpath(name).read_bytes()).hexdigest()
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

@@ -29,8 +29,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.kernels.text import counts
-from pipeline.kernels.unicode import table_digest
+from pipeline.kernels.text import Ask, Counts, counts
+from pipeline.kernels.unicode import classes_digest, table_digest
 from pipeline.stage import measure
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
@@ -54,7 +54,16 @@ def gopher(
     stop_words: list[str] | None = None,
 ) -> dict[str, pa.Array]:
     """Measure every document; `stop_words` None means the paper's eight, compared as they are written."""
-    n = counts(batch["text"], STOP_WORDS if stop_words is None else sorted(set(stop_words)), units == "script")
+    return signals(counts(batch["text"], request(units=units, stop_words=stop_words)))
+
+
+def request(*, units: str, stop_words: list[str] | None, **params: object) -> Ask:
+    """Words and lines, and which stop words."""
+    return Ask(units == "script", stop_words=STOP_WORDS if stop_words is None else tuple(sorted(set(stop_words))))
+
+
+def signals(n: Counts, **params: object) -> dict[str, pa.Array]:
+    """From counts to what is declared."""
     return {
         "word_count": pa.array(n["worded"], pa.int32()),
         "mean_word_length": ratio(n["worded_characters"], n["worded"]),
@@ -68,8 +77,8 @@ def gopher(
 
 
 def resources(**params: object) -> dict[str, str]:
-    """The table of characters that says what a letter, a space or a mark of punctuation is."""
-    return {"unicode14": table_digest()}
+    """The tables that say what a letter, a space or a mark of punctuation is."""
+    return {"unicode14": table_digest(), "classes14": classes_digest()}
 
 
 def ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> pa.Array:

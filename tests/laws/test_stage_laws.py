@@ -23,6 +23,8 @@ from tests.laws import nasty
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "normalise": [{"form": "NFKC"}],
     "gopher": [{"units": "script"}, {"stop_words": ["mill", "磨", "a\x00b"]}],
+    "repetition": [{"units": "script"}],
+    "fineweb": [{"dialect": "paper"}, {"units": "script"}],
     "language": [{"characters": 5}],
     "near": [{"ngram": 1, "bands": 3, "rows": 3}],
     "paragraphs": [

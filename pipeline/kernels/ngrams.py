@@ -1,0 +1,192 @@
+"""Runs of n words that a document repeats, in the arithmetic of datatrove's GopherRepetitionFilter.
+
+Nothing is decided by a hash: words are compared byte for byte and numbered by where they stand first, and an n-gram of
+up to four words is the exact pair of two such numbers. An n-gram can repeat only where both (n-1)-grams in it do.
+
+The n-grams of five words and more are another thing: datatrove joins their words with nothing between, so "a bc" and
+"ab c" are the same, and what is compared are the packed bytes. There no shorter n-gram says anything, but equal
+n-grams begin with the same bytes: only places whose first bytes occur at another place, too, are looked at.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
+from pipeline.kernels.scratch import ABSENT, Shorts, mask_for, next_stamp, put, slot_of, value_at
+from pipeline.kernels.wide import FIRST, S29, SECOND, hashed_padded, load8, same_padded
+
+S32 = np.uint64(32)
+PREFIX = 16
+
+
+@kernel
+def number_words(packed: Bytes, ends: Shorts, n: int, word: Shorts, table: Hashes, stamps: Ints) -> None:
+    """word[w] = the first place at which word w stands."""
+    stamp, mask = next_stamp(table, stamps), mask_for(n)
+    for w in range(n):
+        a, b = np.int64(ends[w]), np.int64(ends[w + 1])
+        key = hashed_padded(packed, a, b)
+        slot = slot_of(key, mask)
+        while True:
+            first = value_at(table, slot, stamp)
+            if first == ABSENT:
+                put(table, slot, stamp, key, w)
+                word[w] = w
+                break
+            c = np.int64(ends[first])
+            if table[slot, 0] == key and ends[first + 1] - c == b - a and same_padded(packed, a, c, b - a):
+                word[w] = first
+                break
+            slot = (slot + 1) & mask
+
+
+@kernel
+def top_ngrams(
+    sizes: Shorts,
+    n: int,
+    word: Shorts,
+    gram: Shorts,
+    tally: Shorts,
+    chosen: Shorts,
+    table: Hashes,
+    stamps: Ints,
+    out: Ints,
+) -> None:
+    """out[n - 2] = characters of the commonest n-gram, joined by spaces, times how often it stands; n is 2, 3, 4.
+
+    Of several that are as common the one that stands first counts, as in collections.Counter.most_common. `gram` is
+    left with the first place of every 4-gram that may repeat, `chosen` with where those stand.
+    """
+    places = n
+    for w in range(n):
+        gram[w] = word[w]
+        chosen[w] = w
+    for size in range(2, 5):
+        if n < size:
+            out[size - 2] = 0
+            continue
+        places = lengthened(places, size, word, gram, tally, chosen, table, stamps)
+        best, at = np.int64(1), np.int64(0)
+        for k in range(places):
+            first = gram[chosen[k]]
+            if tally[first] > best or (tally[first] == best and first < at):
+                best, at = np.int64(tally[first]), np.int64(first)
+        out[size - 2] = (np.int64(sizes[at + size]) - np.int64(sizes[at]) + size - 1) * best
+
+
+@kernel
+def lengthened(
+    places: int, size: int, word: Shorts, gram: Shorts, tally: Shorts, chosen: Shorts, table: Hashes, stamps: Ints
+) -> np.int64:
+    """From the repeated (size - 1)-grams to the size-grams that repeat, in `chosen`; returns how many places they have.
+
+    chosen[:places] are places whose (size - 1)-gram repeats, ascending, and gram[w] its first place (for size 2 all
+    words). After it the same holds of size-grams, and tally[first place] is how often each stands.
+    """
+    stamp, mask = next_stamp(table, stamps), mask_for(places)
+    found = np.int64(0)
+    for k in range(places):
+        w = np.int64(chosen[k])
+        # In words all places follow one another; of longer n-grams the next one must repeat as well.
+        if k + 1 >= places or chosen[k + 1] != w + 1:
+            continue
+        key = np.uint64(gram[w]) << S32 | np.uint64(word[w + size - 1])
+        slot = slot_of(key ^ (key >> S29), mask)
+        while True:
+            first = value_at(table, slot, stamp)
+            if first == ABSENT:
+                put(table, slot, stamp, key, w)
+                first = w
+                tally[w] = 1
+                break
+            if table[slot, 0] == key:
+                tally[first] += 1
+                break
+            slot = (slot + 1) & mask
+        gram[w] = first
+        chosen[found] = w
+        found += 1
+    kept = np.int64(0)
+    for k in range(found):
+        w = chosen[k]
+        if tally[gram[w]] > 1:
+            chosen[kept] = w
+            kept += 1
+    return kept
+
+
+@kernel
+def joined_duplicates(
+    packed: Bytes,
+    ends: Shorts,
+    sizes: Shorts,
+    n: int,
+    chosen: Shorts,
+    sieve: Bytes,
+    table: Hashes,
+    stamps: Ints,
+    out: Ints,
+) -> None:
+    """out[n - 5] = characters in n-grams that stood before, n from 5 to 10, read from left to right without overlap."""
+    for size in range(5, 11):
+        out[size - 5] = 0
+    if n < 6:
+        return
+    places = _repeated_beginnings(packed, ends, n, chosen, sieve)
+    for size in range(5, 11):
+        stamp, mask = next_stamp(table, stamps), mask_for(places)
+        past = np.int64(0)
+        for k in range(places):
+            w = np.int64(chosen[k])
+            if w < past:
+                continue
+            if w + size > n:
+                break
+            if _stood_before(packed, ends, w, size, table, mask, stamp):
+                out[size - 5] += np.int64(sizes[w + size]) - np.int64(sizes[w])
+                past = w + size
+
+
+@kernel
+def _stood_before(packed: Bytes, ends: Shorts, w: int, size: int, table: Hashes, mask: int, stamp: int) -> bool:
+    """Whether the joined n-gram at word w is in the table; it is from now on."""
+    a, b = np.int64(ends[w]), np.int64(ends[w + size])
+    key = hashed_padded(packed, a, b)
+    slot = slot_of(key, mask)
+    while True:
+        first = value_at(table, slot, stamp)
+        if first == ABSENT:
+            put(table, slot, stamp, key, w)
+            return False
+        c = np.int64(ends[first])
+        if table[slot, 0] == key and ends[first + size] - c == b - a and same_padded(packed, a, c, b - a):
+            return True
+        slot = (slot + 1) & mask
+
+
+@kernel
+def _repeated_beginnings(packed: Bytes, ends: Shorts, n: int, chosen: Shorts, sieve: Bytes) -> np.int64:
+    """Write to `chosen` every place whose 5-gram may begin as another one does; returns how many.
+
+    A 5-gram shorter than the bytes that are compared is always among them.
+    """
+    mask = mask_for(2 * n)
+    sieve[: mask + 1] = 0
+    for w in range(n - 4):
+        place = _beginning(packed, np.int64(ends[w])) & mask
+        sieve[place] = min(sieve[place] + 1, 2)
+    places = np.int64(0)
+    for w in range(n - 4):
+        a = np.int64(ends[w])
+        if ends[w + 5] - a < PREFIX or sieve[_beginning(packed, a) & mask] > 1:
+            chosen[places] = w
+            places += 1
+    return places
+
+
+@kernel
+def _beginning(packed: Bytes, a: int) -> np.int64:
+    h = (load8(packed, a) * FIRST) ^ load8(packed, a + 8)
+    h = (h ^ (h >> S29)) * SECOND
+    return np.int64(h >> S32)
