@@ -15,6 +15,7 @@ from pipeline.kernels._jit import Bytes, kernel
 from pipeline.kernels.buffers import frozen
 from pipeline.kernels.unicode import CODE_POINTS
 from pipeline.kernels.utf8 import decode
+from pipeline.kernels.words import letters, load
 
 OTHER, LETTER, NUMBER, SPACE = 0, 1, 2, 3
 EXPRESSIONS = (r"\p{L}", r"\p{N}", r"\s")
@@ -31,6 +32,7 @@ DIGITS = {
     _HEAD + r"\p{N}" + _TAIL: 1,  # Qwen 2, 2.5 and 3
 }
 QUOTE, BLANK, LINE_FEED, RETURN = 39, 32, 10, 13
+BEYOND_ASCII = np.uint64(0x80)
 
 
 @functools.cache
@@ -57,6 +59,13 @@ def classes() -> Bytes:
 @kernel
 def next_end(data: Bytes, i: int, end: int, table: Bytes, digits: int) -> int:
     """Where the pre-token that begins at data[i] ends; end is that of the document."""
+    lead = data[i] == BLANK
+    if i + lead + 8 <= min(end, data.size):
+        # Most are a word of a few ASCII letters with a space before it: in one look.
+        x = load(data, i + lead)
+        size = letters(x)
+        if 0 < size < 8 and (x >> np.uint64(8 * size)) & BEYOND_ASCII == 0:
+            return i + lead + size
     if digits == 0:
         return _gpt2(data, i, end, table)
     return _gpt4(data, i, end, table, digits)
@@ -123,6 +132,11 @@ def _kind(data: Bytes, i: int, end: int, table: Bytes) -> tuple[np.int64, int]:
 @kernel
 def _run(data: Bytes, i: int, end: int, table: Bytes, kind: int) -> int:
     """The end of the run of characters of one class that goes on at i."""
+    while kind == LETTER and i + 8 <= end:
+        size = letters(load(data, i))
+        i += size
+        if size < 8:
+            break
     while i < end:
         if data[i] < 128:
             if table[data[i]] != kind:

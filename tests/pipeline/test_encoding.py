@@ -250,14 +250,24 @@ def expected_ends(text: str, form: str) -> list[int]:
     return np.cumsum([len(piece.encode()) for piece in pieces]).tolist()
 
 
+CODES = [code for code in range(pretokens.CODE_POINTS) if not 0xD800 <= code <= 0xDFFF]
+
+
+def test_every_character_has_the_class_that_tokenizers_gives_it():
+    """All code points in one text, whose pre-tokens end where the class changes."""
+    text = "".join(map(chr, CODES))
+    assert ends(text, 0) == expected_ends(text, "byte-level")
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_every_character_is_cut_as_tokenizers_cuts_it(form):
-    """All code points: alone between letters, after a space, after a quote and before a digit."""
-    digits = DIGITS[FORMS[form] or GPT2]
-    codes = [code for code in range(pretokens.CODE_POINTS) if not 0xD800 <= code <= 0xDFFF]
-    for first in range(0, len(codes), 100_000):
-        text = "".join(f"a{chr(c)} {chr(c)}1\n'{chr(c)}" for c in codes[first : first + 100_000])
-        assert ends(text, digits) == expected_ends(text, form)
+def test_characters_are_cut_as_tokenizers_cuts_them(form):
+    """The first and last of every run of one class and others: after a letter, a space, a quote, before a digit."""
+    kinds = classes()[CODES]
+    edges = np.flatnonzero(np.diff(kinds, prepend=9, append=9))
+    chosen = {CODES[min(at, len(CODES) - 1)] for edge in edges.tolist() for at in (edge - 1, edge)}
+    for code in sorted(chosen | set(range(256)) | set(CODES[::997])):
+        text = f"a{chr(code)} {chr(code)}1\n'{chr(code)}  {chr(code) * 2}"
+        assert ends(text, DIGITS[FORMS[form] or GPT2]) == expected_ends(text, form)
 
 
 # What is left to `tokenizers`
