@@ -22,6 +22,7 @@ from pipeline.schema import DOCUMENT
 from pipeline.stage import digest
 from pipeline.store import Store, Writing, read_parquet, write_parquet, write_text
 from pipeline.tokens import pack, vocabulary
+from pipeline.tokens.encoding import Encoder
 
 Spec = dict[str, Any]
 
@@ -93,14 +94,15 @@ def encode(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     left = _survivors(store, spec["survivors"], spec["number"])
     documents = read_parquet(store.file(spec["part"], "documents.parquet")).take(left["row"]).combine_chunks()
     tokenizer = vocabulary.load(store.file(spec["vocabulary"], "tokenizer.json"))
+    encoder = Encoder(tokenizer)
     kind = token_type(tokenizer.get_vocab_size(with_added_tokens=True))
     schema = pa.schema([("tokens", pa.large_list(kind))])
     counts: list[int] = []
     with pa.OSFile(str(out.folder / "tokens.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for first in range(0, documents.num_rows, ENCODE_ROWS):
-            ids = vocabulary.encode(tokenizer, documents["text"].slice(first, ENCODE_ROWS).to_pylist())
-            counts += map(len, ids)
-            writer.write(pa.record_batch([pa.array(ids, pa.large_list(kind))], schema=schema))
+        for batch in documents.select(["text"]).to_batches(max_chunksize=ENCODE_ROWS):
+            ids, starts = encoder(batch["text"])
+            counts += np.diff(starts).tolist()
+            writer.write(pa.record_batch([pa.LargeListArray.from_arrays(starts, pa.array(ids, kind))], schema=schema))
     known = {name: documents[name] for name in INDEX.names if name in documents.column_names}
     known |= {name: left[name] for name in ("split", "split_group")}
     known["text_bytes"] = pc.binary_length(documents["text"]).cast(pa.int64())

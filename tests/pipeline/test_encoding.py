@@ -1,0 +1,334 @@
+"""Ids of the kernel against `tokenizers`, under every pre-tokenizer that it knows; and what it leaves to them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+from pipeline.kernels import bpe, pretokens
+from pipeline.kernels.buffers import text_buffers
+from pipeline.kernels.pretokens import DIGITS, GPT2, classes, next_end
+from pipeline.tokens import vocabulary
+from pipeline.tokens.encoding import Encoder, _characters, why_not
+from tests.laws import nasty
+
+GPT4, QWEN = list(DIGITS)[1:]
+FORMS = {"byte-level": None, "gpt2": GPT2, "gpt4": GPT4, "qwen": QWEN}
+TEXTS = [
+    *("the mill wheel turns with water from that river and be kind to have a stone " * 9).split(". "),
+    "磨坊的水轮转动着，人们把粮食送到磨坊。水車が回る。" * 5,
+    "l'été, la mouture — 12 sacs de farine\n\tfor i in range(1024): print('…')\r\n\r\n  x" * 5,
+    "I'll say they're what we've, he'd; IT'S I'M 'LL\n" * 5,
+    "aaaa" * 40,
+]
+PIECES = ["'", "s", "S", "ſ", "'re", "'LL", "'Ve", " ", "  ", "\t", "\n", "\r", "\r\n", "\u00a0", "\u3000", "\x85"]
+PIECES += [
+    "1",
+    "12345",
+    "²",
+    "Ⅷ",
+    "磨坊",
+    "水",
+    "é",
+    "e\u0301",
+    "\u200d",
+    "\U0001f469",
+    "\x00",
+    "\x1c",
+    "...",
+    "-",
+    "a",
+]
+PIECES += ["a", "<|endoftext|>", "<|", "the mill", "wheel", "turns", "\u1680", "\u180e", "\ufeff", "ǅ", "가"]
+DOCUMENTS = st.lists(st.text(max_size=40) | st.lists(st.sampled_from(PIECES), max_size=30).map("".join), max_size=6)
+
+
+def pre_tokenizer(form: str, prefix: bool = False) -> pre_tokenizers.PreTokenizer:
+    expression = FORMS[form]
+    if expression is None:
+        return pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    split = pre_tokenizers.Split(Regex(expression), "isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+@pytest.fixture(scope="module")
+def trained() -> Tokenizer:
+    return vocabulary.train(TEXTS, 700)
+
+
+def made(base: Tokenizer, form: str = "byte-level", **changes: Any) -> Tokenizer:
+    """A copy of a tokenizer with another pre-tokenizer and other settings of its model; as `load` leaves it."""
+    table = json.loads(base.to_str())
+    table["model"].update(changes)
+    tokenizer = Tokenizer.from_str(json.dumps(table))
+    tokenizer.pre_tokenizer = pre_tokenizer(form)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def same(tokenizer: Tokenizer, encoder: Encoder, texts: list[str], kind: pa.DataType | None = None) -> None:
+    """The encoder's rows are those of plain `tokenizers`."""
+    ids, starts = encoder(pa.array(texts, kind or pa.string()))
+    assert starts[0] == 0 and starts[-1] == len(ids) and len(starts) == len(texts) + 1
+    for row, expected in enumerate(vocabulary.encode(tokenizer, texts)):
+        assert ids[starts[row] : starts[row + 1]].tolist() == expected
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def pair(request, trained) -> tuple[Tokenizer, Encoder]:
+    tokenizer = made(trained, request.param)
+    encoder = Encoder(tokenizer)
+    assert encoder.why_not is None
+    return tokenizer, encoder
+
+
+# Ids
+
+
+@given(texts=DOCUMENTS)
+def test_ids_are_those_of_tokenizers(pair, texts):
+    """The encoder, and with it what it remembers, is the same for all examples."""
+    same(*pair, texts)
+
+
+def test_hostile_texts_have_their_ids(pair):
+    same(*pair, [*TEXTS, *nasty.TEXTS.values()], pa.large_string())
+
+
+def test_ids_do_not_depend_on_what_is_remembered(pair, monkeypatch):
+    """A memory so small that it is emptied and overwritten again and again."""
+    tokenizer, _ = pair
+    tight = Encoder(tokenizer)
+    memory = bpe.Memory.empty()
+    small = bpe.Memory(memory.slots, memory.ids[: bpe.LONGEST_KEPT], memory.spelt[: bpe.LONGEST_KEPT], memory.used)
+    monkeypatch.setattr(tight, "_memory", small)
+    texts = [f"{word}{number} {'long' * (number % 30)} 磨坊水轮转动{number}" for number in range(200) for word in "ab"]
+    same(tokenizer, tight, texts + texts)
+
+
+@given(
+    letters=st.lists(st.sampled_from("abc"), max_size=300).map("".join),
+    merges=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=40),
+    ignore=st.booleans(),
+)
+def test_any_list_of_merges(letters, merges, ignore):
+    """Merges in no good order, made twice in two ways, and entries that no merge reaches; short and long pre-tokens."""
+    entries, pairs = [*"abc"], []
+    for a, b in merges:
+        left, right = entries[a % len(entries)], entries[b % len(entries)]
+        if len(left + right) <= 64:
+            pairs.append((left, right))
+            entries += [left + right] if left + right not in entries else []
+    pairs.reverse()
+    alphabet = sorted({*pre_tokenizers.ByteLevel.alphabet()} - {*entries})
+    ids = {
+        entry: n for n, entry in enumerate(["<|endoftext|>", *alphabet, *dict.fromkeys([*entries, "cab", "abcabc"])])
+    }
+    tokenizer = Tokenizer(models.BPE(ids, pairs, ignore_merges=ignore))
+    tokenizer.pre_tokenizer = pre_tokenizer("byte-level")
+    same(tokenizer, Encoder(tokenizer), [letters, letters[:50], " ".join(letters)])
+
+
+@pytest.mark.parametrize("ignore", [False, True])
+def test_an_entry_that_no_merge_reaches(trained, ignore):
+    table = json.loads(trained.to_str())
+    vocab = {**table["model"]["vocab"], "zqzq": 700, "Ġmillstonesgrindingtheflour": 701, "é": 702}
+    vocab = {entry: number for number, entry in enumerate(vocab)}
+    tokenizer = made(trained, "gpt4", vocab=vocab, ignore_merges=ignore)
+    texts = ["zqzq", "a millstonesgrindingtheflour zqzqzq", "millstonesgrindingtheflour"]
+    same(tokenizer, Encoder(tokenizer), texts)
+    assert (vocab["zqzq"] in tokenizer.encode("zqzq").ids) == ignore
+
+
+def test_merges_as_strings(trained):
+    """tokenizer.json before 2024 wrote a merge as "a b"."""
+    table = json.loads(trained.to_str())
+    table["model"]["merges"] = [" ".join(merge) for merge in table["model"]["merges"]]
+    tokenizer = Tokenizer.from_str(json.dumps(table))
+    same(tokenizer, Encoder(tokenizer), TEXTS)
+
+
+@given(texts=DOCUMENTS)
+def test_a_space_before_every_text(trained, texts):
+    tokenizer = made(trained)
+    tokenizer.pre_tokenizer = pre_tokenizer("byte-level", prefix=True)
+    encoder = Encoder(tokenizer)
+    assert encoder.why_not is None
+    same(tokenizer, encoder, ["", " a", "\ta", *texts])
+
+
+@given(texts=DOCUMENTS)
+def test_normal_form(trained, texts):
+    tokenizer = made(trained, "qwen")
+    tokenizer.normalizer = normalizers.NFC()
+    encoder = Encoder(tokenizer)
+    assert encoder.why_not is None
+    same(tokenizer, encoder, ["e\u0301", "\u1100\u1161", "plain", "\U00016d67\U00016d67", *texts])
+
+
+@given(texts=st.lists(st.lists(st.sampled_from([*PIECES, "MILL", "MILLSTONE", "é"])).map("".join), max_size=5))
+def test_added_tokens_that_are_not_special_stay_tokens(trained, texts):
+    tokenizer = made(trained)
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.add_tokens([AddedToken("MILLSTONE"), AddedToken("é", lstrip=True)])
+    encoder = Encoder(tokenizer)
+    assert encoder.why_not is None
+    same(tokenizer, encoder, ["a MILLSTONE", "plain", "e\u0301", *texts])
+
+
+def test_a_large_vocabulary_has_ids_of_four_bytes(trained):
+    table = json.loads(trained.to_str())
+    size = len(table["model"]["vocab"])
+    vocab = table["model"]["vocab"] | {f"filler{n}": size + n for n in range(70_000 - size)}
+    moved = {entry: 69_999 - number for entry, number in vocab.items()}
+    table["added_tokens"][0]["id"] = moved["<|endoftext|>"]
+    table["model"]["vocab"] = moved
+    tokenizer = Tokenizer.from_str(json.dumps(table))
+    tokenizer.encode_special_tokens = True
+    encoder = Encoder(tokenizer)
+    assert encoder(pa.array(["a"]))[0].dtype == np.uint32 and encoder.why_not is None
+    same(tokenizer, encoder, TEXTS)
+
+
+# Shapes of a column
+
+
+def test_columns_that_are_empty_null_or_sliced(pair):
+    tokenizer, encoder = pair
+    for kind in (pa.string(), pa.large_string()):
+        assert [x.tolist() for x in encoder(pa.array([], kind))] == [[], [0]]
+        ids, starts = encoder(pa.array([None, "a", None], kind))
+        assert starts.tolist() == [0, 2, 5, 7]
+        ids, starts = encoder(pa.array(TEXTS, kind)[2:4])
+        assert ids.tolist() == [n for row in vocabulary.encode(tokenizer, TEXTS[2:4]) for n in row]
+
+
+def test_a_million_documents_of_one_character(trained):
+    ids, starts = Encoder(made(trained))(pa.array(["a", "b"] * 500_000))
+    [[eot, a, _], [_, b, _]] = vocabulary.encode(trained, ["a", "b"])
+    assert (ids.reshape(-1, 6) == [eot, a, eot, eot, b, eot]).all() and (np.diff(starts) == 3).all()
+
+
+@given(data=st.binary(max_size=40), after=st.binary(max_size=9))
+def test_invalid_text_is_read_to_its_end_and_no_further(pair, data, after):
+    """What lies behind the document changes nothing; pre-tokens are side by side and their ids are the bytes."""
+    tokenizer, encoder = pair
+    found = []
+    for behind in (after, b"\xbf" * 9, b""):
+        offsets = pa.py_buffer(np.array([0, len(data)], np.int64))
+        text = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(data + behind)])
+        found.append(encoder(text)[0].tolist())
+    assert found[0] == found[1] == found[2]
+    entries = {number: entry for entry, number in tokenizer.get_vocab().items()}
+    characters = _characters()
+    assert bytes(characters[c] for number in found[0][1:-1] for c in entries[number]) == data
+
+
+# Pre-tokens
+
+
+def ends(text: str, digits: int) -> list[int]:
+    data, offsets = text_buffers(pa.array([text]))
+    found, i = [], 0
+    while i < offsets[1]:
+        i = next_end(data, i, int(offsets[1]), classes(), digits)
+        found.append(i)
+    return found
+
+
+def expected_ends(text: str, form: str) -> list[int]:
+    pieces = [text[a:b] for _, (a, b) in pre_tokenizer(form).pre_tokenize_str(text)]
+    return np.cumsum([len(piece.encode()) for piece in pieces]).tolist()
+
+
+CODES = [code for code in range(pretokens.CODE_POINTS) if not 0xD800 <= code <= 0xDFFF]
+
+
+def test_every_character_has_the_class_that_tokenizers_gives_it():
+    """All code points in one text, whose pre-tokens end where the class changes."""
+    text = "".join(map(chr, CODES))
+    assert ends(text, 0) == expected_ends(text, "byte-level")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_characters_are_cut_as_tokenizers_cuts_them(form):
+    """The first and last of every run of one class and others: after a letter, a space, a quote, before a digit."""
+    kinds = classes()[CODES]
+    edges = np.flatnonzero(np.diff(kinds, prepend=9, append=9))
+    chosen = {CODES[min(at, len(CODES) - 1)] for edge in edges.tolist() for at in (edge - 1, edge)}
+    for code in sorted(chosen | set(range(256)) | set(CODES[::997])):
+        text = f"a{chr(code)} {chr(code)}1\n'{chr(code)}  {chr(code) * 2}"
+        assert ends(text, DIGITS[FORMS[form] or GPT2]) == expected_ends(text, form)
+
+
+# What is left to `tokenizers`
+
+
+def test_what_the_kernel_cannot_is_said_and_left_to_tokenizers(trained):
+    odd = {
+        "dropout": made(trained, dropout=0.5),
+        "end_of_word_suffix": made(trained, end_of_word_suffix="@@"),
+        "WordLevel": Tokenizer(models.WordLevel({"<|endoftext|>": 0, "a": 1, "?": 2}, unk_token="?")),
+        "Lowercase": made(trained),
+        "pre-tokenizer": made(trained),
+        "every byte": made(trained, vocab={"<|endoftext|>": 0, "a": 1}, merges=[]),
+        "truncates": made(trained),
+    }
+    odd["Lowercase"].normalizer = normalizers.Lowercase()
+    odd["pre-tokenizer"].pre_tokenizer = pre_tokenizers.Whitespace()
+    odd["truncates"].enable_truncation(3)
+    for reason, tokenizer in odd.items():
+        assert reason in (why_not(tokenizer) or "")
+        if reason != "dropout":
+            same(tokenizer, Encoder(tokenizer), ["a", "A mill", ""])
+    assert why_not(trained) is None
+
+
+# Real text
+
+
+def gpt2(folder: Path, form: str) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE.from_file(str(folder / "encoder.json"), str(folder / "vocab.bpe")))
+    tokenizer.pre_tokenizer = pre_tokenizer(form)
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def real(shared_data: Path, form: str, step: int) -> None:
+    text = pq.read_table(shared_data / "corpus" / "debian_docs.parquet", columns=["text"])["text"].to_pylist()[::step]
+    tokenizer = gpt2(shared_data / "tokenizers" / "gpt2", form)
+    encoder = Encoder(tokenizer)
+    for first in range(0, len(text), 1000):
+        same(tokenizer, encoder, text[first : first + 1000])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_real_documents(shared_data, form):
+    real(shared_data, form, 150)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_all_real_documents(shared_data, form):
+    real(shared_data, form, 1)
+
+
+@pytest.mark.slow
+def test_a_line_of_a_hundred_megabytes(trained):
+    """Twice the same half of 50 MB: its ids come twice."""
+    half = "The mill wheel turns with water from that river. " * 1_020_000
+    ids, _ = Encoder(made(trained))(pa.array([half + half], pa.large_string()))
+    inner = ids[1:-1].reshape(2, -1)
+    assert (inner[0] == inner[1]).all()
+    sample = vocabulary.encode(made(trained), [half[: 49 * 1000]])[0][1:-1]
+    assert inner[0][: len(sample)].tolist() == sample
