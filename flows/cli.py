@@ -24,6 +24,7 @@ from flows.options import (
     DataOption,
     DirectOption,
     JsonOption,
+    MemoryOption,
     PartitionOption,
     ProcessesOption,
     RowsOption,
@@ -126,6 +127,7 @@ def build(
     store: StoreOption = ".gristmill",
     data: DataOption = None,
     workers: WorkersOption = None,
+    memory: MemoryOption = None,
     partition_size: PartitionOption = "16MB",
     batch_rows: RowsOption = 4096,
     direct: DirectOption = False,
@@ -133,7 +135,7 @@ def build(
 ) -> None:
     """Take a recipe's sources to a version of packed shards.
 
-    Sizes and workers never change what comes out: the same recipe and sources give the same version.
+    Sizes, memory and workers never change what comes out: the same recipe and sources give the same version.
 
     \b
       gristmill build quickstart --workers 2
@@ -143,7 +145,7 @@ def build(
     from flows.parameters import BuildParameters
 
     screen = Screen(as_json)
-    mill = making.mill(store, data, workers, partition_size, batch_rows)
+    mill = making.mill(store, data, workers, memory, partition_size, batch_rows)
     made = making.build(BuildParameters(recipe=recipe, mill=mill), direct, screen)
     show.built(screen, made)
     screen.finish(made)

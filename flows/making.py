@@ -6,21 +6,39 @@ What a person can get wrong is found in well under a second, before Prefect is i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flows import embedded, progress, runs, work
 from flows.parameters import BuildParameters, MillParameters, TrainParameters
 from flows.screen import Screen
+from pipeline.manifest import Version
+from pipeline.memory import watching
 from pipeline.recipe import parse_size
 
 
 def mill(
-    store: str, data: str | None, workers: int | None, partition_size: str = "16MB", batch_rows: int = 4096
+    store: str,
+    data: str | None,
+    workers: int | None,
+    memory: str | None = None,
+    partition_size: str = "16MB",
+    batch_rows: int = 4096,
 ) -> MillParameters:
     """The checked parameters of a mill. Raises ConfigError."""
     parse_size(partition_size, "--partition-size")
-    return MillParameters(store=store, data=data, workers=workers, partition_size=partition_size, batch_rows=batch_rows)
+    if memory is not None:
+        parse_size(memory, "--memory")
+    given = MillParameters(
+        store=store,
+        data=data,
+        workers=workers,
+        memory=memory,
+        partition_size=partition_size,
+        batch_rows=batch_rows,
+    )
+    _ = given.task_memory  # refuses a memory that is too small
+    return given
 
 
 def build(given: BuildParameters, direct: bool, screen: Screen) -> dict[str, Any]:
@@ -28,10 +46,17 @@ def build(given: BuildParameters, direct: bool, screen: Screen) -> dict[str, Any
     work.recipe(given)
     with at_work(direct, screen):
         if direct:
-            return work.made(work.build(given))
+            return _weighed(lambda: work.build(given))
         from flows.build import build as flow
 
-        return work.made(work.sealed(flow(given)))
+        return _weighed(lambda: work.sealed(flow(given)))
+
+
+def _weighed(build: Callable[[], Version]) -> dict[str, Any]:
+    """What a build made, and the most that its processes held."""
+    with watching() as peak:
+        version = build()
+    return {**work.made(version), "peak_memory_bytes": peak.bytes}
 
 
 def train(given: TrainParameters, direct: bool, screen: Screen) -> dict[str, Any]:

@@ -20,6 +20,10 @@ WorkersOption = Annotated[
 PartitionOption = Annotated[
     str, typer.Option("--partition-size", metavar="SIZE", help="Input bytes that a partition aims at.")
 ]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="What all processes may hold together; default: 2 GB a task."),
+]
 RowsOption = Annotated[
     int, typer.Option("--batch-rows", metavar="N", min=1, max=1_000_000, help="Rows given to a stage at a time.")
 ]

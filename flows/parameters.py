@@ -11,6 +11,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.limits import DEFAULT_MEMORY
+from pipeline.memory import task_share, workers_within
+from pipeline.recipe import parse_size
+
 SIZE = r"^\s*\d+(\.\d+)?\s*[KMGT]?B\s*$"
 STORE = "Folder of outputs, versions and runs (or GRISTMILL_STORE)."
 ADDRESS = "a version: NAME, NAME@latest, NAME@VERSION, or the path of a manifest"
@@ -34,6 +38,9 @@ class MillParameters(Parameters):
     data: str | None = Field(default=None, description="What {data} stands for in source cards (or GRISTMILL_DATA).")
     workers: int | None = Field(default=None, ge=1, le=1024, description="Worker processes; default: one a core.")
     partition_size: str = Field(default="16MB", pattern=SIZE, description="Input bytes that a partition aims at.")
+    memory: str | None = Field(
+        default=None, pattern=SIZE, description="What all processes may hold; default: 2 GB a task."
+    )
     batch_rows: int = Field(default=4096, ge=1, le=1_000_000, description="Rows that a stage is given at a time.")
 
     @property
@@ -46,7 +53,14 @@ class MillParameters(Parameters):
 
     @property
     def processes(self) -> int:
-        return self.workers or len(os.sched_getaffinity(0))
+        """Worker processes: what was asked for, else one a core, or as many as the memory allows."""
+        cores = len(os.sched_getaffinity(0))
+        return self.workers or (workers_within(parse_size(self.memory), cores) if self.memory else cores)
+
+    @property
+    def task_memory(self) -> int:
+        """Bytes that one task may hold. Raises ConfigError where the memory is too small for the workers."""
+        return task_share(parse_size(self.memory, "--memory"), self.processes) if self.memory else DEFAULT_MEMORY
 
 
 class BuildParameters(Parameters):

@@ -197,6 +197,8 @@ def built(screen: Screen, made: Mapping[str, Any]) -> None:
     screen.say("  " + books(made["documents"]))
     tokens = ", ".join(f"{split['tokens']:,} tokens in {name}" for name, split in made["splits"].items())
     screen.say(f"  {tokens}")
+    if peak := made.get("peak_memory_bytes"):
+        screen.say(f"  memory      {size(peak)} at most, all processes together")
     screen.say(f"  manifest    {made['manifest']}")
 
 

@@ -45,6 +45,7 @@ def build(parameters: BuildParameters, make: MakeRunner = direct) -> Version:
             progress.current(),
             recipes.parse_size(mill.partition_size),
             mill.batch_rows,
+            mill.task_memory,
         ).build(checked)
 
 

@@ -54,13 +54,16 @@ class Runner(Protocol):
 
 
 class Local:
-    """The cores of this machine: in this process for one worker, a process pool for more."""
+    """The cores of this machine: in this process for one worker, a process pool for more.
+
+    A pool does every task, also one that is alone: what it held stays with a worker, and this process stays small.
+    """
 
     def __init__(self, pool: Executor | None = None) -> None:
         self.pool = pool
 
     def map(self, root: str, keys: Sequence[str], limits: Limits, label: str) -> Iterator[str]:
-        if self.pool is None or len(keys) < 2:
+        if self.pool is None:
             for key in keys:
                 yield execute(root, key, limits)
             return

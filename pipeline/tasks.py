@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import children, cuts, rules, split, stage
+from pipeline import children, cuts, memory, rules, split, stage
 from pipeline.catalog import cards
 from pipeline.limits import DEFAULT, Limits, Workspace
 from pipeline.rules import Rule
@@ -44,6 +44,7 @@ def execute(root: str, key: str, limits: Limits = DEFAULT) -> str:
         spec = store.spec(key)
         with store.writing(key) as out:
             KINDS[spec["task"]](store, spec, out, limits)
+        memory.give_back()
     return key
 
 

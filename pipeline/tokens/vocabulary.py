@@ -7,14 +7,17 @@ spells a special token is encoded as text, never as the token itself.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pipeline.stage import ConfigError
 
+PARALLEL = "TOKENIZERS_PARALLELISM"
 END_OF_TEXT = "<|endoftext|>"
 
 
@@ -45,8 +48,20 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    with _every_core():
+        tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+@contextlib.contextmanager
+def _every_core() -> Iterator[None]:
+    """Training is alone, also in a worker, whose other tasks share the cores with its neighbours."""
+    before = os.environ.pop(PARALLEL, None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[PARALLEL] = before
 
 
 def load(path: Path) -> Tokenizer:

@@ -40,6 +40,7 @@ def test_build_says_what_it_made(built):
     version = manifests.find(manifests.Store(store), "small")
     assert made["address"] == version.address == f"{made['name']}@{made['version']}"
     assert Path(made["manifest"]) == version.folder / "manifest.json" and Path(made["tokenizer"]).is_file()
+    assert 50_000_000 < made["peak_memory_bytes"] < 2_000_000_000
     assert made["documents"] == {"ingested": 243, "added": 0, "kept": 160, "dropped": 80, "quarantined": 3}
     assert {name: split["tokens"] for name, split in made["splits"].items()} == {
         name: split["tokens"] for name, split in version.manifest["splits"].items()

@@ -1,0 +1,51 @@
+"""Memory: what is shared out, what is refused, and what is seen of the processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import memory
+from pipeline.stage import ConfigError
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_shares_and_processes_make_the_total(workers: int) -> None:
+    total = 10_000_000_000
+    share = memory.task_share(total, workers)
+    processes = workers + 1 if workers > 1 else 1
+    assert total - workers < share * workers + processes * memory.PROCESS_BYTES <= total
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_the_least_that_is_named_works_and_less_does_not(workers: int) -> None:
+    with pytest.raises(ConfigError, match=r"the least that works is (\d+)MB") as refused:
+        memory.task_share(1_000_000, workers)
+    least = int(str(refused.value).split("least that works is ")[1].split("MB")[0]) * 1_000_000
+    assert memory.task_share(least, workers) >= memory.LEAST_TASK_BYTES
+    with pytest.raises(ConfigError):
+        memory.task_share(least - 1_000_000, workers)
+    assert memory.workers_within(least, 64) == workers
+    assert memory.workers_within(least - 1_000_000, 64) == max(workers - 1, 1)
+
+
+HOLD = "import time; held = b'x' * 60_000_000; print('up', flush=True); time.sleep(60)"
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system has no /proc")
+def test_peak_counts_descendants_also_after_they_ended() -> None:
+    before = memory.tree_memory(os.getpid())
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HOLD!r}])"
+    with memory.watching() as peak, subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"up\n"
+        time.sleep(3 * memory.LOOK)
+        grown = memory.tree_memory(os.getpid()) - before
+        for process in memory.descendants(child.pid)[::-1]:
+            os.kill(process, 9)
+    assert grown > 60_000_000
+    assert peak.bytes is not None and peak.bytes > before + 50_000_000
