@@ -80,3 +80,23 @@ def test_a_side_that_fails_is_a_row_with_its_error(files, monkeypatch):
     monkeypatch.setattr(work, "COMPARISONS", [Comparison("language", OURS, "absent", "corpus", 5)])
     (row,) = rows("language", Python(sys.executable, sys.executable), files, 1)
     assert "absent: KeyError: 'absent'" in table.of([row])
+
+
+def test_whom_only_one_side_keeps_is_held_against_exact_similarity(files):
+    from tests.bench.works.dedup import similarity
+
+    ids = pq.read_table(files["corpus"])["id"].to_pylist()
+    sets = [shingled(text) for text in TEXTS]
+    best = [max(len(a & b) / len(a | b) for j, b in enumerate(sets) if j != i) for i, a in enumerate(sets)]
+    assert similarity(files["corpus"], ids[:-1]) == dict(zip(ids, best, strict=False))
+    assert min(best) < 1 == max(best)
+    said = import_module("tests.bench.works.dedup").differences({"kept": ids[1:]}, {"kept": ids[:-1]}, files["corpus"])
+    assert said == (
+        "kept 64 and 64; only the peer drops 1, of which 1 have no document of Jaccard 0.75 or more; "
+        f"only we drop 1, of which {int(best[0] < 0.75)} have none"
+    )
+
+
+def shingled(text):
+    words = "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
+    return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
