@@ -29,7 +29,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     documents = pa.table({"id": [f"d{n:03}" for n in range(len(TEXTS) + 1)], "text": [*TEXTS, "磨坊的轮子转动着。"]})
     pq.write_table(documents, folder / "given.parquet")
-    return inputs.make(folder / "given.parquet", folder, 20)
+    return inputs.make(folder / "given.parquet", folder, 20, most=20_000)
 
 
 def sides():
