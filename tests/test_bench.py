@@ -100,3 +100,11 @@ def test_whom_only_one_side_keeps_is_held_against_exact_similarity(files):
 def shingled(text):
     words = "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
     return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
+
+
+def test_a_filter_decides_what_its_bounds_make_of_the_signals():
+    from tests.bench.works.signals import BOUNDS, differences
+
+    sound = {name: [bound + (1 if breaks(0, 1) else -1) * bound / 2] for name, breaks, bound in BOUNDS["fineweb"]}
+    ours = {f"fineweb.{name}": [*values, 0.0, *values, None] for name, values in sound.items()}
+    assert differences(ours, {"fineweb": [True, False, False, False]}, None) == "decided alike: fineweb 3 of 4"

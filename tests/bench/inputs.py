@@ -6,8 +6,8 @@
     chinese   its rows that are Chinese: more than half of the bytes are Han characters, and there are no kana
     code      the modules of this Python's standard library
 
-The last three are cut at MOST bytes. Beside them lie fastText's lid.176.ftz and tokenizer.json: GPT-2's, where it lies
-in tokenizers/gpt2 beside the data's folder, else one that is trained on the data.
+The last three are cut at MOST bytes. Beside them lie the names of the stages that there are, fastText's lid.176.ftz
+and tokenizer.json: GPT-2's, where it lies in tokenizers/gpt2 beside the data's folder, else one that is trained here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from pipeline.models import language_model
+from pipeline.stage import available
 from pipeline.tokens import vocabulary
 
 RUN, MOST, ENTRIES = 64, 10_000_000, 4096
@@ -42,6 +43,7 @@ def make(data: Path, folder: Path, sample: int, most: int = MOST) -> dict[str, P
     for name, rows in tables.items():
         pq.write_table(rows, folder / f"{name}.parquet", compression="zstd", row_group_size=4096)
     shutil.copy(language_model(), folder / "lid.176.ftz")
+    (folder / "stages").write_text(" ".join(available()), "utf-8")
     _tokenizer(data, tables["sample"]).save(str(folder / "tokenizer.json"))
     return {name: folder / f"{name}.parquet" for name in tables}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.contract import settle
 from pipeline.limits import DEFAULT
-from pipeline.run import WORKING
+from pipeline.run import WORKING, attempt
 from pipeline.stage import Stage, load
 from pipeline.tokens import vocabulary
 
@@ -50,3 +52,12 @@ def encoder(path: Path) -> Callable[[pa.Array], tuple[NDArray[Any], NDArray[np.i
     if importlib.util.find_spec("pipeline.tokens.encoding"):
         return importlib.import_module("pipeline.tokens.encoding").Encoder(tokenizer)
     return encode
+
+
+def through(batch: pa.RecordBatch, loaded: Sequence[Stage]) -> pa.RecordBatch:
+    """A batch through stages, as the runner takes it; the signals of a stage are columns behind. None may fail."""
+    for stage in loaded:
+        batch, accused = attempt(stage, batch, functools.partial(settle, stage))
+        if accused.num_rows:
+            raise ValueError(f"{stage.name} cannot bear {accused['doc_id'][0]}: {accused['detail'][0]}")
+    return batch
