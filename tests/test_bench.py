@@ -29,7 +29,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     documents = pa.table({"id": [f"d{n:03}" for n in range(len(TEXTS) + 1)], "text": [*TEXTS, "磨坊的轮子转动着。"]})
     pq.write_table(documents, folder / "given.parquet")
-    return inputs.make(folder / "given.parquet", folder, 20)
+    return inputs.make(folder / "given.parquet", folder, 20, most=20_000)
 
 
 def sides():
@@ -80,3 +80,31 @@ def test_a_side_that_fails_is_a_row_with_its_error(files, monkeypatch):
     monkeypatch.setattr(work, "COMPARISONS", [Comparison("language", OURS, "absent", "corpus", 5)])
     (row,) = rows("language", Python(sys.executable, sys.executable), files, 1)
     assert "absent: KeyError: 'absent'" in table.of([row])
+
+
+def test_whom_only_one_side_keeps_is_held_against_exact_similarity(files):
+    from tests.bench.works.dedup import similarity
+
+    ids = pq.read_table(files["corpus"])["id"].to_pylist()
+    sets = [shingled(text) for text in TEXTS]
+    best = [max(len(a & b) / len(a | b) for j, b in enumerate(sets) if j != i) for i, a in enumerate(sets)]
+    assert similarity(files["corpus"], ids[:-1]) == dict(zip(ids, best, strict=False))
+    assert min(best) < 1 == max(best)
+    said = import_module("tests.bench.works.dedup").differences({"kept": ids[1:]}, {"kept": ids[:-1]}, files["corpus"])
+    assert said == (
+        "kept 64 and 64; only the peer drops 1, of which 1 have no document of Jaccard 0.75 or more; "
+        f"only we drop 1, of which {int(best[0] < 0.75)} have none"
+    )
+
+
+def shingled(text):
+    words = "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
+    return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
+
+
+def test_a_filter_decides_what_its_bounds_make_of_the_signals():
+    from tests.bench.works.signals import BOUNDS, differences
+
+    sound = {name: [bound + (1 if breaks(0, 1) else -1) * bound / 2] for name, breaks, bound in BOUNDS["fineweb"]}
+    ours = {f"fineweb.{name}": [*values, 0.0, *values, None] for name, values in sound.items()}
+    assert differences(ours, {"fineweb": [True, False, False, False]}, None) == "decided alike: fineweb 3 of 4"
