@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pipeline.kernels._jit import Bytes, kernel
@@ -26,21 +27,33 @@ CASES = np.uint64(0x2020202020202020)
 
 def _load8(typing: Any, data: Any, at: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, signature, arguments)
-        return builder.load(place, align=1, typ=ir.IntType(64))
+        return builder.load(place(context, builder, signature, arguments), align=1, typ=ir.IntType(64))
 
     return types.uint64(data, types.int64), build
 
 
 def _store8(typing: Any, data: Any, at: Any, word: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[2], _place(context, builder, signature, arguments), align=1)
+        builder.store(arguments[2], place(context, builder, signature, arguments), align=1)
         return context.get_dummy_value()
 
     return types.void(data, types.int64, types.uint64), build
 
 
-def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _copy(typing: Any, source: Any, start: Any, target: Any, to: Any, size: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        ends = [
+            builder.gep(context.make_array(signature.args[k])(context, builder, arguments[k]).data, [arguments[k + 1]])
+            for k in (0, 2)
+        ]
+        cgutils.raw_memcpy(builder, ends[1], ends[0], arguments[4], 1)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, target, types.int64, types.int64), build
+
+
+def place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """In an intrinsic of (data, at): where data[at] lies."""
     array = context.make_array(signature.args[0])(context, builder, arguments[0])
     return builder.bitcast(builder.gep(array.data, [arguments[1]]), ir.IntType(64).as_pointer())
 
@@ -49,6 +62,8 @@ def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
 load8: Any = intrinsic(_load8)
 # store8(data, at, word): write a uint64 to data[at:at + 8]; the caller sees to it that there is room.
 store8: Any = intrinsic(_store8)
+# copy(source, start, target, to, size): bytes from one array to another.
+copy: Any = intrinsic(_copy)
 
 
 @kernel
