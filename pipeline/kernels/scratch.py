@@ -3,7 +3,7 @@
 A document is copied to where zeros stand behind it. Its words lie packed one behind another, without what stood between
 them: word w is packed[ends[w]:ends[w + 1]], of sizes[w + 1] - sizes[w] characters. Offsets are 32 bits wide, so a
 document of 2 GB or more is refused. Memory is reserved for the largest document of a batch and taken as it is written:
-about 60 bytes for each word of a document.
+about 70 bytes for each word of a document.
 
 The table is open addressing over slots of a key and, in one word, a stamp above a value. A stamp is used once, so the
 table is emptied by taking the next one. It holds at most half as many keys as it has slots.
@@ -41,6 +41,7 @@ class Scratch(NamedTuple):
     gram: Shorts
     tally: Shorts
     chosen: Shorts
+    begins: Hashes
     sieve: Bytes
     table: Hashes
     stamp: Ints
@@ -66,6 +67,7 @@ def scratch(most_bytes: int) -> Scratch:
         gram,
         tally,
         chosen,
+        np.empty(most + 1, np.uint64),
         np.empty(4 * slots, np.uint8),
         np.zeros((slots, 2), np.uint64),
         np.zeros(1, np.int64),

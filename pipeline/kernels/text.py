@@ -131,8 +131,17 @@ def measure(
 @kernel
 def repeats(n: int, room: Scratch, row: Ints) -> None:
     """The n-grams of one document whose n words lie packed."""
-    number_words(room.packed, room.ends, n, room.word, room.table, room.stamp)
+    number_words(room.packed, room.ends, n, room.word, room.tally, room.table, room.stamp)
     top_ngrams(room.sizes, n, room.word, room.gram, room.tally, room.chosen, room.table, room.stamp, row[TOP:])
     joined_duplicates(
-        room.packed, room.ends, room.sizes, n, room.chosen, room.sieve, room.table, room.stamp, row[AGAIN:]
+        room.packed,
+        room.ends,
+        room.sizes,
+        n,
+        room.chosen,
+        room.begins,
+        room.sieve,
+        room.table,
+        room.stamp,
+        row[AGAIN:],
     )

@@ -114,13 +114,26 @@ def hashed(data: Bytes, a: int, b: int) -> np.uint64:
 
 @kernel
 def hashed_padded(data: Bytes, a: int, b: int) -> np.uint64:
-    """64-bit hash of data[a:b], not empty, where eight bytes behind b may be read too; they do not count."""
-    h = SEED ^ np.uint64(b - a)
-    while a + 8 < b:
-        h = step(h, load8(data, a))
-        a += 8
-    h = step(h, load8(data, a) & (ALL >> np.uint64(64 - 8 * (b - a)))) * SECOND
+    """64-bit hash of data[a:b], not empty, where sixteen bytes from a on may be read; those behind b do not count."""
+    size = b - a
+    one, two = SEED ^ np.uint64(size), FIRST
+    if size <= 16:
+        low, high = load8(data, a), load8(data, a + 8)
+        one = step(one, low & first8(size))
+        two = high & (first8(size - 8) if size > 8 else ZERO)
+    else:
+        while a + 16 < b:
+            one, two = step(one, load8(data, a)), step(two, load8(data, a + 8))
+            a += 16
+        one, two = step(one, load8(data, b - 16)), step(two, load8(data, b - 8))
+    h = step(one, two) * SECOND
     return h ^ (h >> S32)
+
+
+@kernel
+def first8(count: int) -> np.uint64:
+    """Mask of the first `count` of eight bytes, at least one; of all, where it is more."""
+    return ALL >> np.uint64(64 - 8 * count if count < 8 else 0)
 
 
 @kernel
@@ -140,13 +153,15 @@ def same(data: Bytes, a: int, b: int, size: int) -> bool:
 
 @kernel
 def same_padded(data: Bytes, a: int, b: int, size: int) -> bool:
-    """As `same` of ranges that are not empty, where eight bytes behind each may be read too."""
+    """As `same` of ranges that are not empty, where eight bytes from each start on may be read."""
+    if size <= 8:
+        return (load8(data, a) ^ load8(data, b)) & first8(size) == ZERO
     k = 0
     while k + 8 < size:
         if load8(data, a + k) != load8(data, b + k):
             return False
         k += 8
-    return (load8(data, a + k) ^ load8(data, b + k)) & (ALL >> np.uint64(64 - 8 * (size - k))) == ZERO
+    return load8(data, a + size - 8) == load8(data, b + size - 8)
 
 
 @kernel
