@@ -10,6 +10,8 @@ n-grams begin with the same bytes: only places whose first bytes occur at anothe
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
@@ -136,44 +138,62 @@ def joined_duplicates(
         out[size - 5] = 0
     if n < 6:
         return
-    places = n - 4
-    for w in range(places):
+    places: Any = n - 4
+    for w in range(n - 4):
         a = np.int64(ends[w])
         chosen[w] = w
         begins[w] = step(step(SEED, load8(packed, a)), load8(packed, a + 8))
-    prefix = 16
     for size in range(5, 11):
+        prefix = 16 + 8 * (size - 5)
         places = _repeated_beginnings(ends, n, size, prefix, places, chosen, begins, sieve)
-        stamp, mask = next_stamp(table, stamps), mask_for(places)
-        past = np.int64(0)
+        out[size - 5] = _again(packed, ends, sizes, n, size, prefix, places, chosen, begins, table, stamps)
         for k in range(places):
-            w = np.int64(chosen[k])
-            if w < past:
-                continue
-            if w + size > n:
+            at = np.int64(chosen[k])
+            begins[at] = step(begins[at], load8(packed, np.int64(ends[at]) + prefix))
+
+
+@kernel
+def _again(
+    packed: Bytes,
+    ends: Shorts,
+    sizes: Shorts,
+    n: int,
+    size: int,
+    prefix: int,
+    places: int,
+    chosen: Shorts,
+    begins: Hashes,
+    table: Hashes,
+    stamps: Ints,
+) -> np.int64:
+    """Characters of the n-grams of `size` words at chosen[:places] that stood before, without overlap."""
+    stamp, mask = next_stamp(table, stamps), mask_for(places)
+    past = characters = np.int64(0)
+    for k in range(places):
+        w = np.int64(chosen[k])
+        if w < past:
+            continue
+        if w + size > n:
+            break
+        a, b = np.int64(ends[w]), np.int64(ends[w + size])
+        if prefix <= b - a <= prefix + 16:
+            # The hash of the beginning and the last bytes have met every byte.
+            key = step(step(begins[w] ^ np.uint64(b - a), load8(packed, b - 16)), load8(packed, b - 8)) * SECOND
+        else:
+            key = hashed_padded(packed, a, b)
+        slot = slot_of(key, mask)
+        while True:
+            first = value_at(table, slot, stamp)
+            if first == ABSENT:
+                put(table, slot, stamp, key, w)
                 break
-            a, b = np.int64(ends[w]), np.int64(ends[w + size])
-            if prefix <= b - a <= prefix + 16:
-                # The hash of the beginning and the last bytes have met every byte.
-                key = step(step(begins[w] ^ np.uint64(b - a), load8(packed, b - 16)), load8(packed, b - 8)) * SECOND
-            else:
-                key = hashed_padded(packed, a, b)
-            slot = slot_of(key, mask)
-            while True:
-                first = value_at(table, slot, stamp)
-                if first == ABSENT:
-                    put(table, slot, stamp, key, w)
-                    break
-                c = np.int64(ends[first])
-                if table[slot, 0] == key and ends[first + size] - c == b - a and same_padded(packed, a, c, b - a):
-                    out[size - 5] += np.int64(sizes[w + size]) - np.int64(sizes[w])
-                    past = w + size
-                    break
-                slot = (slot + 1) & mask
-        for k in range(places):
-            w = chosen[k]
-            begins[w] = step(begins[w], load8(packed, np.int64(ends[w]) + prefix))
-        prefix += 8
+            c = np.int64(ends[first])
+            if table[slot, 0] == key and ends[first + size] - c == b - a and same_padded(packed, a, c, b - a):
+                characters += np.int64(sizes[w + size]) - np.int64(sizes[w])
+                past = w + size
+                break
+            slot = (slot + 1) & mask
+    return characters
 
 
 @kernel
@@ -193,7 +213,8 @@ def _repeated_beginnings(
     found = np.int64(0)
     for k in range(places):
         w = np.int64(chosen[k])
-        short = ends[min(w + size, n)] - ends[w] < prefix
+        past = w + size if w + size < n else n
+        short = ends[past] - ends[w] < prefix
         chosen[found] = w
         found += short | (sieve[np.int64(begins[w] >> S32) & mask] > 1)
     return found
