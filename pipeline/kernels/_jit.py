@@ -38,14 +38,28 @@ trailing_zeros: Any = numbers.trailing_zeros
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile `function` by `njit(nogil=True, cache=True)`; without a writable cache folder, in memory only."""
+    """Compile `function`, which makes no array, by njit(nogil=True, cache=True); without a writable cache, in memory.
+
+    Arrays are not counted in it: numba would count each array at each call that is not inlined, up and down, and a
+    locked instruction costs more than most of what is called. Making one is an error at compilation.
+    """
+    return _compiled(function, False)
+
+
+def allocating_kernel(function: Callable[..., Any]) -> Any:
+    """The same for a function that makes arrays."""
+    return _compiled(function, True)
+
+
+def _compiled(function: Callable[..., Any], counted: bool) -> Any:
     folder = _folder()
+    options: dict[str, Any] = {"nogil": True, "_nrt": counted}
     if folder is None:
-        return njit(nogil=True)(function)
+        return njit(**options)(function)
     config: Any = numba.config
     before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
     try:
-        return njit(nogil=True, cache=True)(function)
+        return njit(cache=True, **options)(function)
     finally:
         config.CACHE_DIR = before
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
+from pipeline.kernels._jit import Bytes, Hashes, Ints, allocating_kernel, kernel
 from pipeline.kernels.buffers import frozen, text_buffers
 from pipeline.kernels.eight import word
 from pipeline.kernels.pretokens import classes, next_end
@@ -127,7 +127,7 @@ def encode(text: pa.Array, merges: Merges, digits: int, edge: int, memory: Memor
     return ids[: starts[-1]], starts
 
 
-@kernel
+@allocating_kernel
 def fill(
     data: Bytes,
     offsets: Ints,
@@ -385,7 +385,7 @@ def _merge(
     return size
 
 
-@kernel
+@allocating_kernel
 def _merge_long(
     data: Bytes, i: int, stop: int, byte_ids: Ids, byte_ranks: Ranks, pairs: Hashes, made: Ids, ids: Ids, n: int
 ) -> int:

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from pipeline.kernels._jit import Bytes, Ints, kernel
 from pipeline.kernels.buffers import frozen, text_buffers
+from pipeline.kernels.wide import copy
 
 NOWHERE = -1
 
@@ -81,9 +82,9 @@ def keep(data: Bytes, offsets: Ints, bounds: Ints, starts: Ints, ends: Ints, out
         first = i = offsets[row]
         for k in range(bounds[row], bounds[row + 1]):
             size = first + starts[k] - i
-            out[n : n + size] = data[i : i + size]
+            copy(data, i, out, n, size)
             n += size
             i = first + ends[k]
         size = offsets[row + 1] - i
-        out[n : n + size] = data[i : i + size]
+        copy(data, i, out, n, size)
         n += size

@@ -24,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.fasttext_model import END_OF_SENTENCE, FastTextModel, huffman
-from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
+from pipeline.kernels._jit import Bytes, Hashes, Ints, allocating_kernel
 from pipeline.kernels.buffers import frozen, text_buffers
 from pipeline.kernels.fasttext_rows import Ids, Rows, fnv, sum_rows
 from pipeline.kernels.fasttext_scores import MARGIN, descend, scan
@@ -164,7 +164,7 @@ def _subwords(model: FastTextModel) -> tuple[Rows, Hashes]:
     return rows, directory
 
 
-@kernel
+@allocating_kernel
 def label(
     data: Bytes,
     offsets: Ints,

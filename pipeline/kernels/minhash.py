@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.kernels._jit import Bytes, Hashes, Ints, Table, kernel
+from pipeline.kernels._jit import Bytes, Hashes, Ints, Table, allocating_kernel, kernel
 from pipeline.kernels.buffers import frozen, text_buffers
 from pipeline.kernels.random import stream
 from pipeline.kernels.shingles import ONE, ZERO, Sets, add_up, most_units, shingles
@@ -75,7 +75,7 @@ def signatures(sets: Sets, count: int, seed: int) -> Words:
     return out[:, :count]
 
 
-@kernel
+@allocating_kernel
 def sketch(
     data: Bytes,
     offsets: Ints,

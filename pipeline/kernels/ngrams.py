@@ -10,19 +10,20 @@ n-grams begin with the same bytes: only places whose first bytes occur at anothe
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
 from pipeline.kernels.scratch import ABSENT, Shorts, mask_for, next_stamp, put, slot_of, value_at
-from pipeline.kernels.wide import FIRST, S29, SECOND, hashed_padded, load8, same_padded
+from pipeline.kernels.wide import S29, SECOND, SEED, hashed_padded, load8, same_padded, step
 
 S32 = np.uint64(32)
-PREFIX = 16
 
 
 @kernel
-def number_words(packed: Bytes, ends: Shorts, n: int, word: Shorts, table: Hashes, stamps: Ints) -> None:
-    """word[w] = the first place at which word w stands."""
+def number_words(packed: Bytes, ends: Shorts, n: int, word: Shorts, tally: Shorts, table: Hashes, stamps: Ints) -> None:
+    """word[w] = the first place at which word w stands, tally[that place] = how often it does."""
     stamp, mask = next_stamp(table, stamps), mask_for(n)
     for w in range(n):
         a, b = np.int64(ends[w]), np.int64(ends[w + 1])
@@ -33,10 +34,12 @@ def number_words(packed: Bytes, ends: Shorts, n: int, word: Shorts, table: Hashe
             if first == ABSENT:
                 put(table, slot, stamp, key, w)
                 word[w] = w
+                tally[w] = 1
                 break
             c = np.int64(ends[first])
             if table[slot, 0] == key and ends[first + 1] - c == b - a and same_padded(packed, a, c, b - a):
                 word[w] = first
+                tally[first] += 1
                 break
             slot = (slot + 1) & mask
 
@@ -55,13 +58,14 @@ def top_ngrams(
 ) -> None:
     """out[n - 2] = characters of the commonest n-gram, joined by spaces, times how often it stands; n is 2, 3, 4.
 
-    Of several that are as common the one that stands first counts, as in collections.Counter.most_common. `gram` is
-    left with the first place of every 4-gram that may repeat, `chosen` with where those stand.
+    Of several that are as common the one that stands first counts, as in collections.Counter.most_common. `word` and
+    `tally` are as `number_words` left them.
     """
-    places = n
+    places = np.int64(0)
     for w in range(n):
         gram[w] = word[w]
-        chosen[w] = w
+        chosen[places] = w
+        places += tally[word[w]] > 1
     for size in range(2, 5):
         if n < size:
             out[size - 2] = 0
@@ -81,14 +85,14 @@ def lengthened(
 ) -> np.int64:
     """From the repeated (size - 1)-grams to the size-grams that repeat, in `chosen`; returns how many places they have.
 
-    chosen[:places] are places whose (size - 1)-gram repeats, ascending, and gram[w] its first place (for size 2 all
-    words). After it the same holds of size-grams, and tally[first place] is how often each stands.
+    chosen[:places] are places whose (size - 1)-gram repeats, ascending, and gram[w] its first place. After it the same
+    holds of size-grams, and tally[first place] is how often each stands.
     """
     stamp, mask = next_stamp(table, stamps), mask_for(places)
     found = np.int64(0)
     for k in range(places):
         w = np.int64(chosen[k])
-        # In words all places follow one another; of longer n-grams the next one must repeat as well.
+        # The next one must repeat as well.
         if k + 1 >= places or chosen[k + 1] != w + 1:
             continue
         key = np.uint64(gram[w]) << S32 | np.uint64(word[w + size - 1])
@@ -123,6 +127,7 @@ def joined_duplicates(
     sizes: Shorts,
     n: int,
     chosen: Shorts,
+    begins: Hashes,
     sieve: Bytes,
     table: Hashes,
     stamps: Ints,
@@ -133,60 +138,83 @@ def joined_duplicates(
         out[size - 5] = 0
     if n < 6:
         return
-    places = _repeated_beginnings(packed, ends, n, chosen, sieve)
-    for size in range(5, 11):
-        stamp, mask = next_stamp(table, stamps), mask_for(places)
-        past = np.int64(0)
-        for k in range(places):
-            w = np.int64(chosen[k])
-            if w < past:
-                continue
-            if w + size > n:
-                break
-            if _stood_before(packed, ends, w, size, table, mask, stamp):
-                out[size - 5] += np.int64(sizes[w + size]) - np.int64(sizes[w])
-                past = w + size
-
-
-@kernel
-def _stood_before(packed: Bytes, ends: Shorts, w: int, size: int, table: Hashes, mask: int, stamp: int) -> bool:
-    """Whether the joined n-gram at word w is in the table; it is from now on."""
-    a, b = np.int64(ends[w]), np.int64(ends[w + size])
-    key = hashed_padded(packed, a, b)
-    slot = slot_of(key, mask)
-    while True:
-        first = value_at(table, slot, stamp)
-        if first == ABSENT:
-            put(table, slot, stamp, key, w)
-            return False
-        c = np.int64(ends[first])
-        if table[slot, 0] == key and ends[first + size] - c == b - a and same_padded(packed, a, c, b - a):
-            return True
-        slot = (slot + 1) & mask
-
-
-@kernel
-def _repeated_beginnings(packed: Bytes, ends: Shorts, n: int, chosen: Shorts, sieve: Bytes) -> np.int64:
-    """Write to `chosen` every place whose 5-gram may begin as another one does; returns how many.
-
-    A 5-gram shorter than the bytes that are compared is always among them.
-    """
-    mask = mask_for(2 * n)
-    sieve[: mask + 1] = 0
-    for w in range(n - 4):
-        place = _beginning(packed, np.int64(ends[w])) & mask
-        sieve[place] = min(sieve[place] + 1, 2)
-    places = np.int64(0)
+    places: Any = n - 4
     for w in range(n - 4):
         a = np.int64(ends[w])
-        if ends[w + 5] - a < PREFIX or sieve[_beginning(packed, a) & mask] > 1:
-            chosen[places] = w
-            places += 1
-    return places
+        chosen[w] = w
+        begins[w] = step(step(SEED, load8(packed, a)), load8(packed, a + 8))
+    for size in range(5, 11):
+        prefix = 16 + 8 * (size - 5)
+        places = _repeated_beginnings(ends, n, size, prefix, places, chosen, begins, sieve)
+        out[size - 5] = _again(packed, ends, sizes, n, size, prefix, places, chosen, begins, table, stamps)
+        for k in range(places):
+            at = np.int64(chosen[k])
+            begins[at] = step(begins[at], load8(packed, np.int64(ends[at]) + prefix))
 
 
 @kernel
-def _beginning(packed: Bytes, a: int) -> np.int64:
-    h = (load8(packed, a) * FIRST) ^ load8(packed, a + 8)
-    h = (h ^ (h >> S29)) * SECOND
-    return np.int64(h >> S32)
+def _again(
+    packed: Bytes,
+    ends: Shorts,
+    sizes: Shorts,
+    n: int,
+    size: int,
+    prefix: int,
+    places: int,
+    chosen: Shorts,
+    begins: Hashes,
+    table: Hashes,
+    stamps: Ints,
+) -> np.int64:
+    """Characters of the n-grams of `size` words at chosen[:places] that stood before, without overlap."""
+    stamp, mask = next_stamp(table, stamps), mask_for(places)
+    past = characters = np.int64(0)
+    for k in range(places):
+        w = np.int64(chosen[k])
+        if w < past:
+            continue
+        if w + size > n:
+            break
+        a, b = np.int64(ends[w]), np.int64(ends[w + size])
+        if prefix <= b - a <= prefix + 16:
+            # The hash of the beginning and the last bytes have met every byte.
+            key = step(step(begins[w] ^ np.uint64(b - a), load8(packed, b - 16)), load8(packed, b - 8)) * SECOND
+        else:
+            key = hashed_padded(packed, a, b)
+        slot = slot_of(key, mask)
+        while True:
+            first = value_at(table, slot, stamp)
+            if first == ABSENT:
+                put(table, slot, stamp, key, w)
+                break
+            c = np.int64(ends[first])
+            if table[slot, 0] == key and ends[first + size] - c == b - a and same_padded(packed, a, c, b - a):
+                characters += np.int64(sizes[w + size]) - np.int64(sizes[w])
+                past = w + size
+                break
+            slot = (slot + 1) & mask
+    return characters
+
+
+@kernel
+def _repeated_beginnings(
+    ends: Shorts, n: int, size: int, prefix: int, places: int, chosen: Shorts, begins: Hashes, sieve: Bytes
+) -> np.int64:
+    """Leave in `chosen` every place whose n-gram may begin as another one does; returns how many of `places` those are.
+
+    begins[w] is the hash of `prefix` bytes from word w on. An n-gram that is shorter is always among them. What begins
+    as no other of five words does, begins as no other of six: so no place comes back.
+    """
+    mask = mask_for(2 * places)
+    sieve[: mask + 1] = 0
+    for k in range(places):
+        place = np.int64(begins[chosen[k]] >> S32) & mask
+        sieve[place] = min(sieve[place] + 1, 2)
+    found = np.int64(0)
+    for k in range(places):
+        w = np.int64(chosen[k])
+        past = w + size if w + size < n else n
+        short = ends[past] - ends[w] < prefix
+        chosen[found] = w
+        found += short | (sieve[np.int64(begins[w] >> S32) & mask] > 1)
+    return found

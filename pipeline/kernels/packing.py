@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernels._jit import Ints, kernel
+from pipeline.kernels._jit import Ints, allocating_kernel, kernel
 from pipeline.kernels.buffers import frozen
 
 NONE = np.int64(-1)
@@ -36,7 +36,7 @@ def best_fit(lengths: NDArray[np.integer], capacity: int) -> Ints:
     return rank[inverse]
 
 
-@kernel
+@allocating_kernel
 def place(lengths: Ints, order: Ints, capacity: int, rows: Ints) -> None:
     """Fill rows[item]. newest[r] is the last row that came to have room r, under[row] the one before it."""
     size = 1

@@ -1,9 +1,9 @@
 """What the kernels of text signals write down about one document, and use again for the next.
 
-The words of a document lie packed one behind another, without what stood between them: word w is
-packed[ends[w]:ends[w + 1]], of sizes[w + 1] - sizes[w] characters. Offsets are 32 bits wide, so a document of 2 GB or
-more is refused. Memory is reserved for the largest document of a batch and taken as it is written: about 45 bytes for
-each word of a document.
+A document is copied to where zeros stand behind it. Its words lie packed one behind another, without what stood between
+them: word w is packed[ends[w]:ends[w + 1]], of sizes[w + 1] - sizes[w] characters. Offsets are 32 bits wide, so a
+document of 2 GB or more is refused. Memory is reserved for the largest document of a batch and taken as it is written:
+about 70 bytes for each word of a document.
 
 The table is open addressing over slots of a key and, in one word, a stamp above a value. A stamp is used once, so the
 table is emptied by taking the next one. It holds at most half as many keys as it has slots.
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
-from pipeline.kernels.wide import SEED
+from pipeline.kernels.planes import PAD, Planes, planes
+from pipeline.kernels.wide import SEED, copy
 
 Shorts = NDArray[np.int32]
-PAD = 16
 MOST_BYTES = 2**31 - 64
 LAST_STAMP = np.int64(0xFFFFFFF0)
 S32, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
@@ -30,6 +30,10 @@ ABSENT = np.int64(-1)
 class Scratch(NamedTuple):
     """Arrays for one document at a time; `stamp` holds the last one used."""
 
+    text: Bytes
+    planes: Planes
+    cuts: Shorts
+    whole: Shorts
     packed: Bytes
     ends: Shorts
     sizes: Shorts
@@ -37,6 +41,7 @@ class Scratch(NamedTuple):
     gram: Shorts
     tally: Shorts
     chosen: Shorts
+    begins: Hashes
     sieve: Bytes
     table: Hashes
     stamp: Ints
@@ -52,16 +57,30 @@ def scratch(most_bytes: int) -> Scratch:
     ends, sizes, word, gram, tally, chosen = (np.empty(most + 1, np.int32) for _ in range(6))
     return Scratch(
         np.empty(most_bytes + PAD, np.uint8),
+        planes(most_bytes),
+        np.empty(2 * most, np.int32),
+        np.empty(2 * most, np.int32),
+        np.empty(most_bytes + PAD, np.uint8),
         ends,
         sizes,
         word,
         gram,
         tally,
         chosen,
+        np.empty(most + 1, np.uint64),
         np.empty(4 * slots, np.uint8),
         np.zeros((slots, 2), np.uint64),
         np.zeros(1, np.int64),
     )
+
+
+@kernel
+def take(data: Bytes, start: int, end: int, text: Bytes) -> np.int64:
+    """Copy data[start:end] to the front of `text` with zeros behind; returns its size."""
+    size = np.int64(end) - start
+    copy(data, start, text, 0, size)
+    text[size : size + PAD] = 0
+    return size
 
 
 @kernel

@@ -1,9 +1,9 @@
 """Counts that quality rules are made of, over the bytes of a column of text.
 
-One call a batch; each family of counts is a pass over a document that lies in cache: words (`words`), the n-grams of
-them (`ngrams`), symbols, lines and paragraphs (`lines`). Counts are integers, ratios are taken once at the end: so they
-are the same to the bit wherever they are computed, and equal to datatrove's own arithmetic over words split at white
-space (`str.split`). Its default word tokenizer is another thing and gives other counts.
+One call a batch. What stands where in a document is drawn once (`planes`); from that are read symbols, words (`words`),
+the n-grams of them (`ngrams`), lines and paragraphs (`lines`). Counts are integers, ratios are taken once at the end:
+so they are the same to the bit wherever they are computed, and equal to datatrove's own arithmetic over words split at
+white space (`str.split`). Its default word tokenizer is another thing and gives other counts.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.kernels._jit import Bytes, Ints, Table, kernel
-from pipeline.kernels.buffers import frozen, text_buffers
-from pipeline.kernels.lines import feeds, lines, paragraphs, symbols
+from pipeline.kernels._jit import Bytes, Ints, Table, allocating_kernel, kernel
+from pipeline.kernels.buffers import text_buffers
+from pipeline.kernels.lines import feeds, lines, paragraphs
 from pipeline.kernels.ngrams import joined_duplicates, number_words, top_ngrams
-from pipeline.kernels.scratch import Scratch, scratch
+from pipeline.kernels.planes import draw
+from pipeline.kernels.scratch import Scratch, scratch, take
 from pipeline.kernels.unicode import classes, table
-from pipeline.kernels.words import words
+from pipeline.kernels.words import StopWords, stop_words, words
 
 Counts = dict[str, Ints]
 COUNTS = (
@@ -78,47 +79,69 @@ class Ask:
 def counts(text: pa.Array, ask: Ask) -> Counts:
     """The COUNTS of every document, int64 [n] each. Raises ValueError for a document of 2 GB."""
     data, offsets = text_buffers(text)
-    listed = [word.encode() for word in ask.stop_words or ()]
-    starts = np.cumsum([0, *map(len, listed)], dtype=np.int64)
     out = np.zeros((len(text), len(COUNTS)), np.int64)
-    stop = frozen(np.frombuffer(b"".join(listed), np.uint8))
+    stop = stop_words([word.encode() for word in ask.stop_words or ()])
     room = scratch(int(np.diff(offsets).max(initial=0)))
-    measure(data, offsets, table(), classes(), stop, frozen(starts), ask.by_script, ask.repetition, room, out)
+    measure(data, offsets, table(), classes(), stop, ask.by_script, ask.repetition, room, out)
     return dict(zip(COUNTS, out.T, strict=True))
 
 
-@kernel
+@allocating_kernel
 def measure(
     data: Bytes,
     offsets: Ints,
     table: Table,
     classes: Bytes,
-    stop: Bytes,
-    stop_starts: Ints,
+    stop: StopWords,
     by_script: bool,
     repetition: bool,
     room: Scratch,
     out: Ints,
 ) -> None:
     """Fill out[document, count] for every document."""
-    seen = np.zeros(stop_starts.size - 1, np.bool_)
+    seen = np.zeros(stop.sizes.size, np.int64)
+    text, planes = room.text, room.planes
     for d in range(offsets.size - 1):
-        start, end, row = offsets[d], offsets[d + 1], out[d]
-        n = words(data, start, end, table, stop, stop_starts, seen, by_script, room.packed, room.ends, room.sizes, row)
-        symbols(data, start, end, row[SYMBOLS:])
-        lines(data, start, end, table, row[LINES:])
+        row = out[d]
+        size = take(data, offsets[d], offsets[d + 1], text)
+        draw(text, size, table, planes, row[SYMBOLS:])
+        n = words(
+            text,
+            size,
+            table,
+            planes,
+            stop,
+            seen,
+            by_script,
+            room.cuts,
+            room.whole,
+            room.packed,
+            room.ends,
+            room.sizes,
+            row,
+        )
+        lines(text, size, planes, row[LINES:])
         count = row[SYMBOLS + 2]
-        feeds(data, start, end, table, classes, count, room.table, room.stamp, row[FED:])
+        feeds(text, size, planes, classes, count, room.table, room.stamp, row[FED:])
         if repetition:
-            paragraphs(data, start, end, table, count, room.table, room.stamp, row[PARAGRAPHS:])
+            paragraphs(text, size, planes, count, room.table, room.stamp, row[PARAGRAPHS:])
             repeats(n, room, row)
 
 
 @kernel
 def repeats(n: int, room: Scratch, row: Ints) -> None:
     """The n-grams of one document whose n words lie packed."""
-    number_words(room.packed, room.ends, n, room.word, room.table, room.stamp)
+    number_words(room.packed, room.ends, n, room.word, room.tally, room.table, room.stamp)
     top_ngrams(room.sizes, n, room.word, room.gram, room.tally, room.chosen, room.table, room.stamp, row[TOP:])
     joined_duplicates(
-        room.packed, room.ends, room.sizes, n, room.chosen, room.sieve, room.table, room.stamp, row[AGAIN:]
+        room.packed,
+        room.ends,
+        room.sizes,
+        n,
+        room.chosen,
+        room.begins,
+        room.sieve,
+        room.table,
+        room.stamp,
+        row[AGAIN:],
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.kernels._jit import Floats, Ints, kernel
+from pipeline.kernels._jit import Floats, Ints, allocating_kernel, kernel
 from pipeline.kernels.buffers import frozen
 
 
@@ -53,7 +53,7 @@ def _find(parent: Ints, i: int) -> int:
     return i
 
 
-@kernel
+@allocating_kernel
 def spread(roots: Ints, begins: Ints, others: Ints, weights: Floats, before: Ints, by: Floats) -> None:
     """Breadth first from all roots at once over edges grouped by end: others[begins[i]:begins[i + 1]]."""
     depth = np.full(roots.size, -1, np.int64)

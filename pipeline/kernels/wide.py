@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pipeline.kernels._jit import Bytes, kernel
@@ -26,21 +27,33 @@ CASES = np.uint64(0x2020202020202020)
 
 def _load8(typing: Any, data: Any, at: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, signature, arguments)
-        return builder.load(place, align=1, typ=ir.IntType(64))
+        return builder.load(place(context, builder, signature, arguments), align=1, typ=ir.IntType(64))
 
     return types.uint64(data, types.int64), build
 
 
 def _store8(typing: Any, data: Any, at: Any, word: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[2], _place(context, builder, signature, arguments), align=1)
+        builder.store(arguments[2], place(context, builder, signature, arguments), align=1)
         return context.get_dummy_value()
 
     return types.void(data, types.int64, types.uint64), build
 
 
-def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _copy(typing: Any, source: Any, start: Any, target: Any, to: Any, size: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        ends = [
+            builder.gep(context.make_array(signature.args[k])(context, builder, arguments[k]).data, [arguments[k + 1]])
+            for k in (0, 2)
+        ]
+        cgutils.raw_memcpy(builder, ends[1], ends[0], arguments[4], 1)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, target, types.int64, types.int64), build
+
+
+def place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """In an intrinsic of (data, at): where data[at] lies."""
     array = context.make_array(signature.args[0])(context, builder, arguments[0])
     return builder.bitcast(builder.gep(array.data, [arguments[1]]), ir.IntType(64).as_pointer())
 
@@ -49,6 +62,8 @@ def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
 load8: Any = intrinsic(_load8)
 # store8(data, at, word): write a uint64 to data[at:at + 8]; the caller sees to it that there is room.
 store8: Any = intrinsic(_store8)
+# copy(source, start, target, to, size): bytes from one array to another.
+copy: Any = intrinsic(_copy)
 
 
 @kernel
@@ -99,13 +114,26 @@ def hashed(data: Bytes, a: int, b: int) -> np.uint64:
 
 @kernel
 def hashed_padded(data: Bytes, a: int, b: int) -> np.uint64:
-    """64-bit hash of data[a:b], not empty, where eight bytes behind b may be read too; they do not count."""
-    h = SEED ^ np.uint64(b - a)
-    while a + 8 < b:
-        h = step(h, load8(data, a))
-        a += 8
-    h = step(h, load8(data, a) & (ALL >> np.uint64(64 - 8 * (b - a)))) * SECOND
+    """64-bit hash of data[a:b], not empty, where sixteen bytes from a on may be read; those behind b do not count."""
+    size = b - a
+    one, two = SEED ^ np.uint64(size), FIRST
+    if size <= 16:
+        low, high = load8(data, a), load8(data, a + 8)
+        one = step(one, low & first8(size))
+        two = high & (first8(size - 8) if size > 8 else ZERO)
+    else:
+        while a + 16 < b:
+            one, two = step(one, load8(data, a)), step(two, load8(data, a + 8))
+            a += 16
+        one, two = step(one, load8(data, b - 16)), step(two, load8(data, b - 8))
+    h = step(one, two) * SECOND
     return h ^ (h >> S32)
+
+
+@kernel
+def first8(count: int) -> np.uint64:
+    """Mask of the first `count` of eight bytes, at least one; of all, where it is more."""
+    return ALL >> np.uint64(64 - 8 * count if count < 8 else 0)
 
 
 @kernel
@@ -125,13 +153,15 @@ def same(data: Bytes, a: int, b: int, size: int) -> bool:
 
 @kernel
 def same_padded(data: Bytes, a: int, b: int, size: int) -> bool:
-    """As `same` of ranges that are not empty, where eight bytes behind each may be read too."""
+    """As `same` of ranges that are not empty, where eight bytes from each start on may be read."""
+    if size <= 8:
+        return (load8(data, a) ^ load8(data, b)) & first8(size) == ZERO
     k = 0
     while k + 8 < size:
         if load8(data, a + k) != load8(data, b + k):
             return False
         k += 8
-    return (load8(data, a + k) ^ load8(data, b + k)) & (ALL >> np.uint64(64 - 8 * (size - k))) == ZERO
+    return load8(data, a + size - 8) == load8(data, b + size - 8)
 
 
 @kernel

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipeline.kernels._jit import Bytes, Flags, Hashes, Ints, Table, kernel
+from pipeline.kernels._jit import Bytes, Flags, Hashes, Ints, Table, allocating_kernel, kernel
 from pipeline.kernels.buffers import frozen, text_buffers
 from pipeline.kernels.passages import ASCII, BEYOND, FULL, step
 from pipeline.kernels.shingles import GOLDEN, MIX_1, MIX_2, mix
@@ -78,7 +78,7 @@ def _scan(text: pa.Array, length: int, wanted: Ints, wanted_bounds: Ints) -> tup
     return hashes[: bounds[-1]], numbers[: bounds[-1]], bounds
 
 
-@kernel
+@allocating_kernel
 def scan(
     data: Bytes,
     offsets: Ints,

@@ -1,159 +1,202 @@
 """Words as str.split cuts them: counted, and laid one behind another for what compares them (`ngrams`).
 
-Runs of ASCII go eight bytes at a time, other characters one by one through the table. With `by_script` each letter of
-a script without spaces is a word of its own, with the marks and the punctuation that follow it.
+Where words begin and end is read from the planes of a text. With `by_script` each letter of a script without spaces is
+a word of its own, with the marks and the punctuation that follow it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels._jit import Bytes, Flags, Ints, Table, kernel, trailing_zeros
+from pipeline.kernels._jit import Bytes, Hashes, Ints, Table, kernel, trailing_zeros
+from pipeline.kernels.planes import (
+    DIGITS,
+    LETTERS,
+    ONE,
+    RANK,
+    S1,
+    S63,
+    SPACES,
+    WIDE,
+    WIDTH,
+    Planes,
+    bits,
+    characters_before,
+    some,
+)
 from pipeline.kernels.scratch import Shorts
-from pipeline.kernels.unicode import ALNUM, ALPHA, MARK, PUNCT, SPACE, SPACELESS
+from pipeline.kernels.unicode import ALNUM, ALPHA, MARK, PUNCT, SPACELESS
 from pipeline.kernels.utf8 import decode
-from pipeline.kernels.wide import CASES, HIGHS, LOWS, ZERO, load8, span8, store8, within8
+from pipeline.kernels.wide import ALL, SECOND, ZERO, load8, store8
 
-S3 = np.uint64(3)
-(TAB, PAST_CR), (FS, PAST_SPACE) = span8(9, 13), span8(28, 32)
-(FROM_A, PAST_Z), (FROM_0, PAST_9) = span8(ord("a"), ord("z")), span8(ord("0"), ord("9"))
+S58 = np.uint64(58)
+
+
+class StopWords(NamedTuple):
+    """Words to look for: their bytes, where each starts, its size, its first eight bytes with zeros behind; a sieve."""
+
+    data: Bytes
+    starts: Ints
+    sizes: Ints
+    first: Hashes
+    sieve: np.uint64
+
+
+def stop_words(listed: list[bytes]) -> StopWords:
+    """The words of a list, ready to be compared."""
+    sizes = np.array([len(word) for word in listed], np.int64)
+    first = np.array([int.from_bytes(word[:8], sys.byteorder) for word in listed], np.uint64)
+    sieve = np.bitwise_or.reduce(ONE << (first * SECOND >> S58), initial=ZERO)
+    return StopWords(np.array([*b"".join(listed)], np.uint8), np.cumsum(sizes) - sizes, sizes, first, np.uint64(sieve))
 
 
 @kernel
 def words(
-    data: Bytes,
-    start: int,
-    end: int,
+    text: Bytes,
+    size: int,
     table: Table,
-    stop: Bytes,
-    stop_starts: Ints,
-    seen: Flags,
+    planes: Planes,
+    stop: StopWords,
+    seen: Ints,
     by_script: bool,
+    cuts: Shorts,
+    whole: Shorts,
     packed: Bytes,
     ends: Shorts,
     sizes: Shorts,
     out: Ints,
 ) -> np.int64:
-    """Pack the words of one document and count them: out[0:5] as text.COUNTS begins. Returns how many there are."""
-    n = filled = characters = np.int64(0)
-    worded = worded_characters = alphabetic = np.int64(0)
+    """Pack the words of text[:size] and count them: out[0:5] as text.COUNTS begins. Returns how many there are.
+
+    `seen` has a place for each stop word, and room for no more.
+    """
+    n = _between_spaces(planes, size, cuts)
+    filled = characters = worded = worded_characters = alphabetic = np.int64(0)
+    wide = planes[(size + WIDTH - 1) >> 6, RANK] != 0
+    if by_script and wide:
+        n = _by_script(text, planes, n, table, cuts, whole)
+    seen[:] = 0
     ends[0] = sizes[0] = 0
-    i = np.int64(start)
-    while True:
-        while i < end and data[i] < 0x80 and table[data[i]] & SPACE != 0:
-            i += 1
-        if i >= end:
-            break
-        begin = i
-        i, size, flags = _word(data, i, end, table, by_script)
-        if i == begin:
-            # White space that is not ASCII.
-            i += decode(data, i, end)[1]
-            continue
-        _copy(data, begin, i, end, packed, filled)
-        filled += i - begin
-        characters += size
-        if flags & ALPHA != 0:
-            alphabetic += 1
-        if flags & ALNUM != 0:
-            worded += 1
-            worded_characters += size
-        mark_stop_word(data, begin, i, stop, stop_starts, seen)
-        n += 1
-        ends[n] = filled
-        sizes[n] = characters
+    # Taken out of their tuple here: inside the loop each taking would be counted.
+    listed, starts, lengths, first, sieve = stop.data, stop.starts, stop.sizes, stop.first, stop.sieve
+    for w in range(n):
+        a, b = np.int64(cuts[2 * w]), np.int64(cuts[2 * w + 1])
+        length = b - a
+        # What the planes of one word of 64 bits tell needs no call, which would count the arrays that it is given.
+        inside = ALL >> np.uint64(WIDTH - length if length < WIDTH else 0)
+        letter = bits(planes, LETTERS, a) & inside != ZERO
+        other = letter | (bits(planes, DIGITS, a) & inside != ZERO)
+        if not letter and (length > WIDTH or bits(planes, WIDE, a) & inside != ZERO):
+            letter, other = _kinds(text, planes, a, b, table)
+        points = characters_before(planes, b) - characters_before(planes, a) if wide else length
+        alphabetic += letter
+        worded += other
+        worded_characters += points * other
+        word = load8(text, a) & (ALL >> np.uint64(64 - 8 * length if length < 8 else 0))
+        if sieve >> (word * SECOND >> S58) & ONE != ZERO:
+            _mark(text, a, word, length, listed, starts, lengths, first, seen)
+        store8(packed, filled, load8(text, a))
+        store8(packed, filled + 8, load8(text, a + 8))
+        for k in range(16, length, 8):
+            store8(packed, filled + k, load8(text, a + k))
+        filled += length
+        characters += points
+        ends[w + 1] = filled
+        sizes[w + 1] = characters
     out[0], out[1], out[2], out[3], out[4] = n, worded, worded_characters, alphabetic, 0
     for k in range(seen.size):
-        out[4] += seen[k]
-        seen[k] = False
+        out[4] += seen[k] != 0
     return n
 
 
 @kernel
-def _word(data: Bytes, i: Any, end: int, table: Table, by_script: bool) -> tuple[np.int64, np.int64, np.int64]:
-    """The word at data[i]: where it ends, its characters, and ALPHA and ALNUM where it has a letter and a character
-    that is not punctuation."""
-    size = flags = np.int64(0)
-    spaceless = False
-    while i < end:
-        if data[i] < 0x80 and i + 8 <= end and not spaceless:
-            run, found = _ascii(load8(data, i))
-            i += run
-            size += run
-            flags |= found
-            if run == 8:
-                continue
-        if i == end:
-            break
-        code, width = decode(data, i, end)
-        entry = np.int64(table[code])
-        if entry & SPACE != 0:
-            break
-        if by_script and size > 0 and cuts(entry, spaceless):
-            break
-        if size == 0:
-            spaceless = by_script and entry & SPACELESS != 0
-        size += 1
-        flags |= (entry & ALPHA) | (0 if entry & PUNCT != 0 else ALNUM)
-        i += width
-    return i, size, flags
+def _between_spaces(planes: Planes, size: int, cuts: Shorts) -> np.int64:
+    """Where words begin and end, one after the other, to `cuts`; returns how many words there are."""
+    n, before = np.int64(0), ONE
+    for b in range((size + WIDTH - 1) >> 6):
+        here = planes[b, SPACES]
+        turns = here ^ (here << S1 | before)
+        before = here >> S63
+        while turns != ZERO:
+            cuts[n] = b * WIDTH + np.int64(trailing_zeros(turns))
+            turns &= turns - ONE
+            n += 1
+    if n & 1:
+        cuts[n] = size
+        n += 1
+    return n >> 1
 
 
 @kernel
-def _ascii(word: np.uint64) -> tuple[np.int64, np.int64]:
-    """How many of eight bytes stand before white space or what is not ASCII, and ALPHA and ALNUM of those."""
-    low = word & LOWS
-    stop = (word | within8(low, TAB, PAST_CR) | within8(low, FS, PAST_SPACE)) & HIGHS
-    cased = low | CASES
-    letters = within8(cased, FROM_A, PAST_Z) & HIGHS
-    digits = within8(low, FROM_0, PAST_9) & HIGHS
-    run = np.int64(8)
-    if stop != ZERO:
-        # Only what lies below the lowest stop counts.
-        below = (stop & (ZERO - stop)) - np.uint64(1)
-        run = np.int64(trailing_zeros(stop) >> S3)
-        letters &= below
-        digits &= below
-    flags = np.int64(0)
-    if letters != ZERO:
-        flags = np.int64(ALPHA | ALNUM)
-    elif digits != ZERO:
-        flags = np.int64(ALNUM)
-    return run, flags
+def _by_script(text: Bytes, planes: Planes, n: int, table: Table, cuts: Shorts, whole: Shorts) -> np.int64:
+    """Cut the words between spaces further, where a character begins a new word inside; returns how many there are.
+
+    `whole` is lent to hold what `cuts` held.
+    """
+    for k in range(2 * n):
+        whole[k] = cuts[k]
+    found = np.int64(0)
+    for w in range(n):
+        a, b = np.int64(whole[2 * w]), np.int64(whole[2 * w + 1])
+        cuts[2 * found] = a
+        if some(planes, WIDE, a, b):
+            i, spaceless = a, False
+            while i < b:
+                code, width = decode(text, i, b)
+                entry = np.int64(table[code])
+                if i > a and cuts_word(entry, spaceless):
+                    cuts[2 * found + 1] = i
+                    found += 1
+                    cuts[2 * found] = i
+                    spaceless = entry & SPACELESS != 0
+                elif i == a:
+                    spaceless = entry & SPACELESS != 0
+                i += width
+        cuts[2 * found + 1] = b
+        found += 1
+    return found
 
 
 @kernel
-def _copy(data: Bytes, begin: int, i: int, end: int, packed: Bytes, filled: int) -> None:
-    """packed[filled:] = data[begin:i]; up to seven bytes behind may be overwritten."""
-    at = begin
-    while at < i and at + 8 <= end:
-        store8(packed, filled, load8(data, at))
-        filled += 8
-        at += 8
-    while at < i:
-        packed[filled] = data[at]
-        filled += 1
-        at += 1
-
-
-@kernel
-def cuts(entry: int, spaceless: bool) -> bool:
+def cuts_word(entry: int, spaceless: bool) -> bool:
     """Whether a character begins a new word inside a run without white space."""
     return entry & SPACELESS != 0 or (spaceless and entry & ALNUM != 0 and entry & MARK == 0)
 
 
 @kernel
-def mark_stop_word(data: Bytes, begin: int, end: int, stop: Bytes, stop_starts: Ints, seen: Flags) -> None:
-    """Set seen[k] where the word data[begin:end] is stop word k, byte for byte."""
-    size = end - begin
+def _kinds(text: Bytes, planes: Planes, a: int, b: int, table: Table) -> tuple[bool, bool]:
+    """Whether the word text[a:b] has a letter, and whether it has a character that is not punctuation."""
+    letter = some(planes, LETTERS, a, b)
+    other = letter or some(planes, DIGITS, a, b)
+    i = a
+    while i < b and not letter:
+        code, width = decode(text, i, b)
+        entry = np.int64(table[code])
+        letter = entry & ALPHA != 0
+        other |= entry & PUNCT == 0
+        i += width
+    return letter, other
+
+
+@kernel
+def _mark(
+    text: Bytes,
+    a: int,
+    word: np.uint64,
+    length: int,
+    listed: Bytes,
+    starts: Ints,
+    lengths: Ints,
+    first: Hashes,
+    seen: Ints,
+) -> None:
+    """Count the word text[a:a + length], which begins as `word`, in `seen` where it is a stop word, byte for byte."""
     for k in range(seen.size):
-        first = stop_starts[k]
-        if stop_starts[k + 1] - first != size or seen[k]:
-            continue
-        j = 0
-        while j < size and stop[first + j] == data[begin + j]:
-            j += 1
-        if j == size:
-            seen[k] = True
+        if first[k] == word and lengths[k] == length:
+            j = 8
+            while j < length and listed[starts[k] + j] == text[a + j]:
+                j += 1
+            seen[k] += j >= length

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline import together
 from pipeline.contract import settle
 from pipeline.limits import DEFAULT
 from pipeline.run import WORKING, attempt
@@ -56,7 +57,8 @@ def encoder(path: Path) -> Callable[[pa.Array], tuple[NDArray[Any], NDArray[np.i
 
 def through(batch: pa.RecordBatch, loaded: Sequence[Stage]) -> pa.RecordBatch:
     """A batch through stages, as the runner takes it; the signals of a stage are columns behind. None may fail."""
-    for stage in loaded:
+    batch, measured = together.measure(loaded, batch)
+    for stage in loaded[len(measured) :]:
         batch, accused = attempt(stage, batch, functools.partial(settle, stage))
         if accused.num_rows:
             raise ValueError(f"{stage.name} cannot bear {accused['doc_id'][0]}: {accused['detail'][0]}")
