@@ -54,7 +54,8 @@ class Spill:
             if waiting:
                 with path.open("ab") as file:
                     for records in waiting:
-                        records.tofile(file)
+                        # Not by `tofile`, which says nothing where the last bytes do not fit.
+                        file.write(records.view(np.uint8).data)
                 waiting.clear()
         self._held = 0
 
