@@ -5,7 +5,7 @@ script written without spaces is a unit of its own, with its marks. Its hash is 
 bytes, the last filled up with zeros, mixed one after another: NUL is in no unit, so no two have the same words.
 
 Three passes, each over what the one before left in the processor's cache: lower-case bytes with two bits for each (in
-a unit, begins one), eight bytes at a time where they are ASCII; from the bits to where units begin and end; hashes.
+a unit, begins one), sixty-four at a time where they are ASCII; from the bits to where units begin and end; hashes.
 What hangs on the text is arithmetic and seldom a branch: one that is not foreseen costs as much as ten bytes here.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.kernels import random
 from pipeline.kernels._jit import Bytes, Hashes, Ints, Table, kernel, trailing_zeros
 from pipeline.kernels.unicode import ALNUM, LOWER, MARK, SPACELESS
-from pipeline.kernels.wide import ALL, CASES, HIGHS, LOWS, ZERO, load8, span8, store8, within8
+from pipeline.kernels.wide import ALL, CASES, HIGHS, LOWS, ZERO, fold64, load8, span8, store8, within8
 
 MIX_1, MIX_2 = np.uint64(random.MIX_1), np.uint64(random.MIX_2)
 ONE, TWO, THREE, FOUR, EIGHT = (np.uint64(n) for n in (1, 2, 3, 4, 8))
@@ -62,7 +62,7 @@ class Room(NamedTuple):
 
 def room(most_bytes: int) -> Room:
     """Room for documents of so many bytes: two bytes of a character may be three in lower case."""
-    lower = most_bytes + most_bytes // 2 + 16
+    lower = most_bytes + most_bytes // 2 + 64
     words, places = lower // 64 + 2, 64 * BLOCK + UNROLLED + 1
     bits = np.empty((2, words), np.uint64)
     spans = np.empty((2, places), np.int64)
@@ -111,22 +111,19 @@ def _fold(data: Bytes, start: int, end: int, table: Table, lower: Bytes, inside:
     mine = new = used = state = ZERO
     while i < end:
         left = end - i
-        raw = load8(data, i) if left >= 8 else _rest(data, i, end)
-        if raw & CONTINUES == ZERO:
-            other, low = raw & HIGHS, raw & LOWS
-            letters = within8(low | CASES, FROM_A, PAST_Z) & HIGHS & ~other
-            digits = within8(low, FROM_0, PAST_9) & HIGHS & ~other
-            folded = raw | letters >> TWO
-            member = ((letters | digits) >> S7) * GATHER >> S56
-            width = np.uint64(8 if left > 8 else left)
-            if other != ZERO:
-                width = trailing_zeros(other) >> THREE
-                member &= (ONE << width) - ONE
+        if data[i] < 0x80:
+            if left >= 64:
+                member, other = fold64(data, i, lower, filled)
+                width = S64 if other == ZERO else trailing_zeros(other)
+            else:
+                member, width = _fold8(load8(data, i) if left >= 8 else _rest(data, i, end), lower, filled)
+                width = min(width, np.uint64(left))
+            member &= ALL >> (S64 - width)
             starts = member & ~(member << ONE | state & ONE)
-            state = member >> (width - ONE) & ONE
+            state = member >> (width - ONE)
             i += np.int64(width)
         else:
-            folded = raw
+            raw = load8(data, i) if left >= 8 else _rest(data, i, end)
             code, width = _decode(raw, np.uint64(8 if left > 8 else left))
             i += np.int64(width)
             entry = np.uint64(table[np.int64(code)])
@@ -134,21 +131,32 @@ def _fold(data: Bytes, start: int, end: int, table: Table, lower: Bytes, inside:
             state = step & THREE
             cased = entry & CODE
             if cased != code and state != ZERO:
-                folded, width = _encode(cased)
+                raw, width = _encode(cased)
             member = ((ONE << width) - ONE) & (ZERO - (step >> TWO & ONE))
             starts = step >> THREE & ONE
-        store8(lower, filled, folded)
+            store8(lower, filled, raw)
         filled += np.int64(width)
         mine |= member << used
         new |= starts << used
-        used += width
-        if used >= S64:
+        if used + width >= S64:
             inside[word], begins[word] = mine, new
             word += 1
-            used -= S64
-            mine, new = member >> (width - used), starts >> (width - used)
+            # By less than 64 bits at a time, which is all that a shift is good for.
+            mine, new = member >> ONE >> (S63 - used), starts >> ONE >> (S63 - used)
+        used = (used + width) & S63
     inside[word], begins[word] = mine, new
     return filled
+
+
+@kernel
+def _fold8(raw: np.uint64, lower: Bytes, filled: int) -> tuple[np.uint64, np.uint64]:
+    """(bits of the letters and digits, how many bytes before the first that is not ASCII) of eight, as `fold64`."""
+    other, low = raw & HIGHS, raw & LOWS
+    letters = within8(low | CASES, FROM_A, PAST_Z) & HIGHS & ~other
+    digits = within8(low, FROM_0, PAST_9) & HIGHS & ~other
+    store8(lower, filled, raw | letters >> TWO)
+    width = EIGHT if other == ZERO else trailing_zeros(other) >> THREE
+    return ((letters | digits) >> S7) * GATHER >> S56, width
 
 
 @kernel

@@ -56,6 +56,36 @@ load8: Any = intrinsic(_load8)
 store8: Any = intrinsic(_store8)
 
 
+def _fold64(typing: Any, data: Any, at: Any, out: Any, to: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(8), 64)
+
+        def place(array: int) -> Any:
+            values = context.make_array(signature.args[array])(context, builder, arguments[array])
+            return builder.bitcast(builder.gep(values.data, [arguments[array + 1]]), vector.as_pointer())
+
+        def every(byte: int) -> Any:
+            return ir.Constant(vector, [byte] * 64)
+
+        def among(found: Any, first: str, count: int) -> Any:
+            return builder.icmp_unsigned("<", builder.sub(found, every(ord(first))), every(count))
+
+        text = builder.load(place(0), align=1, typ=vector)
+        letters = among(builder.or_(text, every(0x20)), "a", 26)
+        lower = builder.or_(text, builder.select(letters, every(0x20), every(0)))
+        builder.store(lower, place(2), align=1)
+        masks = builder.or_(letters, among(text, "0", 10)), builder.icmp_signed("<", text, every(0))
+        return context.make_tuple(builder, signature.return_type, [builder.bitcast(m, ir.IntType(64)) for m in masks])
+
+    return types.UniTuple(types.uint64, 2)(data, types.int64, out, types.int64), build
+
+
+# fold64(data, at, out, to): write data[at:at + 64] to out[to:to + 64], its ASCII letters in lower case; returns a bit
+# for each byte that is an ASCII letter or digit, and one for each that is not ASCII, the first byte's lowest. The
+# caller sees to it that there is room.
+fold64: Any = intrinsic(_fold64)
+
+
 @kernel
 def equal8(word: np.uint64, pattern: np.uint64) -> np.uint64:
     """Mask of the bytes that are those of `pattern`."""
