@@ -32,7 +32,7 @@ def candidates(hashes: Hashes, sets: Ints, mixers: Hashes, most: int, neighbours
     All pairs of a bucket of up to `most` sets. In a larger one each set is paired with the next `neighbours` on a ring
     ordered by `mixers`, so n sets give n * neighbours pairs and not n^2 / 2.
     """
-    order = np.argsort(hashes, kind="stable")
+    order = np.argsort(hashes)
     begins = np.flatnonzero(hashes[order][1:] != hashes[order][:-1]) + 1
     begins = np.concatenate([[0], begins, [hashes.size]])
     sizes = np.diff(begins)

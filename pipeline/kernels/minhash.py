@@ -22,12 +22,15 @@ from numpy.typing import NDArray
 from pipeline.kernels._jit import Bytes, Hashes, Ints, Table, allocating_kernel, kernel
 from pipeline.kernels.buffers import frozen, text_buffers
 from pipeline.kernels.random import stream
-from pipeline.kernels.shingles import ONE, ZERO, Sets, add_up, most_units, shingles
+from pipeline.kernels.shingles import Sets, add_up, most_units, shingles
 from pipeline.kernels.unicode import table
+from pipeline.kernels.units import ONE, ZERO, Room, room
 
 Words = NDArray[np.uint32]
 MOST = np.uint32(0xFFFFFFFF)
 S32 = np.uint64(32)
+# Fewer shingles than that have a table that is mostly empty: a slot that is taken costs more than one that is cleared.
+FEW = 1 << 14
 # Permutations that are taken at a time, and the multiple that a document's hashes are filled up to with copies of the
 # first: whole vectors on every processor, and a copy moves no minimum.
 LANES, STEP = 8, 16
@@ -52,15 +55,16 @@ def sketches(text: pa.Array, ngram: int, count: int, seed: int) -> Sketches:
     """Sign and digest the shingle set of every document, one document at a time in cache.
 
     An empty set has a signature of all ones, a digest of zeros and size 0. At most about 40 bytes are held for each
-    unit of the longest document.
+    unit of the longest document, and two for each of its bytes.
     """
     data, offsets = text_buffers(text)
     whole, rows = count + -count % LANES, len(text)
     out = Sketches(np.empty((rows, whole), np.uint32), np.zeros((rows, 2), np.uint64), np.zeros(rows, np.int64))
-    longest = int(most_units(np.diff(offsets)).max(initial=0))
-    scratch = np.empty((2, longest), np.uint64)
+    longest = int(np.diff(offsets).max(initial=0))
+    most = most_units(longest)
+    scratch, halves = np.empty((2, most), np.uint64), np.empty(most + STEP, np.uint32)
     a, b = permutations(whole, seed)
-    sketch(data, offsets, table(), ngram, frozen(a), frozen(b), scratch, np.empty(longest + STEP, np.uint32), *out)
+    sketch(data, offsets, table(), ngram, frozen(a), frozen(b), room(longest), scratch, halves, *out)
     return out._replace(signatures=out.signatures[:, :count])
 
 
@@ -83,6 +87,7 @@ def sketch(
     ngram: int,
     a: Words,
     b: Words,
+    room: Room,
     scratch: Hashes,
     halves: Words,
     signatures: Words,
@@ -90,16 +95,16 @@ def sketch(
     sizes: Ints,
 ) -> None:
     """Fill a row of each output for every document."""
-    slots = np.empty(1024, np.uint64)
+    memory = np.empty(1024, np.uint64)
     values = scratch[1]
     for d in range(offsets.size - 1):
-        n = shingles(data, offsets[d], offsets[d + 1], table, ngram, scratch[0], values)
+        n = shingles(data, offsets[d], offsets[d + 1], table, ngram, room, scratch[0], values)
         needed = 64
-        while needed < 2 * n:
+        while needed < (4 if n < FEW else 2) * n:
             needed *= 2
-        if needed > slots.size:
-            slots = np.empty(needed, np.uint64)
-        n = _distinct(values, n, slots[:needed])
+        if needed > memory.size:
+            memory = np.empty(needed, np.uint64)
+        n = _distinct(values, n, memory[:needed])
         add_up(values, 0, n, digests[d])
         sizes[d] = n
         _sign(values, 0, n, a, b, halves, signatures[d])

@@ -21,8 +21,9 @@ import pyarrow as pa
 
 from pipeline.kernels._jit import Bytes, Hashes, Ints, Table, kernel
 from pipeline.kernels.buffers import frozen, text_buffers
-from pipeline.kernels.shingles import GOLDEN, MIX_1, MIX_2, S30, S31, mix
+from pipeline.kernels.shingles import GOLDEN
 from pipeline.kernels.unicode import ALNUM, ALPHA, CONTROL, LOWER, PUNCT, SPACE, table
+from pipeline.kernels.units import MIX_1, MIX_2, S30, S31, mix
 from pipeline.kernels.utf8 import decode
 
 LF, ZERO_DIGIT = 10, 0x30

@@ -38,7 +38,8 @@ def _compared(bits: int, first: int, last: int) -> Callable[..., Any]:
     def typed(typing: Any, data: Any, at: Any) -> Any:
         def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             vector = ir.VectorType(ir.IntType(8), WIDTH)
-            loaded = builder.load(place(context, builder, signature, arguments), align=1, typ=vector)
+            there = builder.bitcast(place(context, builder, signature, arguments), vector.as_pointer())
+            loaded = builder.load(there, align=1, typ=vector)
             if bits:
                 loaded = builder.or_(loaded, ir.Constant(vector, [bits] * WIDTH))
             if first:

@@ -1,11 +1,12 @@
 """Eight bytes at a time: loads and stores, masks of bytes, hashes and comparison of byte ranges.
 
-`load8` may stand at any address. Its byte order is the machine's, so nothing that is stored may depend on it: hashes
-here only find what is then compared byte for byte. A mask has the top bit of a byte set where something holds of it.
+`load8` and `store8` may stand at any address; the first byte is the lowest on every machine. Hashes here only find what
+is then compared byte for byte. A mask has the top bit of a byte set where something holds of it.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -27,43 +28,76 @@ CASES = np.uint64(0x2020202020202020)
 
 def _load8(typing: Any, data: Any, at: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(place(context, builder, signature, arguments), align=1, typ=ir.IntType(64))
+        there = builder.bitcast(place(context, builder, signature, arguments), ir.IntType(64).as_pointer())
+        return _ordered(builder, builder.load(there, align=1, typ=ir.IntType(64)))
 
     return types.uint64(data, types.int64), build
 
 
 def _store8(typing: Any, data: Any, at: Any, word: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[2], place(context, builder, signature, arguments), align=1)
+        there = builder.bitcast(place(context, builder, signature, arguments), ir.IntType(64).as_pointer())
+        builder.store(_ordered(builder, arguments[2]), there, align=1)
         return context.get_dummy_value()
 
     return types.void(data, types.int64, types.uint64), build
 
 
-def _copy(typing: Any, source: Any, start: Any, target: Any, to: Any, size: Any) -> Any:
+def _copy(typing: Any, data: Any, at: Any, out: Any, to: Any, size: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        ends = [
-            builder.gep(context.make_array(signature.args[k])(context, builder, arguments[k]).data, [arguments[k + 1]])
-            for k in (0, 2)
-        ]
-        cgutils.raw_memcpy(builder, ends[1], ends[0], arguments[4], 1)
+        source, target = (place(context, builder, signature, arguments, array) for array in (0, 2))
+        cgutils.raw_memcpy(builder, target, source, arguments[4], 1)
         return context.get_dummy_value()
 
-    return types.void(source, types.int64, target, types.int64, types.int64), build
+    return types.void(data, types.int64, out, types.int64, types.int64), build
 
 
-def place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """In an intrinsic of (data, at): where data[at] lies."""
-    array = context.make_array(signature.args[0])(context, builder, arguments[0])
-    return builder.bitcast(builder.gep(array.data, [arguments[1]]), ir.IntType(64).as_pointer())
+def place(context: Any, builder: Any, signature: Any, arguments: Any, array: int = 0) -> Any:
+    """In an intrinsic with arguments (..., data, at, ...), data the one of number `array`: where data[at] lies."""
+    values = context.make_array(signature.args[array])(context, builder, arguments[array])
+    return builder.gep(values.data, [arguments[array + 1]])
+
+
+def _ordered(builder: Any, word: Any) -> Any:
+    return builder.bswap(word) if sys.byteorder == "big" else word
 
 
 # load8(data, at): the uint64 at data[at:at + 8]; the caller sees to it that all eight bytes are there.
 load8: Any = intrinsic(_load8)
 # store8(data, at, word): write a uint64 to data[at:at + 8]; the caller sees to it that there is room.
 store8: Any = intrinsic(_store8)
-# copy(source, start, target, to, size): bytes from one array to another.
+# copy(data, at, out, to, size): out[to:to + size] = data[at:at + size]; the two do not overlap.
 copy: Any = intrinsic(_copy)
+
+
+def _fold64(typing: Any, data: Any, at: Any, out: Any, to: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(8), 64)
+
+        def lanes(array: int) -> Any:
+            there = place(context, builder, signature, arguments, array)
+            return builder.bitcast(there, vector.as_pointer())
+
+        def every(byte: int) -> Any:
+            return ir.Constant(vector, [byte] * 64)
+
+        def among(found: Any, first: str, count: int) -> Any:
+            return builder.icmp_unsigned("<", builder.sub(found, every(ord(first))), every(count))
+
+        text = builder.load(lanes(0), align=1, typ=vector)
+        letters = among(builder.or_(text, every(0x20)), "a", 26)
+        lower = builder.or_(text, builder.select(letters, every(0x20), every(0)))
+        builder.store(lower, lanes(2), align=1)
+        masks = builder.or_(letters, among(text, "0", 10)), builder.icmp_signed("<", text, every(0))
+        return context.make_tuple(builder, signature.return_type, [builder.bitcast(m, ir.IntType(64)) for m in masks])
+
+    return types.UniTuple(types.uint64, 2)(data, types.int64, out, types.int64), build
+
+
+# fold64(data, at, out, to): write data[at:at + 64] to out[to:to + 64], its ASCII letters in lower case; returns a bit
+# for each byte that is an ASCII letter or digit, and one for each that is not ASCII, the first byte's lowest. The
+# caller sees to it that there is room.
+fold64: Any = intrinsic(_fold64)
 
 
 @kernel

@@ -25,8 +25,9 @@ import pyarrow as pa
 from pipeline.kernels._jit import Bytes, Flags, Hashes, Ints, Table, allocating_kernel, kernel
 from pipeline.kernels.buffers import frozen, text_buffers
 from pipeline.kernels.passages import ASCII, BEYOND, FULL, step
-from pipeline.kernels.shingles import GOLDEN, MIX_1, MIX_2, mix
+from pipeline.kernels.shingles import GOLDEN
 from pipeline.kernels.unicode import ALNUM, MARK, SPACELESS, table
+from pipeline.kernels.units import MIX_1, MIX_2, mix
 from pipeline.kernels.utf8 import decode
 
 MOST_TOKENS = 1000

@@ -6,7 +6,6 @@ a word of its own, with the marks and the punctuation that follow it.
 
 from __future__ import annotations
 
-import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +47,7 @@ class StopWords(NamedTuple):
 def stop_words(listed: list[bytes]) -> StopWords:
     """The words of a list, ready to be compared."""
     sizes = np.array([len(word) for word in listed], np.int64)
-    first = np.array([int.from_bytes(word[:8], sys.byteorder) for word in listed], np.uint64)
+    first = np.array([int.from_bytes(word[:8], "little") for word in listed], np.uint64)
     sieve = np.bitwise_or.reduce(ONE << (first * SECOND >> S58), initial=ZERO)
     return StopWords(np.array([*b"".join(listed)], np.uint8), np.cumsum(sizes) - sizes, sizes, first, np.uint64(sieve))
 

@@ -58,7 +58,7 @@ def clusters(documents: pa.Table, pairs: pa.Table) -> pa.Table:
 
 def whole(column: pa.ChunkedArray) -> pa.Array:
     """A column as one array."""
-    return pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _nodes(digests: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.Array]:

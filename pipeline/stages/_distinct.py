@@ -74,7 +74,7 @@ def pairs(
         large += too_many
     once = Spill(workspace, "pairs", PAIR, RANGES)
     for records in found.runs(workspace.memory // SHARE):
-        records = _distinct(records)
+        records = _distinct(records, len(places))
         once.add(records["a"] * RANGES // len(places), records)
     return once, large
 
@@ -114,7 +114,7 @@ def _range(hashes: Hashes, count: int) -> Ints:
 
 def _first_of_each(places: NDArray) -> Ints:
     """Positions of the first place of each digest by part and row, in order of digest."""
-    order = np.argsort(places["high"], kind="stable")
+    order = np.argsort(places["high"])
     high = places["high"][order]
     equal = np.flatnonzero(high[1:] == high[:-1])
     if equal.size:
@@ -134,9 +134,8 @@ def _pair(pairs: Ints) -> NDArray:
     return out
 
 
-def _distinct(records: NDArray) -> NDArray:
-    """The pairs once each, sorted."""
-    records = records[np.lexsort((records["b"], records["a"]))]
-    new = np.ones(records.size, bool)
-    new[1:] = (records["a"][1:] != records["a"][:-1]) | (records["b"][1:] != records["b"][:-1])
-    return records[new]
+def _distinct(records: NDArray, sets: int) -> NDArray:
+    """The pairs of so many sets once each, sorted."""
+    # Sets are counted in 32 bits, so a pair is one number.
+    once = np.unique(records["a"] * sets + records["b"])
+    return _pair(np.stack(np.divmod(once, sets)))

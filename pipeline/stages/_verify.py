@@ -85,7 +85,10 @@ def _lay(
     wanted = wanted[np.lexsort((places["row"][wanted], places["part"][wanted]))]
     for members in _runs(places["part"][wanted], wanted):
         values, _ = _read(places[members], texts, ngram)
-        sets.add(np.repeat(block[members], places["size"][members]), values)
+        if blocks == 1:
+            sets.extend(0, values)
+        else:
+            sets.add(np.repeat(block[members], places["size"][members]), values)
     arrived = wanted[np.argsort(block[wanted], kind="stable")]
     local = np.full(len(places), -1, np.int64)
     starts = []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flows import errors
+from flows import errors, parameters
 from tests.conftest import ROOT
 from tests.flows.conftest import RECIPE
 
@@ -74,6 +76,24 @@ def test_a_store_that_cannot_be_one_is_said_in_a_sentence(corpus, gristmill, tmp
     (tmp_path / "file").write_text("")
     said = gristmill("build", corpus / "small.toml", "--store", tmp_path / "file", "--direct", code=1).stderr
     assert said.startswith("error: ") and "Not a directory" in said and str(tmp_path) in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_disk_that_is_full_in_the_middle_of_dedup_is_said_in_a_sentence(corpus, gristmill, tmp_path, monkeypatch):
+    """Where nothing can be held, what near puts aside goes to /dev/full; with room the same command goes on."""
+    run = ("build", corpus / "small.toml", "--store", tmp_path / "store", "--direct", "--workers", 1)
+    opened = Path.open
+
+    def full(path: Path, *given: Any, **named: Any) -> Any:
+        return opened(Path("/dev/full") if path.parent.name == "spill" else path, *given, **named)
+
+    monkeypatch.setattr(parameters, "DEFAULT_MEMORY", 1)
+    monkeypatch.setattr(Path, "open", full)
+    said = gristmill(*run, code=1).stderr
+    assert "error: cannot write to" in said and str(tmp_path / "store") in said
+    assert "No space left on device; make room there and run the same command again: what is finished is kept" in said
+    monkeypatch.undo()
+    gristmill(*run)
 
 
 def test_only_a_bug_is_shown_with_its_traceback_and_that_too_is_cleaned(capsys):

@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.limits import Workspace
 from pipeline.run import WORKING
 from pipeline.stage import Stage
 from tests.laws import nasty
-from tests.laws.test_stage_laws import cases, outcome, stage  # noqa: F401
+from tests.laws.test_stage_laws import cases, lists, outcome, relation, stage  # noqa: F401
 
 BEYOND = (1 << 31) + 12_345
 
@@ -52,6 +53,55 @@ def test_a_million_documents_of_one_character(stage: Stage):  # noqa: F811
     if stage.kind == "rewrite":
         expected, found = expected.select(["text"]), found.select(["text"])
     assert found.equals(expected)
+
+
+@pytest.mark.slow
+@cases("relate")
+def test_a_million_documents_of_one_character_are_related(stage: Stage, tmp_path):  # noqa: F811
+    """Each letter is one cluster; what is not a letter stands alone where letters are compared."""
+    letters = ["a", "Z", "磨", "7", ".", " "]
+    which = np.random.default_rng(3).integers(0, len(letters), 1_000_000)
+    many = documents(pa.array(letters, pa.large_string()).take(pa.array(which)))
+    _, found = relation(stage, many, np.array_split(np.arange(len(which)), 4), workspace=Workspace(tmp_path / "s", 1))
+    sketched = stage(documents(pa.array(letters, pa.large_string())))["digest"].is_valid().to_numpy(False)
+    first = {letter: int(np.argmax(which == letter)) for letter in range(len(letters))}
+    expected = np.where(sketched[which], np.vectorize(first.get)(which), np.arange(len(which)))
+    assert found["cluster"].to_pylist() == [f"d{row:07d}" for row in expected.tolist()]
+
+
+@pytest.mark.slow
+@cases("cut")
+def test_a_million_documents_of_one_character_lose_what_stands_before(stage: Stage, tmp_path):  # noqa: F811
+    which = np.random.default_rng(3).integers(0, 6, 1_000_000)
+    letters = pa.array(["a", "Z", "磨", "7", ".", " "], pa.large_string())
+    sketched = pa.table(stage(documents(letters)))
+    many = documents(letters.take(pa.array(which)))
+    found, said = lists(stage, many, np.array_split(np.arange(len(which)), 4), tmp_path)
+    if stage.params.get("min_characters") == 1:
+        kept = stage.params["keep"] == "first"
+        seen = np.isin(np.arange(len(which)), np.unique(which, return_index=True)[1]) & kept
+        gone = ~seen & np.array([len(units) > 0 for units in sketched["start"]])[which]
+        assert (found["cut_bytes"].to_numpy() > 0).tolist() == gone.tolist()
+    else:
+        assert said == {} and not found["cut_spans"].to_numpy().any()
+
+
+@pytest.mark.slow
+@cases("relate", "cut")
+def test_lines_of_many_megabytes_are_compared(stage: Stage, tmp_path):  # noqa: F811
+    """Two that are equal, and one that differs in its last word: of 100 MB, of 10 MB where each window is looked at."""
+    line = "mill wheel turns with water " * ((10_000_000 if stage.cuts else 100_000_000) // 28)
+    batch = documents(pa.array([line, line, line + "again"], pa.large_string()))
+    if stage.cuts:
+        found, _ = lists(stage, batch, [np.arange(2), np.arange(2, 3)], tmp_path)
+        # A line of its own has nothing to lose where lines are compared, and all but its end where passages are.
+        shares = found["cut_share"].to_pylist()
+        assert shares[1] == 1.0 or stage.params.get("most_documents") == 2
+        assert stage.name == "paragraphs" or shares[2] > 0.999
+        return
+    _, found = relation(stage, batch, [np.arange(2), np.arange(2, 3)], workspace=Workspace(tmp_path / "s", 1 << 20))
+    clusters = found["cluster"].to_pylist()
+    assert clusters[0] == clusters[1] and (clusters[2] == clusters[0]) == (stage.name == "near")
 
 
 @pytest.mark.slow

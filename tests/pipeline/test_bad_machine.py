@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline import store as stores
+from pipeline import tasks
 from pipeline.audit import audit
 from pipeline.catalog import queries
 from pipeline.models import ModelError
@@ -74,6 +75,58 @@ def test_a_disk_that_fills_up_is_a_clear_error(corpus, tmp_path, monkeypatch, nu
     assert not [path for path in (tmp_path / "store").rglob("*") if path.name.startswith(".")]
     again = builds.build(builds.make_recipe(corpus), tmp_path / "store")
     assert audit(again, Store(tmp_path / "store")).problems == []
+
+
+CUTS: list[dict[str, Any]] = [{"use": "paragraphs", "min_characters": 1}, {"use": "substring", "length": 8}]
+NEAR = {"use": "near", "drop": {"dup_rank": {"above": 0}}}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        *((NEAR, name) for name in ("sketches", "bands", "candidates", "pairs", "sets", "dealt")),
+        *((CUTS[0], name) for name in ("hashes", "spans")),
+        *((CUTS[1], name) for name in ("anchors", "marks", "hashes", "spans")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["use"],
+)
+def test_a_disk_that_fills_up_in_the_middle_of_dedup(corpus, tmp_path, monkeypatch, stage, name):
+    """The operating system takes no byte of what `name` puts aside; what was done before is not done again."""
+    recipe = builds.make_recipe(corpus, [{"use": "normalise"}, stage])
+    settings: dict[str, Any] = {"partition_bytes": 10_000, "memory": 1}
+    full = fill_up(monkeypatch, f"{name}-")
+    with pytest.raises(StoreError) as error:
+        builds.build(recipe, tmp_path / "store", **settings)
+    assert full and str(error.value) == (
+        f"cannot write to {tmp_path / 'store'}: No space left on device; make room there and run the same command "
+        "again: what is finished is kept, nothing half-written is left"
+    )
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.name.startswith(".") or path.name == "spill"]
+    monkeypatch.undo()
+    done = {path.parent.name for path in (tmp_path / "store" / "store").glob("*/*/_done.json")}
+    begun = []
+    for kind, task in tasks.KINDS.items():
+        monkeypatch.setitem(tasks.KINDS, kind, lambda *given, do=task: begun.append(given[2].folder.name) or do(*given))
+    again = builds.build(recipe, tmp_path / "store", **settings)
+    assert len(done) > 4 and len(begun) > 3 and not [folder for folder in begun if folder.split(".")[1] in done]
+    monkeypatch.undo()
+    assert again.manifest == builds.build(recipe, tmp_path / "other", partition_bytes=10_000).manifest
+
+
+def fill_up(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Path]:
+    """Whatever is put aside in a file that begins so goes to /dev/full; returns the files that were asked for."""
+    asked: list[Path] = []
+    opened = Path.open
+
+    def full(path: Path, mode: str = "r", *given: Any, **named: Any) -> Any:
+        if path.parent.name == "spill" and path.name.startswith(name) and mode == "ab":
+            asked.append(path)
+            return opened(Path("/dev/full"), mode, *given, **named)
+        return opened(path, mode, *given, **named)
+
+    monkeypatch.setattr(Path, "open", full)
+    return asked
 
 
 STAGE = '''

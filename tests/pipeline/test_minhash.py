@@ -162,6 +162,18 @@ def test_candidates_are_those_of_brute_force(hashes, seed, most):
     )
 
 
+@given(
+    signed=st.lists(st.lists(st.integers(0, 2), min_size=12, max_size=12), min_size=1, max_size=12),
+    count=st.sampled_from([1, 2, 3, 4, 6, 12]),
+)
+def test_two_bands_have_one_hash_if_number_and_rows_are_equal(signed, count):
+    found = bands.band_hashes(np.array(signed, np.uint32), count)
+    rows = 12 // count
+    said = {(d, k): (k, *signed[d][k * rows : (k + 1) * rows]) for d in range(len(signed)) for k in range(count)}
+    for (a, b), (c, d) in itertools.combinations(said, 2):
+        assert (found[a, b] == found[c, d]) == (said[a, b] == said[c, d])
+
+
 def test_a_large_bucket_is_held_together_by_few_pairs():
     """2,000 sets in one bucket: a hundredth of the pairs, and still one component."""
     mixers = random.stream(1, 2000)

@@ -81,9 +81,9 @@ def test_hashes_are_the_same_for_ever():
     """A changed hash is a changed key of every stored sketch: let it never be an accident."""
     sets = sets_of(["the mill wheel turns with water from that river", "磨坊的水轮转动着"])
     digests = [digest.hex() for digest in shingles.set_digests(sets).to_pylist()]
-    assert digests == ["ba168adec90edadc6a4c63b10b85cb9a", "4414e28c7cc22aae56b851f449e0082e"]
+    assert digests == ["ba168adec90edadc6a4c63b10b85cb9a", "675868dfde341731ed0f24d9c999da7e"]
     hashes = bands.band_hashes(minhash.signatures(sets, 112, 1), 14)
     assert hashes[:, :2].T.tolist() == [
-        [12126048914165477650, 12019465235726978381],
-        [4937078762810352938, 1880512645471303990],
+        [12126048914165477650, 5168296269814071357],
+        [4937078762810352938, 3420161980743785144],
     ]
