@@ -1,4 +1,4 @@
-"""Eight bytes at a time: loads and stores, masks of bytes, hashes and comparison of byte ranges.
+"""Eight bytes at a time: loads and stores, masks of bytes, hashes and comparison of byte ranges. And 64 as bits.
 
 `load8` may stand at any address. Its byte order is the machine's, so nothing that is stored may depend on it: hashes
 here only find what is then compared byte for byte. A mask has the top bit of a byte set where something holds of it.
@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pipeline.kernels._jit import Bytes, kernel
+from pipeline.kernels._jit import Bytes, kernel, trailing_zeros
 from pipeline.kernels.random import GOLDEN, MIX_1, MIX_2
 
 SEED, FIRST, SECOND = np.uint64(GOLDEN), np.uint64(MIX_1), np.uint64(MIX_2)
@@ -40,6 +40,27 @@ def _store8(typing: Any, data: Any, at: Any, word: Any) -> Any:
     return types.void(data, types.int64, types.uint64), build
 
 
+def _within64(typing: Any, data: Any, at: Any, fold: Any, first: Any, last: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, lanes = ir.IntType(8), ir.VectorType(ir.IntType(8), 64)
+        place = _place(context, builder, signature, arguments)
+        read = builder.load(builder.bitcast(place, lanes.as_pointer()), align=1, typ=lanes)
+
+        def everywhere(value: Any) -> Any:
+            one = builder.insert_element(ir.Constant(lanes, ir.Undefined), builder.trunc(value, byte), _LANE)
+            return builder.shuffle_vector(one, ir.Constant(lanes, ir.Undefined), ir.Constant(_LANES, None))
+
+        folded = builder.or_(read, everywhere(arguments[2]))
+        shifted = builder.sub(folded, everywhere(arguments[3]))
+        span = everywhere(builder.sub(arguments[4], arguments[3]))
+        return builder.bitcast(builder.icmp_unsigned("<=", shifted, span), ir.IntType(64))
+
+    return types.uint64(data, types.int64, types.int64, types.int64, types.int64), build
+
+
+_LANE, _LANES = ir.Constant(ir.IntType(32), 0), ir.VectorType(ir.IntType(32), 64)
+
+
 def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     array = context.make_array(signature.args[0])(context, builder, arguments[0])
     return builder.bitcast(builder.gep(array.data, [arguments[1]]), ir.IntType(64).as_pointer())
@@ -49,6 +70,8 @@ def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
 load8: Any = intrinsic(_load8)
 # store8(data, at, word): write a uint64 to data[at:at + 8]; the caller sees to it that there is room.
 store8: Any = intrinsic(_store8)
+# within64(data, at, fold, first, last): bit k says whether data[at + k] | fold lies in first..last; 64 bytes are there.
+within64: Any = intrinsic(_within64)
 
 
 @kernel
@@ -69,6 +92,16 @@ def span8(first: int, last: int) -> tuple[np.uint64, np.uint64]:
     return ONES * np.uint64(0x80 - first), ONES * np.uint64(0x7F - last)
 
 
+FROM_A, PAST_Z = span8(ord("a"), ord("z"))
+
+
+@kernel
+def letters8(word: np.uint64) -> np.int64:
+    """How many of the eight bytes, from the first, are ASCII letters."""
+    found = within8((word | CASES) & LOWS, FROM_A, PAST_Z) & ~word & HIGHS
+    return np.int64(trailing_zeros(~found & HIGHS) >> np.uint64(3))
+
+
 @kernel
 def count8(mask: np.uint64) -> np.int64:
     """How many bytes a mask has."""
@@ -82,17 +115,28 @@ def step(h: np.uint64, word: np.uint64) -> np.uint64:
 
 
 @kernel
+def word8(data: Bytes, a: int, b: int) -> np.uint64:
+    """data[a:min(a + 8, b)], the first byte lowest, zeros above; zero where a >= b. May read behind b."""
+    size = b - a
+    if size <= 0:
+        return ZERO
+    if a + 8 <= data.size:
+        return load8(data, a) & (ALL >> np.uint64(64 - 8 * min(size, 8)))
+    word = ZERO
+    for k in range(min(size, 8)):
+        word |= np.uint64(data[a + k]) << np.uint64(8 * k)
+    return word
+
+
+@kernel
 def hashed(data: Bytes, a: int, b: int) -> np.uint64:
-    """64-bit hash of data[a:b]; reads nothing else."""
+    """64-bit hash of data[a:b]."""
     h = SEED ^ np.uint64(b - a)
     while a + 8 <= b:
         h = step(h, load8(data, a))
         a += 8
     if a < b:
-        word = ZERO
-        for k in range(b - a):
-            word |= np.uint64(data[a + k]) << np.uint64(8 * k)
-        h = step(h, word)
+        h = step(h, word8(data, a, b))
     h *= SECOND
     return h ^ (h >> S32)
 

@@ -159,7 +159,7 @@ def _merges(model: Table) -> bpe.Merges:
     merges = [(spelt(a), spelt(b)) for a, b in pairs]
     # No text has a character outside the alphabet, so what needs one never happens.
     possible = [(a, b) for a, b in merges if a is not None and b is not None]
-    return bpe.Merges.of(vocab, possible, bool(model.get("ignore_merges")))
+    return bpe.tables(vocab, possible, bool(model.get("ignore_merges")))
 
 
 def _characters() -> dict[str, int]:

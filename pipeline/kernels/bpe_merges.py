@@ -1,0 +1,280 @@
+"""The merges of a byte-level BPE as tables, and their use on one piece of text.
+
+The bytes of a piece become symbols; while any two neighbours have a merge, the pair of lowest rank, of those the
+leftmost, becomes one symbol. Up to 64 symbols stay where they began and every one is a bit of one integer; the lowest
+rank is looked for in all of them at once. Above, a heap holds the pairs, so a piece of n bytes costs n log n.
+
+A text may be cut between two bytes where no merge makes a symbol that has the one right before the other: no symbol
+ever lies across, so what stands on either side has the merges that it has alone. That is most of a text in a script
+that the vocabulary hardly knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel, leading_zeros, trailing_zeros
+from pipeline.kernels.buffers import frozen
+from pipeline.kernels.random import GOLDEN
+from pipeline.kernels.wide import ALL, ZERO, hashed
+
+Ids = NDArray[np.uint32]
+
+MAX_IDS, MAX_MERGES = 1 << 20, (1 << 24) - 1
+LONGEST_ENTRY = (1 << 16) - 1
+AT_ONCE = 64
+NO_MERGE = np.uint32(0xFFFFFFFF)
+# A rank and, below it, the place of the pair among 64 symbols.
+PLACE, PLACES = np.uint32(6), np.uint32(63)
+FREE, SPREAD = ZERO, np.uint64(GOLDEN)
+ONE, S16, S20, S24, S32, S63 = (np.uint64(n) for n in (1, 16, 20, 24, 32, 63))
+LOW_16, LOW_24, LOW_32 = (np.uint64((1 << n) - 1) for n in (16, 24, 32))
+
+
+class Merges(NamedTuple):
+    """What a vocabulary is to the kernel; read-only.
+
+    byte_ids   uint32 [256]: the id of every byte
+    byte_ranks uint32 [65536]: the rank of the merge of two bytes, first * 256 + second; NO_MERGE where there is none
+    pairs      uint64, a power of two: open addressing, left id << 44 | right id << 24 | rank + 1; 0 where free
+    made       uint32 [merges]: the id that the merge of a rank makes
+    cuts       uint8 [65536]: 1 where a text may be cut between two bytes; never inside a character
+    whole      uint64 [n, 2], a power of two or empty: offset + 1 in `spelt` << 16 | bytes, id; for `ignore_merges`
+    spelt      uint8: the bytes of the entries, one after another
+    """
+
+    byte_ids: Ids
+    byte_ranks: Ids
+    pairs: Hashes
+    made: Ids
+    cuts: Bytes
+    whole: Hashes
+    spelt: Bytes
+
+
+class Scratch(NamedTuple):
+    """What a piece of up to AT_ONCE bytes is merged in: uint32 [AT_ONCE] each."""
+
+    symbols: Ids
+    ranks: Ids
+
+
+def tables(vocab: Mapping[bytes, int], merges: Sequence[tuple[bytes, bytes]], ignore_merges: bool) -> Merges:
+    """From the bytes of every entry and the merges in order of rank; of a pair that comes twice the last counts.
+
+    Raises KeyError where a byte or a half or the whole of a merge has no id.
+    """
+    byte_ids = np.array([vocab[bytes([b])] for b in range(256)], np.uint32)
+    left = np.array([vocab[a] for a, _ in merges], np.uint64)
+    right = np.array([vocab[b] for _, b in merges], np.uint64)
+    made = np.array([vocab[a + b] for a, b in merges], np.uint32)
+    pairs = np.zeros(1 << (2 * len(merges) + 2).bit_length(), np.uint64)
+    enter(pairs, frozen(left), frozen(right))
+    byte_ranks = np.full(1 << 16, NO_MERGE, np.uint32)
+    for rank, (a, b) in enumerate(merges):
+        if len(a) == len(b) == 1:
+            byte_ranks[a[0] << 8 | b[0]] = rank
+    spelt, whole = b"", np.zeros((0, 2), np.uint64)
+    if ignore_merges:
+        entries = [entry for entry in vocab if 0 < len(entry) <= LONGEST_ENTRY]
+        spelt = b"".join(entries)
+        starts = np.cumsum([0, *map(len, entries)], dtype=np.int64)
+        whole = np.zeros((1 << (2 * len(entries)).bit_length(), 2), np.uint64)
+        ids = np.array([vocab[entry] for entry in entries], np.uint64)
+        enter_whole(frozen(np.frombuffer(spelt, np.uint8)), frozen(starts), frozen(ids), whole)
+    kept: tuple[NDArray, ...] = (byte_ids, byte_ranks, pairs, made, cuts(merges), whole, np.frombuffer(spelt, np.uint8))
+    return Merges(*map(frozen, kept))
+
+
+def cuts(merges: Sequence[tuple[bytes, bytes]]) -> Bytes:
+    """`Merges.cuts`: every two bytes but those that stand side by side in what a merge makes, or in a character."""
+    found = np.ones((256, 256), np.uint8)
+    found[:, 0x80:0xC0] = 0
+    # Side by side in a whole is side by side in a half, which another merge made, or where the halves meet.
+    for a, b in merges:
+        found[a[-1], b[0]] = 0
+    return found.reshape(-1)
+
+
+@kernel
+def merged(data: Bytes, i: int, stop: int, merges: Merges, scratch: Scratch, ids: Ids, n: int) -> int:
+    """Write the ids of data[i:stop] at n; return how many."""
+    size = stop - i
+    if size > AT_ONCE:
+        return _merged_long(data, i, stop, merges, ids, n)
+    symbols, ranks = scratch
+    for k in range(size):
+        symbols[k] = merges.byte_ids[data[i + k]]
+    for k in range(size - 1):
+        rank = merges.byte_ranks[np.int64(data[i + k]) << 8 | np.int64(data[i + k + 1])]
+        ranks[k] = _placed(rank, k)
+    ranks[size - 1] = NO_MERGE
+    live = ALL >> np.uint64(AT_ONCE - size)
+    while True:
+        best = NO_MERGE
+        for k in range(size):
+            best = min(best, ranks[k])
+        if best == NO_MERGE:
+            break
+        at = np.int64(best & PLACES)
+        gone = _after(live, at)
+        symbols[at] = merges.made[best >> PLACE]
+        live &= ~(ONE << np.uint64(gone))
+        ranks[gone] = ranks[at] = NO_MERGE
+        after = _after(live, at)
+        if after < AT_ONCE:
+            ranks[at] = _placed(_rank(symbols[at], symbols[after], merges.pairs), at)
+        if at > 0:
+            before = 63 - np.int64(leading_zeros(live & ((ONE << np.uint64(at)) - ONE)))
+            ranks[before] = _placed(_rank(symbols[before], symbols[at], merges.pairs), before)
+    count = 0
+    while live != ZERO:
+        ids[n + count] = symbols[np.int64(trailing_zeros(live))]
+        count += 1
+        live &= live - ONE
+    return count
+
+
+@kernel
+def _placed(rank: np.uint32, place: int) -> np.uint32:
+    return NO_MERGE if rank == NO_MERGE else rank << PLACE | np.uint32(place)
+
+
+@kernel
+def _after(live: np.uint64, at: int) -> np.int64:
+    """The next bit above one, or AT_ONCE."""
+    return np.int64(trailing_zeros(live & ~((ONE << np.uint64(at)) * np.uint64(2) - ONE)))
+
+
+@kernel
+def enter(pairs: Hashes, left: Hashes, right: Hashes) -> None:
+    """Fill the table of pairs; rank is the position."""
+    mask = pairs.size - 1
+    for rank in range(left.size):
+        key = left[rank] << S20 | right[rank]
+        slot = _home(key, mask)
+        while pairs[slot] != FREE and pairs[slot] >> S24 != key:
+            slot = (slot + 1) & mask
+        pairs[slot] = key << S24 | np.uint64(rank + 1)
+
+
+@kernel
+def _home(key: np.uint64, mask: int) -> np.int64:
+    return np.int64((key * SPREAD) >> S32) & mask
+
+
+@kernel
+def _rank(left: np.uint32, right: np.uint32, pairs: Hashes) -> np.uint32:
+    """The rank of the merge of two ids, or NO_MERGE."""
+    key = np.uint64(left) << S20 | np.uint64(right)
+    mask = pairs.size - 1
+    slot = _home(key, mask)
+    while pairs[slot] != FREE:
+        if pairs[slot] >> S24 == key:
+            return np.uint32((pairs[slot] & LOW_24) - ONE)
+        slot = (slot + 1) & mask
+    return NO_MERGE
+
+
+@kernel
+def enter_whole(spelt: Bytes, starts: Ints, entry_ids: Hashes, whole: Hashes) -> None:
+    """Fill the table of whole entries."""
+    mask = whole.shape[0] - 1
+    for entry in range(entry_ids.size):
+        slot = np.int64(hashed(spelt, starts[entry], starts[entry + 1])) & mask
+        while whole[slot, 0] != FREE:
+            slot = (slot + 1) & mask
+        whole[slot, 0] = np.uint64(starts[entry] + 1) << S16 | np.uint64(starts[entry + 1] - starts[entry])
+        whole[slot, 1] = entry_ids[entry]
+
+
+@kernel
+def entry(data: Bytes, i: int, stop: int, merges: Merges, ids: Ids, n: int) -> int:
+    """Write the id of the vocabulary's entry that data[i:stop] is; return 1, or 0 where there is none."""
+    size = stop - i
+    if size > LONGEST_ENTRY:
+        return 0
+    mask = merges.whole.shape[0] - 1
+    slot = np.int64(hashed(data, i, stop)) & mask
+    while merges.whole[slot, 0] != FREE:
+        place = merges.whole[slot, 0]
+        begin = np.int64((place >> S16) - ONE)
+        if np.int64(place & LOW_16) == size and (data[i:stop] == merges.spelt[begin : begin + size]).all():
+            ids[n] = np.uint32(merges.whole[slot, 1])
+            return 1
+        slot = (slot + 1) & mask
+    return 0
+
+
+@kernel
+def _merged_long(data: Bytes, i: int, stop: int, merges: Merges, ids: Ids, n: int) -> int:
+    """`merged` of any size: symbols in a linked list, pairs in a heap by (rank, position).
+
+    An entry of the heap whose rank is no longer that of the pair at its position is stale.
+    """
+    size = stop - i
+    symbols, ranks = np.empty(size, np.uint32), np.full(size, NO_MERGE, np.uint32)
+    after, before = np.arange(1, size + 1), np.arange(-1, size - 1)
+    heap, held = np.empty(2 * size, np.uint64), 0
+    for k in range(size):
+        symbols[k] = merges.byte_ids[data[i + k]]
+        if k + 1 < size:
+            ranks[k] = merges.byte_ranks[np.int64(data[i + k]) << 8 | np.int64(data[i + k + 1])]
+            held = _push(heap, held, ranks[k], k)
+    while held > 0:
+        top = heap[0]
+        held = _pop(heap, held)
+        at = np.int64(top & LOW_32)
+        if np.uint32(top >> S32) != ranks[at]:
+            continue
+        gone = after[at]
+        symbols[at] = merges.made[ranks[at]]
+        after[at] = after[gone]
+        ranks[gone] = ranks[at] = NO_MERGE
+        if after[at] < size:
+            before[after[at]] = at
+            ranks[at] = _rank(symbols[at], symbols[after[at]], merges.pairs)
+            held = _push(heap, held, ranks[at], at)
+        if at > 0:
+            left = before[at]
+            ranks[left] = _rank(symbols[left], symbols[at], merges.pairs)
+            held = _push(heap, held, ranks[left], left)
+    count, k = 0, 0
+    while k < size:
+        ids[n + count] = symbols[k]
+        count += 1
+        k = after[k]
+    return count
+
+
+@kernel
+def _push(heap: Hashes, held: int, rank: np.uint32, position: int) -> int:
+    if rank == NO_MERGE:
+        return held
+    entry, k = np.uint64(rank) << S32 | np.uint64(position), held
+    while k > 0 and heap[(k - 1) >> 1] > entry:
+        heap[k] = heap[(k - 1) >> 1]
+        k = (k - 1) >> 1
+    heap[k] = entry
+    return held + 1
+
+
+@kernel
+def _pop(heap: Hashes, held: int) -> int:
+    """Remove the lowest."""
+    held -= 1
+    entry, k = heap[held], 0
+    while 2 * k + 1 < held:
+        child = 2 * k + 1
+        if child + 1 < held and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= entry:
+            break
+        heap[k] = heap[child]
+        k = child
+    heap[k] = entry
+    return held
