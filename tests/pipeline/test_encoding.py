@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
@@ -253,14 +254,16 @@ def expected_ends(text: str, form: str) -> list[int]:
     return np.cumsum([len(piece.encode()) for piece in pieces]).tolist()
 
 
-ASCII = st.lists(st.sampled_from([piece for piece in PIECES if piece.isascii()]) | st.characters(codec="ascii"))
+# So few characters, so many of them: every kind of neighbours lies across the edge of 64 bytes.
+ASCII = st.integers(0).map(lambda seed: "".join(random.Random(seed).choices("ab1 .\n\t'str", k=150)))
 
 
 @pytest.mark.parametrize("form", FORMS)
-@given(text=ASCII.map("".join), odd=st.sampled_from(PIECES), behind=st.sampled_from(["a", " ", "\n", "1", "'", "é"]))
+@settings(max_examples=300)
+@given(text=ASCII, odd=st.sampled_from(PIECES), behind=st.sampled_from(["a", " ", "\n", "1", "'", "é"]))
 def test_ends_are_the_same_64_bytes_at_a_time(form, text, odd, behind):
-    """In ASCII with at most one other character, whatever comes behind the document."""
-    digits, text = DIGITS[FORMS[form] or GPT2], text + odd + text
+    """With at most one other character amid them, whatever comes behind the document."""
+    digits, text = DIGITS[FORMS[form] or GPT2], text[:75] + odd + text[75:]
     assert ends(text, digits, behind * 64) == ends(text, digits) == expected_ends(text, form)
 
 
