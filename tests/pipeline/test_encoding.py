@@ -268,6 +268,14 @@ def test_ends_are_the_same_64_bytes_at_a_time(form, text, odd, behind):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_ends_at_every_place_across_the_edge_of_64_bytes(form):
+    for piece in ["'re", "'LL's", "\n  \n x", "  \n\t", ".\n\n \n", " .a", "1234567", "\n \tx", "''s"]:
+        for before in range(50, 66):
+            text = "x" * before + piece + "y" * 70
+            assert ends(text, DIGITS[FORMS[form] or GPT2], "=" * 64) == expected_ends(text, form)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_real_ascii_is_cut_64_bytes_at_a_time(form):
     """Not one call of `next_end` for each pre-token: that is what makes it fast."""
     text = "It's the miller's 12345th sack, isn't it?\n\n\tfor i in range(7):\n\t    print(i)\r\n" * 9
