@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel, leading_zeros, trailing_zeros
 from pipeline.kernels.buffers import frozen
 from pipeline.kernels.random import GOLDEN
-from pipeline.kernels.wide import ALL, ZERO, hashed
+from pipeline.kernels.wide import ALL, ZERO, hashed, word8
 
 Ids = NDArray[np.uint32]
 
@@ -30,8 +30,9 @@ AT_ONCE = 64
 NO_MERGE = np.uint32(0xFFFFFFFF)
 # A rank and, below it, the place of the pair among 64 symbols.
 PLACE, PLACES = np.uint32(6), np.uint32(63)
-FREE, SPREAD = ZERO, np.uint64(GOLDEN)
+FREE, NONE, SPREAD = ZERO, ALL, np.uint64(GOLDEN)
 ONE, S16, S20, S24, S32, S63 = (np.uint64(n) for n in (1, 16, 20, 24, 32, 63))
+OWN = np.uint64(1 << 32)
 LOW_16, LOW_24, LOW_32 = (np.uint64((1 << n) - 1) for n in (16, 24, 32))
 
 
@@ -43,8 +44,10 @@ class Merges(NamedTuple):
     pairs      uint64, a power of two: open addressing, left id << 44 | right id << 24 | rank + 1; 0 where free
     made       uint32 [merges]: the id that the merge of a rank makes
     cuts       uint8 [65536]: 1 where a text may be cut between two bytes; never inside a character
-    whole      uint64 [n, 2], a power of two or empty: offset + 1 in `spelt` << 16 | bytes, id; for `ignore_merges`
+    whole      uint64 [n, 2], a power of two: offset + 1 in `spelt` << 16 | bytes, then OWN | id; 0 where free. Entries
+               that the merges of their bytes make (OWN) and, where merges are ignored for them, all others
     spelt      uint8: the bytes of the entries, one after another
+    ignore_merges   whether a pre-token that is an entry is that entry whatever its merges
     """
 
     byte_ids: Ids
@@ -54,13 +57,7 @@ class Merges(NamedTuple):
     cuts: Bytes
     whole: Hashes
     spelt: Bytes
-
-
-class Scratch(NamedTuple):
-    """What a piece of up to AT_ONCE bytes is merged in: uint32 [AT_ONCE] each."""
-
-    symbols: Ids
-    ranks: Ids
+    ignore_merges: bool
 
 
 def tables(vocab: Mapping[bytes, int], merges: Sequence[tuple[bytes, bytes]], ignore_merges: bool) -> Merges:
@@ -78,16 +75,15 @@ def tables(vocab: Mapping[bytes, int], merges: Sequence[tuple[bytes, bytes]], ig
     for rank, (a, b) in enumerate(merges):
         if len(a) == len(b) == 1:
             byte_ranks[a[0] << 8 | b[0]] = rank
-    spelt, whole = b"", np.zeros((0, 2), np.uint64)
-    if ignore_merges:
-        entries = [entry for entry in vocab if 0 < len(entry) <= LONGEST_ENTRY]
-        spelt = b"".join(entries)
-        starts = np.cumsum([0, *map(len, entries)], dtype=np.int64)
-        whole = np.zeros((1 << (2 * len(entries)).bit_length(), 2), np.uint64)
-        ids = np.array([vocab[entry] for entry in entries], np.uint64)
-        enter_whole(frozen(np.frombuffer(spelt, np.uint8)), frozen(starts), frozen(ids), whole)
-    kept: tuple[NDArray, ...] = (byte_ids, byte_ranks, pairs, made, cuts(merges), whole, np.frombuffer(spelt, np.uint8))
-    return Merges(*map(frozen, kept))
+    entries = [entry for entry in vocab if 0 < len(entry) <= LONGEST_ENTRY]
+    spelt = np.frombuffer(b"".join(entries), np.uint8)
+    starts = np.cumsum([0, *map(len, entries)], dtype=np.int64)
+    ids = np.array([vocab[entry] for entry in entries], np.uint64)
+    whole = np.zeros((1 << (2 * len(entries)).bit_length(), 2), np.uint64)
+    byte_ids, byte_ranks, pairs, made = frozen(byte_ids), frozen(byte_ranks), frozen(pairs), frozen(made)
+    merging = (byte_ids, byte_ranks, pairs, made)
+    enter_whole(frozen(spelt), frozen(starts), frozen(ids), *merging, ignore_merges, whole)
+    return Merges(*merging, frozen(cuts(merges)), frozen(whole), frozen(spelt), ignore_merges)
 
 
 def cuts(merges: Sequence[tuple[bytes, bytes]]) -> Bytes:
@@ -101,17 +97,27 @@ def cuts(merges: Sequence[tuple[bytes, bytes]]) -> Bytes:
 
 
 @kernel
-def merged(data: Bytes, i: int, stop: int, merges: Merges, scratch: Scratch, ids: Ids, n: int) -> int:
-    """Write the ids of data[i:stop] at n; return how many."""
+def merged(
+    data: Bytes,
+    i: int,
+    stop: int,
+    byte_ids: Ids,
+    byte_ranks: Ids,
+    pairs: Hashes,
+    made: Ids,
+    symbols: Ids,
+    ranks: Ids,
+    ids: Ids,
+    n: int,
+) -> int:
+    """Write the ids of data[i:stop] at n; return how many. `symbols` and `ranks` have room for AT_ONCE."""
     size = stop - i
     if size > AT_ONCE:
-        return _merged_long(data, i, stop, merges, ids, n)
-    symbols, ranks = scratch
+        return _merged_long(data, i, stop, byte_ids, byte_ranks, pairs, made, ids, n)
     for k in range(size):
-        symbols[k] = merges.byte_ids[data[i + k]]
+        symbols[k] = byte_ids[data[i + k]]
     for k in range(size - 1):
-        rank = merges.byte_ranks[np.int64(data[i + k]) << 8 | np.int64(data[i + k + 1])]
-        ranks[k] = _placed(rank, k)
+        ranks[k] = _placed(byte_ranks[np.int64(data[i + k]) << 8 | np.int64(data[i + k + 1])], k)
     ranks[size - 1] = NO_MERGE
     live = ALL >> np.uint64(AT_ONCE - size)
     while True:
@@ -122,15 +128,15 @@ def merged(data: Bytes, i: int, stop: int, merges: Merges, scratch: Scratch, ids
             break
         at = np.int64(best & PLACES)
         gone = _after(live, at)
-        symbols[at] = merges.made[best >> PLACE]
+        symbols[at] = made[best >> PLACE]
         live &= ~(ONE << np.uint64(gone))
         ranks[gone] = ranks[at] = NO_MERGE
         after = _after(live, at)
         if after < AT_ONCE:
-            ranks[at] = _placed(_rank(symbols[at], symbols[after], merges.pairs), at)
+            ranks[at] = _placed(_rank(symbols[at], symbols[after], pairs), at)
         if at > 0:
             before = 63 - np.int64(leading_zeros(live & ((ONE << np.uint64(at)) - ONE)))
-            ranks[before] = _placed(_rank(symbols[before], symbols[at], merges.pairs), before)
+            ranks[before] = _placed(_rank(symbols[before], symbols[at], pairs), before)
     count = 0
     while live != ZERO:
         ids[n + count] = symbols[np.int64(trailing_zeros(live))]
@@ -181,37 +187,57 @@ def _rank(left: np.uint32, right: np.uint32, pairs: Hashes) -> np.uint32:
 
 
 @kernel
-def enter_whole(spelt: Bytes, starts: Ints, entry_ids: Hashes, whole: Hashes) -> None:
-    """Fill the table of whole entries."""
+def enter_whole(
+    spelt: Bytes,
+    starts: Ints,
+    entry_ids: Hashes,
+    byte_ids: Ids,
+    byte_ranks: Ids,
+    pairs: Hashes,
+    made: Ids,
+    ignore_merges: bool,
+    whole: Hashes,
+) -> None:
+    """Fill the table of whole entries: those that the merges of their bytes make, or all."""
+    symbols, ranks = np.empty(AT_ONCE, np.uint32), np.empty(AT_ONCE, np.uint32)
+    ids = np.empty(LONGEST_ENTRY, np.uint32)
     mask = whole.shape[0] - 1
-    for entry in range(entry_ids.size):
-        slot = np.int64(hashed(spelt, starts[entry], starts[entry + 1])) & mask
-        while whole[slot, 0] != FREE:
-            slot = (slot + 1) & mask
-        whole[slot, 0] = np.uint64(starts[entry] + 1) << S16 | np.uint64(starts[entry + 1] - starts[entry])
-        whole[slot, 1] = entry_ids[entry]
+    for number in range(entry_ids.size):
+        a, b = starts[number], starts[number + 1]
+        count = merged(spelt, a, b, byte_ids, byte_ranks, pairs, made, symbols, ranks, ids, 0)
+        is_own = count == 1 and np.uint64(ids[0]) == entry_ids[number]
+        if is_own or ignore_merges:
+            slot = np.int64(hashed(spelt, a, b)) & mask
+            while whole[slot, 0] != FREE:
+                slot = (slot + 1) & mask
+            whole[slot, 0] = np.uint64(a + 1) << S16 | np.uint64(b - a)
+            whole[slot, 1] = entry_ids[number] | (OWN if is_own else ZERO)
 
 
 @kernel
-def entry(data: Bytes, i: int, stop: int, merges: Merges, ids: Ids, n: int) -> int:
-    """Write the id of the vocabulary's entry that data[i:stop] is; return 1, or 0 where there is none."""
+def entry(data: Bytes, i: int, stop: int, whole: Hashes, spelt: Bytes) -> np.uint64:
+    """The second word of `Merges.whole` of the entry that data[i:stop] is, or NONE."""
     size = stop - i
     if size > LONGEST_ENTRY:
-        return 0
-    mask = merges.whole.shape[0] - 1
+        return NONE
+    mask = whole.shape[0] - 1
     slot = np.int64(hashed(data, i, stop)) & mask
-    while merges.whole[slot, 0] != FREE:
-        place = merges.whole[slot, 0]
-        begin = np.int64((place >> S16) - ONE)
-        if np.int64(place & LOW_16) == size and (data[i:stop] == merges.spelt[begin : begin + size]).all():
-            ids[n] = np.uint32(merges.whole[slot, 1])
-            return 1
+    while whole[slot, 0] != FREE:
+        place = whole[slot, 0]
+        if np.int64(place & LOW_16) == size:
+            begin, k = np.int64((place >> S16) - ONE), 0
+            while k < size and word8(data, i + k, stop) == word8(spelt, begin + k, begin + size):
+                k += 8
+            if k >= size:
+                return whole[slot, 1]
         slot = (slot + 1) & mask
-    return 0
+    return NONE
 
 
 @kernel
-def _merged_long(data: Bytes, i: int, stop: int, merges: Merges, ids: Ids, n: int) -> int:
+def _merged_long(
+    data: Bytes, i: int, stop: int, byte_ids: Ids, byte_ranks: Ids, pairs: Hashes, made: Ids, ids: Ids, n: int
+) -> int:
     """`merged` of any size: symbols in a linked list, pairs in a heap by (rank, position).
 
     An entry of the heap whose rank is no longer that of the pair at its position is stale.
@@ -221,9 +247,9 @@ def _merged_long(data: Bytes, i: int, stop: int, merges: Merges, ids: Ids, n: in
     after, before = np.arange(1, size + 1), np.arange(-1, size - 1)
     heap, held = np.empty(2 * size, np.uint64), 0
     for k in range(size):
-        symbols[k] = merges.byte_ids[data[i + k]]
+        symbols[k] = byte_ids[data[i + k]]
         if k + 1 < size:
-            ranks[k] = merges.byte_ranks[np.int64(data[i + k]) << 8 | np.int64(data[i + k + 1])]
+            ranks[k] = byte_ranks[np.int64(data[i + k]) << 8 | np.int64(data[i + k + 1])]
             held = _push(heap, held, ranks[k], k)
     while held > 0:
         top = heap[0]
@@ -232,16 +258,16 @@ def _merged_long(data: Bytes, i: int, stop: int, merges: Merges, ids: Ids, n: in
         if np.uint32(top >> S32) != ranks[at]:
             continue
         gone = after[at]
-        symbols[at] = merges.made[ranks[at]]
+        symbols[at] = made[ranks[at]]
         after[at] = after[gone]
         ranks[gone] = ranks[at] = NO_MERGE
         if after[at] < size:
             before[after[at]] = at
-            ranks[at] = _rank(symbols[at], symbols[after[at]], merges.pairs)
+            ranks[at] = _rank(symbols[at], symbols[after[at]], pairs)
             held = _push(heap, held, ranks[at], at)
         if at > 0:
             left = before[at]
-            ranks[left] = _rank(symbols[left], symbols[at], merges.pairs)
+            ranks[left] = _rank(symbols[left], symbols[at], pairs)
             held = _push(heap, held, ranks[left], left)
     count, k = 0, 0
     while k < size:

@@ -112,7 +112,7 @@ def test_ids_do_not_depend_on_what_is_remembered(pair, monkeypatch):
     """A memory so small that it is overwritten again and again."""
     tokenizer, _ = pair
     tight = Encoder(tokenizer)
-    monkeypatch.setattr(tight, "_memory", bpe.Memory.empty(lines=2, far=2))
+    monkeypatch.setattr(tight, "_memory", bpe.Memory.empty(slots=4, far=2))
     texts = [f"{word}{number} {'long' * (number % 30)} 磨坊水轮转动{number}" for number in range(200) for word in "ab"]
     same(tokenizer, tight, texts + texts)
 
