@@ -22,8 +22,10 @@ from pipeline.kernels.bpe_merges import (
     OWN,
     Ids,
     Merges,
+    Shapes,
     entry,
     merged,
+    piece_end,
     tables,
 )
 from pipeline.kernels.buffers import text_buffers
@@ -89,7 +91,8 @@ def fill(
     byte_ranks: Ids,
     pairs: Hashes,
     made: Ids,
-    cuts: Bytes,
+    joins: Shapes,
+    around: Hashes,
     whole: Hashes,
     spelt: Bytes,
     ignore_merges: bool,
@@ -125,7 +128,8 @@ def fill(
                             byte_ranks,
                             pairs,
                             made,
-                            cuts,
+                            joins,
+                            around,
                             whole,
                             spelt,
                             ignore_merges,
@@ -148,7 +152,8 @@ def fill(
                             byte_ranks,
                             pairs,
                             made,
-                            cuts,
+                            joins,
+                            around,
                             whole,
                             spelt,
                             ignore_merges,
@@ -220,7 +225,8 @@ def _made(
     byte_ranks: Ids,
     pairs: Hashes,
     made: Ids,
-    cuts: Bytes,
+    joins: Shapes,
+    around: Hashes,
     whole: Hashes,
     spelt: Bytes,
     ignore_merges: bool,
@@ -238,9 +244,7 @@ def _made(
             return np.int64(1)
     begin, a = n, i
     while a < stop:
-        b = a + 1
-        while b < stop and cuts[np.int64(data[b - 1]) << 8 | np.int64(data[b])] == 0:
-            b += 1
+        b = piece_end(data, a, stop, joins, around)
         first, second, count = ZERO, ZERO, np.int64(0)
         near_piece = b - a <= NEAR_BYTES and b - a < stop - i
         if near_piece:

@@ -4,9 +4,9 @@ The bytes of a piece become symbols; while any two neighbours have a merge, the 
 leftmost, becomes one symbol. Up to 64 symbols stay where they began and every one is a bit of one integer; the lowest
 rank is looked for in all of them at once. Above, a heap holds the pairs, so a piece of n bytes costs n log n.
 
-A text may be cut between two bytes where no merge makes a symbol that has the one right before the other: no symbol
-ever lies across, so what stands on either side has the merges that it has alone. That is most of a text in a script
-that the vocabulary hardly knows.
+A text may be cut where no merge joins what ends there to what begins there: the first symbol to lie across would be
+made by a merge of two that meet there, so what stands on either side has the merges that it has alone. What is known
+of a merge is up to three bytes of both its halves, which is enough to cut Chinese into words.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel, leading_zeros, trailing_zeros
 from pipeline.kernels.buffers import frozen
 from pipeline.kernels.random import GOLDEN
-from pipeline.kernels.wide import ALL, ZERO, hashed, word8
+from pipeline.kernels.wide import ALL, ZERO, hashed, load8, word8
 
 Ids = NDArray[np.uint32]
+Shapes = NDArray[np.uint16]
 
 MAX_IDS, MAX_MERGES = 1 << 20, (1 << 24) - 1
 LONGEST_ENTRY = (1 << 16) - 1
@@ -33,6 +34,11 @@ PLACE, PLACES = np.uint32(6), np.uint32(63)
 FREE, NONE, SPREAD = ZERO, ALL, np.uint64(GOLDEN)
 ONE, S16, S20, S24, S32, S63 = (np.uint64(n) for n in (1, 16, 20, 24, 32, 63))
 OWN = np.uint64(1 << 32)
+INSIDE, AROUND, BITS, S6 = 1 << 15, 1 << 20, np.uint64(64 - 20), np.uint64(6)
+# What of three bytes before a place and three behind belongs to a shape, by 3 * l + r.
+SHAPES = np.array(
+    [((1 << 8 * (3 + r)) - 1) >> 8 * (3 - l) << 8 * (3 - l) for l in (1, 2, 3) for r in (1, 2, 3)], np.uint64
+)
 LOW_16, LOW_24, LOW_32 = (np.uint64((1 << n) - 1) for n in (16, 24, 32))
 
 
@@ -43,7 +49,10 @@ class Merges(NamedTuple):
     byte_ranks uint32 [65536]: the rank of the merge of two bytes, first * 256 + second; NO_MERGE where there is none
     pairs      uint64, a power of two: open addressing, left id << 44 | right id << 24 | rank + 1; 0 where free
     made       uint32 [merges]: the id that the merge of a rank makes
-    cuts       uint8 [65536]: 1 where a text may be cut between two bytes; never inside a character
+    joins      uint16 [65536]: of two bytes, what merges join a symbol that ends in the first to one that begins with
+               the second: 0 none; 1 << 3 * l + r - 4 one whose halves are of l and r bytes, 3 standing for more;
+               INSIDE that they are not looked at more closely
+    around     uint64 [AROUND >> 6], bits: which hashes those l + r bytes have
     whole      uint64 [n, 2], a power of two: offset + 1 in `spelt` << 16 | bytes, then OWN | id; 0 where free. Entries
                that the merges of their bytes make (OWN) and, where merges are ignored for them, all others
     spelt      uint8: the bytes of the entries, one after another
@@ -54,7 +63,8 @@ class Merges(NamedTuple):
     byte_ranks: Ids
     pairs: Hashes
     made: Ids
-    cuts: Bytes
+    joins: Shapes
+    around: Hashes
     whole: Hashes
     spelt: Bytes
     ignore_merges: bool
@@ -83,17 +93,49 @@ def tables(vocab: Mapping[bytes, int], merges: Sequence[tuple[bytes, bytes]], ig
     byte_ids, byte_ranks, pairs, made = frozen(byte_ids), frozen(byte_ranks), frozen(pairs), frozen(made)
     merging = (byte_ids, byte_ranks, pairs, made)
     enter_whole(frozen(spelt), frozen(starts), frozen(ids), *merging, ignore_merges, whole)
-    return Merges(*merging, frozen(cuts(merges)), frozen(whole), frozen(spelt), ignore_merges)
+    joins, around = cuts(merges)
+    cutting = frozen(joins), frozen(around)
+    return Merges(*merging, *cutting, frozen(whole), frozen(spelt), ignore_merges)
 
 
-def cuts(merges: Sequence[tuple[bytes, bytes]]) -> Bytes:
-    """`Merges.cuts`: every two bytes but those that stand side by side in what a merge makes, or in a character."""
-    found = np.ones((256, 256), np.uint8)
-    found[:, 0x80:0xC0] = 0
-    # Side by side in a whole is side by side in a half, which another merge made, or where the halves meet.
+def cuts(merges: Sequence[tuple[bytes, bytes]]) -> tuple[Shapes, Hashes]:
+    """`Merges.joins` and `Merges.around`. ASCII is only cut where no merge at all joins two bytes."""
+    joins, around = np.zeros((256, 256), np.uint16), np.zeros(AROUND, bool)
+    joins[:, 0x80:0xC0] = INSIDE
+    seen = []
     for a, b in merges:
-        found[a[-1], b[0]] = 0
-    return found.reshape(-1)
+        left, right = a[-3:], b[:3]
+        shape = 3 * len(left) + len(right) - 4
+        joins[a[-1], b[0]] |= 1 << shape if b[0] >= 0xC0 else INSIDE
+        seen.append(int.from_bytes(left.rjust(3, b"\0") + right, "little"))
+    around[(np.array(seen, np.uint64) * SPREAD) >> BITS] = True
+    return joins.reshape(-1), np.packbits(around, bitorder="little").view(np.uint64)
+
+
+@kernel
+def piece_end(data: Bytes, i: int, stop: int, joins: Shapes, around: Hashes) -> int:
+    """Where the text from data[i] on may be cut for the first time, or stop."""
+    b = i + 1
+    while b < stop:
+        shapes = np.int64(joins[np.int64(data[b - 1]) << 8 | np.int64(data[b])])
+        if shapes == 0 or (shapes != INSIDE and not _joined(data, b, shapes, around)):
+            return b
+        b += 1
+    return stop
+
+
+@kernel
+def _joined(data: Bytes, at: int, shapes: int, around: Hashes) -> bool:
+    """Whether a merge may join what ends at data[at] to what begins there; what is read beyond can only say yes."""
+    if at < 3 or at + 5 > data.size or shapes & INSIDE:
+        return True
+    word = load8(data, at - 3)
+    while shapes != 0:
+        h = ((word & SHAPES[np.int64(trailing_zeros(shapes))]) * SPREAD) >> BITS
+        if around[np.int64(h >> S6)] >> (h & S63) & ONE:
+            return True
+        shapes &= shapes - 1
+    return False
 
 
 @kernel

@@ -158,7 +158,7 @@ def _merges(model: Table) -> bpe.Merges:
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     merges = [(spelt(a), spelt(b)) for a, b in pairs]
     # No text has a character outside the alphabet, so what needs one never happens.
-    possible = [(a, b) for a, b in merges if a is not None and b is not None]
+    possible = [(a, b) for a, b in merges if a and b]
     return bpe.tables(vocab, possible, bool(model.get("ignore_merges")))
 
 
