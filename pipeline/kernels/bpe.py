@@ -29,7 +29,7 @@ from pipeline.kernels.bpe_merges import (
     tables,
 )
 from pipeline.kernels.buffers import text_buffers
-from pipeline.kernels.pretoken_masks import ascii_ends
+from pipeline.kernels.pretoken_masks import sure_ends
 from pipeline.kernels.pretokens import classes, next_end
 from pipeline.kernels.wide import ALL, FIRST, SECOND, ZERO, hashed, load8, store8, word8
 
@@ -110,7 +110,7 @@ def fill(
         ids[n] = edge
         n += 1
         while i < end:
-            begin, ends = i, ascii_ends(data, i, end, digits)
+            begin, ends = i, sure_ends(data, i, end, digits)
             if ends == ZERO:
                 begin, ends = next_end(data, i, end, table, digits), ONE
             while ends != ZERO:

@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from pipeline.kernels import bpe, pretokens
 from pipeline.kernels.buffers import text_buffers
-from pipeline.kernels.pretoken_masks import ascii_ends
+from pipeline.kernels.pretoken_masks import sure_ends
 from pipeline.kernels.pretokens import DIGITS, GPT2, classes, next_end
 from pipeline.tokens import vocabulary
 from pipeline.tokens.encoding import Encoder, _characters, why_not
@@ -244,7 +244,7 @@ def ends(text: str, digits: int, behind: str | None = None) -> list[int]:
     found, end = [0], int(offsets[1])
     while found[-1] < end:
         i = found[-1]
-        mask = int(ascii_ends(data, i, end, digits)) if behind else 0
+        mask = int(sure_ends(data, i, end, digits)) if behind else 0
         found += [i + k for k in range(64) if mask >> k & 1] or [next_end(data, i, end, classes(), digits)]
     return found[1:]
 
@@ -254,13 +254,14 @@ def expected_ends(text: str, form: str) -> list[int]:
     return np.cumsum([len(piece.encode()) for piece in pieces]).tolist()
 
 
+CODES = [code for code in range(pretokens.CODE_POINTS) if not 0xD800 <= code <= 0xDFFF]
 # So few characters, so many of them: every kind of neighbours lies across the edge of 64 bytes.
-ASCII = st.integers(0).map(lambda seed: "".join(random.Random(seed).choices("ab1 .\n\t'str", k=150)))
+FEW = st.integers(0).map(lambda seed: "".join(random.Random(seed).choices("ab1 .\n\t'str中，", k=150)))
 
 
 @pytest.mark.parametrize("form", FORMS)
 @settings(max_examples=300)
-@given(text=ASCII, odd=st.sampled_from(PIECES), behind=st.sampled_from(["a", " ", "\n", "1", "'", "é"]))
+@given(text=FEW, odd=st.sampled_from(PIECES), behind=st.sampled_from(["a", " ", "\n", "1", "'", "é"]))
 def test_ends_are_the_same_64_bytes_at_a_time(form, text, odd, behind):
     """With at most one other character amid them, whatever comes behind the document."""
     digits, text = DIGITS[FORMS[form] or GPT2], text[:75] + odd + text[75:]
@@ -269,23 +270,46 @@ def test_ends_are_the_same_64_bytes_at_a_time(form, text, odd, behind):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_ends_at_every_place_across_the_edge_of_64_bytes(form):
-    for piece in ["'re", "'LL's", "\n  \n x", "  \n\t", ".\n\n \n", " .a", "1234567", "\n \tx", "''s"]:
+    for piece in [
+        "'re",
+        "'LL's",
+        "\n  \n x",
+        "  \n\t",
+        ".\n\n \n",
+        " .a",
+        "1234567",
+        "\n \tx",
+        "''s",
+        "。中",
+        " ，中",
+        "，。\n",
+        "中文é",
+    ]:
         for before in range(50, 66):
             text = "x" * before + piece + "y" * 70
             assert ends(text, DIGITS[FORMS[form] or GPT2], "=" * 64) == expected_ends(text, form)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_real_ascii_is_cut_64_bytes_at_a_time(form):
-    """Not one call of `next_end` for each pre-token: that is what makes it fast."""
-    text = "It's the miller's 12345th sack, isn't it?\n\n\tfor i in range(7):\n\t    print(i)\r\n" * 9
+def test_every_character_of_three_bytes_64_bytes_at_a_time(form):
+    """Those that are known so have the class that `tokenizers` gives them."""
+    digits = DIGITS[FORMS[form] or GPT2]
+    for first in range(0x800, 0xF800, 32):
+        text = "".join(f"a{chr(code)}a .{chr(code)}\n" for code in CODES[first : first + 32])
+        assert ends(text, digits, "=" * 64) == ends(text, digits)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_common_text_is_cut_64_bytes_at_a_time(form):
+    """Not by one call of `next_end` for each pre-token: that is what makes it fast."""
+    text = (
+        "“磨坊”的水轮转动着，人们把粮食送到磨坊。It's the miller's 12345th sack, isn't it?\n\n\tfor i in range(7):\n\t    print(i)\r\n"
+        * 9
+    )
     data, offsets = text_buffers(pa.array([text, "=" * 64]))
     cut = ends(text, DIGITS[FORMS[form] or GPT2], "=" * 64)
-    sure = sum(ascii_ends(data, i, int(offsets[1]), DIGITS[FORMS[form] or GPT2]) != 0 for i in [0, *cut[:-1]])
+    sure = sum(sure_ends(data, i, int(offsets[1]), DIGITS[FORMS[form] or GPT2]) != 0 for i in [0, *cut[:-1]])
     assert sure == len(cut)
-
-
-CODES = [code for code in range(pretokens.CODE_POINTS) if not 0xD800 <= code <= 0xDFFF]
 
 
 def test_every_character_has_the_class_that_tokenizers_gives_it():
