@@ -302,10 +302,8 @@ def test_every_character_of_three_bytes_64_bytes_at_a_time(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_common_text_is_cut_64_bytes_at_a_time(form):
     """Not by one call of `next_end` for each pre-token: that is what makes it fast."""
-    text = (
-        "“磨坊”的水轮转动着，人们把粮食送到磨坊。It's the miller's 12345th sack, isn't it?\n\n\tfor i in range(7):\n\t    print(i)\r\n"
-        * 9
-    )
+    text = "“磨坊”的水轮转动着，人们把粮食送到磨坊。It's the miller's 12345th sack, isn't it?\n\n"
+    text = 9 * (text + "\tfor i in range(7):\n\t    print(i)\r\n")
     data, offsets = text_buffers(pa.array([text, "=" * 64]))
     cut = ends(text, DIGITS[FORMS[form] or GPT2], "=" * 64)
     sure = sum(sure_ends(data, i, int(offsets[1]), DIGITS[FORMS[form] or GPT2]) != 0 for i in [0, *cut[:-1]])
