@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from pipeline.kernels import bpe, pretokens
+from pipeline.kernels import pretokens
+from pipeline.kernels.bpe_memory import Memory
 from pipeline.kernels.buffers import text_buffers
 from pipeline.kernels.pretoken_masks import sure_ends
 from pipeline.kernels.pretokens import DIGITS, GPT2, classes, next_end
@@ -112,7 +113,7 @@ def test_ids_do_not_depend_on_what_is_remembered(pair, monkeypatch):
     """A memory so small that it is overwritten again and again."""
     tokenizer, _ = pair
     tight = Encoder(tokenizer)
-    monkeypatch.setattr(tight, "_memory", bpe.Memory.empty(slots=4, far=2))
+    monkeypatch.setattr(tight, "_memory", Memory.empty(slots=4, far=2))
     texts = [f"{word}{number} {'long' * (number % 30)} 磨坊水轮转动{number}" for number in range(200) for word in "ab"]
     same(tokenizer, tight, texts + texts)
 
