@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from pipeline.kernels import pretokens
 from pipeline.kernels.bpe_memory import Memory
-from pipeline.kernels.buffers import text_buffers
+from pipeline.kernels.bpe_tables import cuts, piece_end
+from pipeline.kernels.buffers import frozen, text_buffers
 from pipeline.kernels.pretoken_masks import sure_ends
 from pipeline.kernels.pretokens import DIGITS, GPT2, classes, next_end
 from pipeline.tokens import vocabulary
@@ -39,6 +41,7 @@ PIECES += [
     "12345",
     "²",
     "Ⅷ",
+    "٣",
     "磨坊",
     "水",
     "é",
@@ -51,7 +54,32 @@ PIECES += [
     "-",
     "a",
 ]
-PIECES += ["a", "<|endoftext|>", "<|", "the mill", "wheel", "turns", "\u1680", "\u180e", "\ufeff", "ǅ", "가"]
+PIECES += [
+    "a",
+    "<|endoftext|>",
+    "<|",
+    "the mill",
+    "wheel",
+    "turns",
+    "\u1680",
+    "\u180e",
+    "\ufeff",
+    "ǅ",
+    "가",
+    "、",
+    "，",
+    "〇",
+]
+PIECES += [
+    "\U0001f469\u200d\U0001f33e",
+    "\U0001f1f3\U0001f1f1",
+    "1\ufe0f\u20e3",
+    "❤\ufe0f",
+    "\u2028",
+    "\u2029",
+    "\u0b95\u0bbf",
+]
+PIECES += ["ガ", "カ\u3099", "กำ", "\U00020000", "\U000e0067", "\ufffd", "I'd've", "\n \n", " \n", "…", "“x”", "\x7f"]
 WORDS = st.text(max_size=40) | st.lists(st.sampled_from(PIECES), max_size=60).map("".join)
 # ASCII is read 64 bytes at a time where so many lie behind.
 DOCUMENTS = st.lists(WORDS, max_size=6).map(lambda texts: [*texts, "=" * 64])
@@ -119,26 +147,73 @@ def test_ids_do_not_depend_on_what_is_remembered(pair, monkeypatch):
 
 
 @given(
-    letters=st.lists(st.sampled_from("abc"), max_size=300).map("".join),
-    merges=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=40),
+    text=st.lists(st.sampled_from("abc")).map("".join)
+    | st.lists(st.sampled_from("水车中éa ，"), max_size=60).map("".join),
+    more=st.integers(1, 8),
+    merges=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=60),
     ignore=st.booleans(),
 )
-def test_any_list_of_merges(letters, merges, ignore):
-    """Merges in no good order, made twice in two ways, and entries that no merge reaches; short and long pre-tokens."""
-    entries, pairs = [*"abc"], []
+def test_any_list_of_merges(text, more, merges, ignore):
+    """Merges in no good order, of parts of characters, made twice in two ways; entries that no merge reaches."""
+    byte_level = {byte: character for character, byte in _characters().items()}
+    entries = [byte_level[byte] for byte in dict.fromkeys((text or "a").encode())]
+    pairs, alone = [], ["cab", "abcabc", *("".join(map(byte_level.get, word.encode())) for word in ("水车", "中，"))]
     for a, b in merges:
         left, right = entries[a % len(entries)], entries[b % len(entries)]
         if len(left + right) <= 64:
             pairs.append((left, right))
             entries += [left + right] if left + right not in entries else []
     pairs.reverse()
-    alphabet = sorted({*pre_tokenizers.ByteLevel.alphabet()} - {*entries})
-    ids = {
-        entry: n for n, entry in enumerate(["<|endoftext|>", *alphabet, *dict.fromkeys([*entries, "cab", "abcabc"])])
-    }
-    tokenizer = Tokenizer(models.BPE(ids, pairs, ignore_merges=ignore))
+    every = dict.fromkeys(["<|endoftext|>", *byte_level.values(), *entries, *alone])
+    tokenizer = Tokenizer(models.BPE({entry: n for n, entry in enumerate(every)}, pairs, ignore_merges=ignore))
     tokenizer.pre_tokenizer = pre_tokenizer("byte-level")
-    same(tokenizer, Encoder(tokenizer), [letters, letters[:50], " ".join(letters)])
+    same(tokenizer, Encoder(tokenizer), [text, text[:50], text * more, " ".join(text), "=" * 64])
+
+
+@given(
+    text=st.lists(st.sampled_from("水车中国人民éa"), min_size=1, max_size=20).map("".join),
+    merges=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=60),
+)
+def test_a_text_may_be_cut_where_no_merge_reaches(text, merges):
+    """The pieces of a text have the ids of the text: `tokenizers`, which cuts nowhere, says so of every cut."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    byte_level = {byte: character for character, byte in _characters().items()}
+    data = text.encode()
+    entries, pairs = [bytes([byte]) for byte in dict.fromkeys(data)], {}
+    for a, b in merges:
+        left, right = entries[a % len(entries)], entries[b % len(entries)]
+        if len(left + right) <= 12:
+            pairs[left, right] = len(pairs)
+            entries += [left + right] if left + right not in entries else []
+
+    def shown(entry: bytes) -> str:
+        return "".join(byte_level[byte] for byte in entry)
+
+    vocab = {entry: n for n, entry in enumerate(dict.fromkeys([*sorted(alphabet), *map(shown, entries)]))}
+    model = models.BPE(vocab, [(shown(a), shown(b)) for a, b in pairs])
+    joins, around = cuts(list(pairs))
+    for behind in (b"", b"=" * 8):
+        column, cut = np.frombuffer(data + behind, np.uint8), [0]
+        while cut[-1] < len(data):
+            cut.append(piece_end(frozen(column), cut[-1], len(data), frozen(joins), frozen(around)))
+        pieces = [shown(data[a:b]) for a, b in pairwise(cut)]
+        assert [t.id for p in pieces for t in model.tokenize(p)] == [t.id for t in model.tokenize(shown(data))]
+
+
+def test_chinese_is_cut_into_words():
+    """Where two words meet that no merge joins, though their characters' bytes are joined elsewhere."""
+    words = ["中国", "人民", "水车"]
+    merges = []
+    for word in words:
+        head, *rest = ([bytes([byte]) for byte in character.encode()] for character in word)
+        for character in (head, *rest):
+            merges += [(character[0], character[1]), (character[0] + character[1], character[2])]
+        merges.append((word[0].encode(), word[1].encode()))
+    joins, around = map(frozen, cuts(merges))
+    data, found = frozen(np.frombuffer("水车人民中国中国=====".encode(), np.uint8)), [0]
+    while found[-1] < 24:
+        found.append(piece_end(data, found[-1], 24, joins, around))
+    assert found == [0, 6, 12, 18, 24]
 
 
 @pytest.mark.parametrize("ignore", [False, True])
