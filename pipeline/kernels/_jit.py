@@ -33,8 +33,9 @@ Hashes = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-# Inside kernels alone: the number of 0 bits below the lowest 1 bit, in the type of its argument.
+# Inside kernels alone: the number of 0 bits below the lowest 1 bit, above the highest, in the type of the argument.
 trailing_zeros: Any = numbers.trailing_zeros
+leading_zeros: Any = numbers.leading_zeros
 
 
 def kernel(function: Callable[..., Any]) -> Any:

@@ -7,11 +7,9 @@ and then goes from bit to bit. Text is read from a copy with zeros behind it: no
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -19,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.kernels._jit import Bytes, Ints, Table, kernel, trailing_zeros
 from pipeline.kernels.unicode import BREAK, SPACE
 from pipeline.kernels.utf8 import decode
-from pipeline.kernels.wide import ALL, ZERO, place
+from pipeline.kernels.wide import ALL, ZERO, within64
 
 WIDTH = 64
 # What is read behind a text.
@@ -34,29 +32,6 @@ Planes = NDArray[np.uint64]
 SPACES, LETTERS, DIGITS, CONTINUING, WIDE, BREAKS, FEEDS, RANK = range(8)
 
 
-def _compared(bits: int, first: int, last: int) -> Callable[..., Any]:
-    def typed(typing: Any, data: Any, at: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            vector = ir.VectorType(ir.IntType(8), WIDTH)
-            there = builder.bitcast(place(context, builder, signature, arguments), vector.as_pointer())
-            loaded = builder.load(there, align=1, typ=vector)
-            if bits:
-                loaded = builder.or_(loaded, ir.Constant(vector, [bits] * WIDTH))
-            if first:
-                loaded = builder.sub(loaded, ir.Constant(vector, [first] * WIDTH))
-            within = builder.icmp_unsigned("<=", loaded, ir.Constant(vector, [last - first] * WIDTH))
-            return builder.bitcast(within, ir.IntType(WIDTH))
-
-        return types.uint64(data, types.int64), build
-
-    return typed
-
-
-def within64(first: int, last: int | None = None, bits: int = 0) -> Any:
-    """For kernels: (data, at) to the mask of data[at:at + 64] whose bytes, with `bits` set in them, are first..last."""
-    return intrinsic(_compared(bits, first, first if last is None else last))
-
-
 def _typed_count(typing: Any, x: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
@@ -66,31 +41,6 @@ def _typed_count(typing: Any, x: Any) -> Any:
 
 # count64(mask): how many bits it has.
 count64: Any = intrinsic(_typed_count)
-
-
-# Inside kernels: masks of data[at:at + 64].
-_controls, _blanks, _feeds = within64(9, 13), within64(28, 32), within64(10)
-_line_ends, _separators = within64(10, 13), within64(28, 30)
-_letters, _digits = within64(ord("a"), ord("z"), 0x20), within64(ord("0"), ord("9"))
-_wide, _continuing, _hashes, _dots = within64(0x80, 0xFF), within64(0x80, 0xBF), within64(ord("#")), within64(ord("."))
-_c2, _e1, _e2, _e3 = (within64(lead) for lead in (0xC2, 0xE1, 0xE2, 0xE3))
-_80, _80_81, _85, _9a, _a0, _a6 = (
-    within64(*ends) for ends in ((0x80,), (0x80, 0x81), (0x85,), (0x9A,), (0xA0,), (0xA6,))
-)
-# First bytes of two and three that only letters have, and second bytes behind others.
-_latin, _cyrillic, _han, _hangul = (
-    within64(0xC4, 0xCA),
-    within64(0xD0, 0xD1),
-    within64(0xE5, 0xE9),
-    within64(0xEB, 0xEC),
-)
-_c3, _97, _b7 = within64(0xC3), within64(0x97), within64(0xB7)
-_ce, _cf, _91_a1, _a3_bf, _80_b5 = (
-    within64(*ends) for ends in ((0xCE,), (0xCF,), (0x91, 0xA1), (0xA3, 0xBF), (0x80, 0xB5))
-)
-_d8, _d9, _a0_bf, _80_8a = (within64(*ends) for ends in ((0xD8,), (0xD9,), (0xA0, 0xBF), (0x80, 0x8A)))
-# E2 80 90..A7: dashes, quotation marks, bullets and dots, which are no white space and common.
-_punctuation = within64(0x90, 0xA7)
 
 
 def planes(most_bytes: int) -> Planes:
@@ -110,13 +60,18 @@ def draw(text: Bytes, size: int, table: Table, planes: Planes, out: Ints) -> Non
     blocks = (size + WIDTH - 1) // WIDTH
     for b in range(blocks):
         at = b * WIDTH
-        space = _controls(text, at) | _blanks(text, at) | left
-        breaks = _line_ends(text, at) | _separators(text, at)
-        letter, wide, within, left = _letters(text, at), _wide(text, at), ZERO, ZERO
+        space = within64(text, at, 0, 9, 13) | within64(text, at, 0, 28, 32) | left
+        breaks = within64(text, at, 0, 10, 13) | within64(text, at, 0, 28, 30)
+        letter, wide, within, left = (
+            within64(text, at, 0x20, ord("a"), ord("z")),
+            within64(text, at, 0, 0x80, 0xFF),
+            ZERO,
+            ZERO,
+        )
         planes[b, RANK] = continuing
         if wide != ZERO:
             letter |= _letters_by_two_bytes(text, at)
-            within = _continuing(text, at)
+            within = within64(text, at, 0, 0x80, 0xBF)
             odd = _odd(text, at)
             while odd != ZERO:
                 k = np.int64(trailing_zeros(odd))
@@ -129,21 +84,21 @@ def draw(text: Bytes, size: int, table: Table, planes: Planes, out: Ints) -> Non
                     left = (marked >> S1) >> np.uint64(63 - k)
                 if entry & BREAK != 0:
                     breaks |= ONE << np.uint64(k)
-            ellipses += count64(_e2(text, at) & _80(text, at + 1) & _a6(text, at + 2))
-        dots = _dots(text, at)
+            ellipses += count64(byte64(text, at, 0xE2) & byte64(text, at + 1, 0x80) & byte64(text, at + 2, 0xA6))
+        dots = byte64(text, at, ord("."))
         if dots != ZERO:
-            dots &= _dots(text, at + 1) & _dots(text, at + 2)
+            dots &= byte64(text, at + 1, ord(".")) & byte64(text, at + 2, ord("."))
             while dots != ZERO:
                 k = at + np.int64(trailing_zeros(dots))
                 dots &= dots - ONE
                 if k >= spent:
                     ellipses += 1
                     spent = k + 3
-        feed = _feeds(text, at)
+        feed = byte64(text, at, 10)
         planes[b, SPACES], planes[b, WIDE], planes[b, CONTINUING] = space, wide, within
-        planes[b, LETTERS], planes[b, DIGITS] = letter, _digits(text, at)
+        planes[b, LETTERS], planes[b, DIGITS] = letter, within64(text, at, 0, ord("0"), ord("9"))
         planes[b, BREAKS], planes[b, FEEDS] = breaks, feed
-        hashes += count64(_hashes(text, at))
+        hashes += count64(byte64(text, at, ord("#")))
         feeds += count64(feed)
         continuing += count64(within)
     planes[blocks, RANK] = continuing
@@ -155,14 +110,29 @@ def draw(text: Bytes, size: int, table: Table, planes: Planes, out: Ints) -> Non
 
 
 @kernel
+def byte64(data: Bytes, at: int, byte: int) -> np.uint64:
+    """Which of data[at:at + 64] are `byte`."""
+    found: np.uint64 = within64(data, at, 0, byte, byte)
+    return found
+
+
+@kernel
 def _odd(text: Bytes, at: int) -> np.uint64:
-    """Where white space that is not ASCII may begin: U+0085, U+00A0, U+1680, U+2000 to U+207F, U+3000."""
-    second = _80(text, at + 1)
+    """Where white space that is not ASCII may begin: U+0085, U+00A0, U+1680, U+2000 to U+207F, U+3000.
+
+    Of U+2000 on without U+2010 to U+2027: dashes, quotation marks, bullets and dots, which are common.
+    """
+    second = byte64(text, at + 1, 0x80)
+    common = second & within64(text, at + 2, 0, 0x90, 0xA7)
     return (
-        (_c2(text, at) & (_85(text, at + 1) | _a0(text, at + 1)))
-        | (_e1(text, at) & _9a(text, at + 1))
-        | (_e2(text, at) & _80_81(text, at + 1) & ~(second & _punctuation(text, at + 2)))
-        | (_e3(text, at) & second & _80(text, at + 2))
+        (byte64(text, at, 0xC2) & (byte64(text, at + 1, 0x85) | byte64(text, at + 1, 0xA0)))
+        | (byte64(text, at, 0xE1) & byte64(text, at + 1, 0x9A))
+        | (
+            byte64(text, at, 0xE2)
+            & within64(text, at + 1, 0, 0x80, 0x81)
+            & ~(second & within64(text, at + 2, 0, 0x90, 0xA7))
+        )
+        | (byte64(text, at, 0xE3) & second & byte64(text, at + 2, 0x80))
     )
 
 
@@ -171,12 +141,17 @@ def _letters_by_two_bytes(text: Bytes, at: int) -> np.uint64:
     """First bytes of Latin, Greek, Cyrillic, Arabic, Han and Hangul letters: what two bytes tell for certain."""
     ends = at + 1
     return (
-        (_latin(text, at) | _cyrillic(text, at) | _han(text, at) | _hangul(text, at))
-        | (_c3(text, at) & ~(_97(text, ends) | _b7(text, ends)))
-        | (_ce(text, at) & (_91_a1(text, ends) | _a3_bf(text, ends)))
-        | (_cf(text, at) & _80_b5(text, ends))
-        | (_d8(text, at) & _a0_bf(text, ends))
-        | (_d9(text, at) & _80_8a(text, ends))
+        (
+            within64(text, at, 0, 0xC4, 0xCA)
+            | within64(text, at, 0, 0xD0, 0xD1)
+            | within64(text, at, 0, 0xE5, 0xE9)
+            | within64(text, at, 0, 0xEB, 0xEC)
+        )
+        | (byte64(text, at, 0xC3) & ~(byte64(text, ends, 0x97) | byte64(text, ends, 0xB7)))
+        | (byte64(text, at, 0xCE) & (within64(text, ends, 0, 0x91, 0xA1) | within64(text, ends, 0, 0xA3, 0xBF)))
+        | (byte64(text, at, 0xCF) & within64(text, ends, 0, 0x80, 0xB5))
+        | (byte64(text, at, 0xD8) & within64(text, ends, 0, 0xA0, 0xBF))
+        | (byte64(text, at, 0xD9) & within64(text, ends, 0, 0x80, 0x8A))
     )
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from pipeline.kernels._jit import Bytes, kernel
 from pipeline.kernels.buffers import frozen
-from pipeline.kernels.eight import letters, load
 from pipeline.kernels.unicode import CODE_POINTS
 from pipeline.kernels.utf8 import decode
+from pipeline.kernels.wide import letters8, load8
 
 OTHER, LETTER, NUMBER, SPACE = 0, 1, 2, 3
 EXPRESSIONS = (r"\p{L}", r"\p{N}", r"\s")
@@ -32,7 +32,6 @@ DIGITS = {
     _HEAD + r"\p{N}" + _TAIL: 1,  # Qwen 2, 2.5 and 3
 }
 QUOTE, BLANK, LINE_FEED, RETURN = 39, 32, 10, 13
-BEYOND_ASCII = np.uint64(0x80)
 
 
 @functools.cache
@@ -59,13 +58,6 @@ def classes() -> Bytes:
 @kernel
 def next_end(data: Bytes, i: int, end: int, table: Bytes, digits: int) -> int:
     """Where the pre-token that begins at data[i] ends; end is that of the document."""
-    lead = data[i] == BLANK
-    if i + lead + 8 <= min(end, data.size):
-        # Most are a word of a few ASCII letters with a space before it: in one look.
-        x = load(data, i + lead)
-        size = letters(x)
-        if 0 < size < 8 and (x >> np.uint64(8 * size)) & BEYOND_ASCII == 0:
-            return i + lead + size
     if digits == 0:
         return _gpt2(data, i, end, table)
     return _gpt4(data, i, end, table, digits)
@@ -74,7 +66,7 @@ def next_end(data: Bytes, i: int, end: int, table: Bytes, digits: int) -> int:
 @kernel
 def _gpt2(data: Bytes, i: int, end: int, table: Bytes) -> int:
     if data[i] == QUOTE:
-        size = _contraction(data, i, end, False)
+        size = contraction(data, i, end, False)
         if size > 0:
             return i + size
     kind, width = _kind(data, i, end, table)
@@ -90,7 +82,7 @@ def _gpt2(data: Bytes, i: int, end: int, table: Bytes) -> int:
 @kernel
 def _gpt4(data: Bytes, i: int, end: int, table: Bytes, digits: int) -> int:
     if data[i] == QUOTE:
-        size = _contraction(data, i, end, True)
+        size = contraction(data, i, end, True)
         if size > 0:
             return i + size
     kind, width = _kind(data, i, end, table)
@@ -133,7 +125,7 @@ def _kind(data: Bytes, i: int, end: int, table: Bytes) -> tuple[np.int64, int]:
 def _run(data: Bytes, i: int, end: int, table: Bytes, kind: int) -> int:
     """The end of the run of characters of one class that goes on at i."""
     while kind == LETTER and i + 8 <= end:
-        size = letters(load(data, i))
+        size = letters8(load8(data, i))
         i += size
         if size < 8:
             break
@@ -168,7 +160,7 @@ def _spaces(data: Bytes, i: int, end: int, table: Bytes, lines: bool) -> int:
 
 
 @kernel
-def _contraction(data: Bytes, i: int, end: int, folded: bool) -> int:
+def contraction(data: Bytes, i: int, end: int, folded: bool) -> int:
     """Bytes of 's, 't, 're, 've, 'm, 'll, 'd at data[i], which is the quote; 0 where it is none.
 
     With case folded U+017F, the long s, is an s.

@@ -1,4 +1,4 @@
-"""Eight bytes at a time: loads and stores, masks of bytes, hashes and comparison of byte ranges.
+"""Eight bytes at a time: loads and stores, masks of bytes, hashes and comparison of byte ranges. And 64 as bits.
 
 `load8` and `store8` may stand at any address; the first byte is the lowest on every machine. Hashes here only find what
 is then compared byte for byte. A mask has the top bit of a byte set where something holds of it.
@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipeline.kernels._jit import Bytes, kernel
+from pipeline.kernels._jit import Bytes, kernel, trailing_zeros
 from pipeline.kernels.random import GOLDEN, MIX_1, MIX_2
 
 SEED, FIRST, SECOND = np.uint64(GOLDEN), np.uint64(MIX_1), np.uint64(MIX_2)
@@ -52,6 +52,27 @@ def _copy(typing: Any, data: Any, at: Any, out: Any, to: Any, size: Any) -> Any:
     return types.void(data, types.int64, out, types.int64, types.int64), build
 
 
+def _within64(typing: Any, data: Any, at: Any, fold: Any, first: Any, last: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, lanes = ir.IntType(8), ir.VectorType(ir.IntType(8), 64)
+        there = builder.bitcast(place(context, builder, signature, arguments), lanes.as_pointer())
+        read = builder.load(there, align=1, typ=lanes)
+
+        def everywhere(value: Any) -> Any:
+            one = builder.insert_element(ir.Constant(lanes, ir.Undefined), builder.trunc(value, byte), _LANE)
+            return builder.shuffle_vector(one, ir.Constant(lanes, ir.Undefined), ir.Constant(_LANES, None))
+
+        folded = builder.or_(read, everywhere(arguments[2]))
+        shifted = builder.sub(folded, everywhere(arguments[3]))
+        span = everywhere(builder.sub(arguments[4], arguments[3]))
+        return builder.bitcast(builder.icmp_unsigned("<=", shifted, span), ir.IntType(64))
+
+    return types.uint64(data, types.int64, types.int64, types.int64, types.int64), build
+
+
+_LANE, _LANES = ir.Constant(ir.IntType(32), 0), ir.VectorType(ir.IntType(32), 64)
+
+
 def place(context: Any, builder: Any, signature: Any, arguments: Any, array: int = 0) -> Any:
     """In an intrinsic with arguments (..., data, at, ...), data the one of number `array`: where data[at] lies."""
     values = context.make_array(signature.args[array])(context, builder, arguments[array])
@@ -68,6 +89,8 @@ load8: Any = intrinsic(_load8)
 store8: Any = intrinsic(_store8)
 # copy(data, at, out, to, size): out[to:to + size] = data[at:at + size]; the two do not overlap.
 copy: Any = intrinsic(_copy)
+# within64(data, at, fold, first, last): bit k says whether data[at + k] | fold lies in first..last; 64 bytes are there.
+within64: Any = intrinsic(_within64)
 
 
 def _fold64(typing: Any, data: Any, at: Any, out: Any, to: Any) -> Any:
@@ -118,6 +141,16 @@ def span8(first: int, last: int) -> tuple[np.uint64, np.uint64]:
     return ONES * np.uint64(0x80 - first), ONES * np.uint64(0x7F - last)
 
 
+FROM_A, PAST_Z = span8(ord("a"), ord("z"))
+
+
+@kernel
+def letters8(word: np.uint64) -> np.int64:
+    """How many of the eight bytes, from the first, are ASCII letters."""
+    found = within8((word | CASES) & LOWS, FROM_A, PAST_Z) & ~word & HIGHS
+    return np.int64(trailing_zeros(~found & HIGHS) >> np.uint64(3))
+
+
 @kernel
 def count8(mask: np.uint64) -> np.int64:
     """How many bytes a mask has."""
@@ -131,17 +164,28 @@ def step(h: np.uint64, word: np.uint64) -> np.uint64:
 
 
 @kernel
+def word8(data: Bytes, a: int, b: int) -> np.uint64:
+    """data[a:min(a + 8, b)], the first byte lowest, zeros above; zero where a >= b. May read behind b."""
+    size = b - a
+    if size <= 0:
+        return ZERO
+    if a + 8 <= data.size:
+        return load8(data, a) & (ALL >> np.uint64(64 - 8 * min(size, 8)))
+    word = ZERO
+    for k in range(min(size, 8)):
+        word |= np.uint64(data[a + k]) << np.uint64(8 * k)
+    return word
+
+
+@kernel
 def hashed(data: Bytes, a: int, b: int) -> np.uint64:
-    """64-bit hash of data[a:b]; reads nothing else."""
+    """64-bit hash of data[a:b]."""
     h = SEED ^ np.uint64(b - a)
     while a + 8 <= b:
         h = step(h, load8(data, a))
         a += 8
     if a < b:
-        word = ZERO
-        for k in range(b - a):
-            word |= np.uint64(data[a + k]) << np.uint64(8 * k)
-        h = step(h, word)
+        h = step(h, word8(data, a, b))
     h *= SECOND
     return h ^ (h >> S32)
 

@@ -6,6 +6,7 @@ one that is not in the tokenizer's normal form, as far as that form.
 
 from __future__ import annotations
 
+import codecs
 import json
 from typing import Any
 
@@ -17,6 +18,9 @@ from tokenizers import Tokenizer
 
 from pipeline.kernels import bpe, pretokens
 from pipeline.kernels._jit import Ints
+from pipeline.kernels.bpe_memory import Memory
+from pipeline.kernels.bpe_merges import MAX_IDS, MAX_MERGES
+from pipeline.kernels.bpe_tables import Merges, tables
 from pipeline.kernels.tidy import UNKNOWN, UNSETTLED, flaws
 from pipeline.kernels.unicode import NFC_INERT
 from pipeline.tokens import vocabulary
@@ -45,8 +49,8 @@ def _why_not(table: Table) -> str | None:
         return "its pre-tokenizer is not one of GPT-2, GPT-4, Llama 3 and Qwen"
     if not _characters().keys() <= model["vocab"].keys():
         return "its vocabulary does not hold every byte"
-    if max(model["vocab"].values()) >= bpe.MAX_IDS or len(model["merges"]) > bpe.MAX_MERGES:
-        return f"its vocabulary has ids of {bpe.MAX_IDS} and more, or more than {bpe.MAX_MERGES} merges"
+    if max(model["vocab"].values()) >= MAX_IDS or len(model["merges"]) > MAX_MERGES:
+        return f"its vocabulary has ids of {MAX_IDS} and more, or more than {MAX_MERGES} merges"
     return None
 
 
@@ -87,7 +91,7 @@ class Encoder:
             if self._normal:
                 stay += map(tokenizer.normalizer.normalize_str, stay[:])
             self._stay = sorted(set(stay))
-            self._merges, self._memory = _merges(table["model"]), bpe.Memory.empty()
+            self._merges, self._memory = _merges(table["model"]), Memory.empty()
 
     def __call__(self, text: pa.Array) -> Encoded:
         """(ids, offsets int64 [n + 1]): row i, with end-of-text before and after it, is ids[offsets[i]:offsets[i + 1]].
@@ -148,18 +152,21 @@ def _laid(fast: Encoded, slow: Encoded, mask: NDArray[np.bool_]) -> Encoded:
     return np.concatenate(pieces), starts
 
 
-def _merges(model: Table) -> bpe.Merges:
-    characters = _characters()
+def _merges(model: Table) -> Merges:
+    characters = {ord(character): byte for character, byte in _characters().items()}
 
     def spelt(entry: str) -> bytes | None:
-        return bytes(characters[c] for c in entry) if characters.keys() >= set(entry) else None
+        try:
+            return codecs.charmap_encode(entry, "strict", characters)[0]
+        except UnicodeEncodeError:
+            return None
 
     vocab = {key: value for entry, value in model["vocab"].items() if (key := spelt(entry)) is not None}
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     merges = [(spelt(a), spelt(b)) for a, b in pairs]
     # No text has a character outside the alphabet, so what needs one never happens.
-    possible = [(a, b) for a, b in merges if a is not None and b is not None]
-    return bpe.Merges.of(vocab, possible, bool(model.get("ignore_merges")))
+    possible = [(a, b) for a, b in merges if a and b]
+    return tables(vocab, possible, bool(model.get("ignore_merges")))
 
 
 def _characters() -> dict[str, int]:

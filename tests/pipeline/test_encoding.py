@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from pipeline.kernels import bpe, pretokens
-from pipeline.kernels.buffers import text_buffers
+from pipeline.kernels import pretokens
+from pipeline.kernels.bpe_memory import Memory
+from pipeline.kernels.bpe_tables import cuts, piece_end
+from pipeline.kernels.buffers import frozen, text_buffers
+from pipeline.kernels.pretoken_masks import sure_ends
 from pipeline.kernels.pretokens import DIGITS, GPT2, classes, next_end
 from pipeline.tokens import vocabulary
 from pipeline.tokens.encoding import Encoder, _characters, why_not
@@ -36,6 +41,7 @@ PIECES += [
     "12345",
     "²",
     "Ⅷ",
+    "٣",
     "磨坊",
     "水",
     "é",
@@ -48,8 +54,35 @@ PIECES += [
     "-",
     "a",
 ]
-PIECES += ["a", "<|endoftext|>", "<|", "the mill", "wheel", "turns", "\u1680", "\u180e", "\ufeff", "ǅ", "가"]
-DOCUMENTS = st.lists(st.text(max_size=40) | st.lists(st.sampled_from(PIECES), max_size=30).map("".join), max_size=6)
+PIECES += [
+    "a",
+    "<|endoftext|>",
+    "<|",
+    "the mill",
+    "wheel",
+    "turns",
+    "\u1680",
+    "\u180e",
+    "\ufeff",
+    "ǅ",
+    "가",
+    "、",
+    "，",
+    "〇",
+]
+PIECES += [
+    "\U0001f469\u200d\U0001f33e",
+    "\U0001f1f3\U0001f1f1",
+    "1\ufe0f\u20e3",
+    "❤\ufe0f",
+    "\u2028",
+    "\u2029",
+    "\u0b95\u0bbf",
+]
+PIECES += ["ガ", "カ\u3099", "กำ", "\U00020000", "\U000e0067", "\ufffd", "I'd've", "\n \n", " \n", "…", "“x”", "\x7f"]
+WORDS = st.text(max_size=40) | st.lists(st.sampled_from(PIECES), max_size=60).map("".join)
+# ASCII is read 64 bytes at a time where so many lie behind.
+DOCUMENTS = st.lists(WORDS, max_size=6).map(lambda texts: [*texts, "=" * 64])
 
 
 def pre_tokenizer(form: str, prefix: bool = False) -> pre_tokenizers.PreTokenizer:
@@ -105,37 +138,82 @@ def test_hostile_texts_have_their_ids(pair):
 
 
 def test_ids_do_not_depend_on_what_is_remembered(pair, monkeypatch):
-    """A memory so small that it is emptied and overwritten again and again."""
+    """A memory so small that it is overwritten again and again."""
     tokenizer, _ = pair
     tight = Encoder(tokenizer)
-    memory = bpe.Memory.empty()
-    small = bpe.Memory(memory.slots, memory.ids[: bpe.LONGEST_KEPT], memory.spelt[: bpe.LONGEST_KEPT], memory.used)
-    monkeypatch.setattr(tight, "_memory", small)
+    monkeypatch.setattr(tight, "_memory", Memory.empty(slots=4, far=2))
     texts = [f"{word}{number} {'long' * (number % 30)} 磨坊水轮转动{number}" for number in range(200) for word in "ab"]
     same(tokenizer, tight, texts + texts)
 
 
 @given(
-    letters=st.lists(st.sampled_from("abc"), max_size=300).map("".join),
-    merges=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=40),
+    text=st.lists(st.sampled_from("abc")).map("".join)
+    | st.lists(st.sampled_from("水车中éa ，"), max_size=60).map("".join),
+    more=st.integers(1, 8),
+    merges=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=60),
     ignore=st.booleans(),
 )
-def test_any_list_of_merges(letters, merges, ignore):
-    """Merges in no good order, made twice in two ways, and entries that no merge reaches; short and long pre-tokens."""
-    entries, pairs = [*"abc"], []
+def test_any_list_of_merges(text, more, merges, ignore):
+    """Merges in no good order, of parts of characters, made twice in two ways; entries that no merge reaches."""
+    byte_level = {byte: character for character, byte in _characters().items()}
+    entries = [byte_level[byte] for byte in dict.fromkeys((text or "a").encode())]
+    pairs, alone = [], ["cab", "abcabc", *("".join(map(byte_level.get, word.encode())) for word in ("水车", "中，"))]
     for a, b in merges:
         left, right = entries[a % len(entries)], entries[b % len(entries)]
         if len(left + right) <= 64:
             pairs.append((left, right))
             entries += [left + right] if left + right not in entries else []
     pairs.reverse()
-    alphabet = sorted({*pre_tokenizers.ByteLevel.alphabet()} - {*entries})
-    ids = {
-        entry: n for n, entry in enumerate(["<|endoftext|>", *alphabet, *dict.fromkeys([*entries, "cab", "abcabc"])])
-    }
-    tokenizer = Tokenizer(models.BPE(ids, pairs, ignore_merges=ignore))
+    every = dict.fromkeys(["<|endoftext|>", *byte_level.values(), *entries, *alone])
+    tokenizer = Tokenizer(models.BPE({entry: n for n, entry in enumerate(every)}, pairs, ignore_merges=ignore))
     tokenizer.pre_tokenizer = pre_tokenizer("byte-level")
-    same(tokenizer, Encoder(tokenizer), [letters, letters[:50], " ".join(letters)])
+    same(tokenizer, Encoder(tokenizer), [text, text[:50], text * more, " ".join(text), "=" * 64])
+
+
+@given(
+    text=st.lists(st.sampled_from("水车中国人民éa"), min_size=1, max_size=20).map("".join),
+    merges=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=60),
+)
+def test_a_text_may_be_cut_where_no_merge_reaches(text, merges):
+    """The pieces of a text have the ids of the text: `tokenizers`, which cuts nowhere, says so of every cut."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    byte_level = {byte: character for character, byte in _characters().items()}
+    data = text.encode()
+    entries, pairs = [bytes([byte]) for byte in dict.fromkeys(data)], {}
+    for a, b in merges:
+        left, right = entries[a % len(entries)], entries[b % len(entries)]
+        if len(left + right) <= 12:
+            pairs[left, right] = len(pairs)
+            entries += [left + right] if left + right not in entries else []
+
+    def shown(entry: bytes) -> str:
+        return "".join(byte_level[byte] for byte in entry)
+
+    vocab = {entry: n for n, entry in enumerate(dict.fromkeys([*sorted(alphabet), *map(shown, entries)]))}
+    model = models.BPE(vocab, [(shown(a), shown(b)) for a, b in pairs])
+    joins, around = cuts(list(pairs))
+    for behind in (b"", b"=" * 8):
+        column, cut = np.frombuffer(data + behind, np.uint8), [0]
+        while cut[-1] < len(data):
+            cut.append(piece_end(frozen(column), cut[-1], len(data), frozen(joins), frozen(around)))
+        pieces = [shown(data[a:b]) for a, b in pairwise(cut)]
+        assert [t.id for p in pieces for t in model.tokenize(p)] == [t.id for t in model.tokenize(shown(data))]
+
+
+def test_chinese_is_cut_into_words():
+    """Where two words meet that no merge joins, though their characters' bytes are joined elsewhere."""
+    words = ["中国", "人民", "水车"]
+    merges = []
+    for word in words:
+        head, *rest = ([bytes([byte]) for byte in character.encode()] for character in word)
+        for character in (head, *rest):
+            merges += [(character[0], character[1]), (character[0] + character[1], character[2])]
+        merges.append((word[0].encode(), word[1].encode()))
+    joins, around = map(frozen, cuts(merges))
+    data, found = frozen(np.frombuffer("水车人民中国中国=====".encode(), np.uint8)), [0]
+    while found[-1] < 24:
+        found.append(piece_end(data, found[-1], 24, joins, around))
+    assert found == [0, 6, 12, 18, 24]
 
 
 @pytest.mark.parametrize("ignore", [False, True])
@@ -236,13 +314,15 @@ def test_invalid_text_is_read_to_its_end_and_no_further(pair, data, after):
 # Pre-tokens
 
 
-def ends(text: str, digits: int) -> list[int]:
-    data, offsets = text_buffers(pa.array([text]))
-    found, i = [], 0
-    while i < offsets[1]:
-        i = next_end(data, i, int(offsets[1]), classes(), digits)
-        found.append(i)
-    return found
+def ends(text: str, digits: int, behind: str | None = None) -> list[int]:
+    """By `next_end` alone or, where there is text behind, by masks wherever they tell."""
+    data, offsets = text_buffers(pa.array([text, behind or ""]))
+    found, end = [0], int(offsets[1])
+    while found[-1] < end:
+        i = found[-1]
+        mask = int(sure_ends(data, i, end, digits)) if behind else 0
+        found += [i + k for k in range(64) if mask >> k & 1] or [next_end(data, i, end, classes(), digits)]
+    return found[1:]
 
 
 def expected_ends(text: str, form: str) -> list[int]:
@@ -251,6 +331,59 @@ def expected_ends(text: str, form: str) -> list[int]:
 
 
 CODES = [code for code in range(pretokens.CODE_POINTS) if not 0xD800 <= code <= 0xDFFF]
+# So few characters, so many of them: every kind of neighbours lies across the edge of 64 bytes.
+FEW = st.integers(0).map(lambda seed: "".join(random.Random(seed).choices("ab1 .\n\t'str中，", k=150)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=300)
+@given(text=FEW, odd=st.sampled_from(PIECES), behind=st.sampled_from(["a", " ", "\n", "1", "'", "é"]))
+def test_ends_are_the_same_64_bytes_at_a_time(form, text, odd, behind):
+    """With at most one other character amid them, whatever comes behind the document."""
+    digits, text = DIGITS[FORMS[form] or GPT2], text[:75] + odd + text[75:]
+    assert ends(text, digits, behind * 64) == ends(text, digits) == expected_ends(text, form)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_ends_at_every_place_across_the_edge_of_64_bytes(form):
+    for piece in [
+        "'re",
+        "'LL's",
+        "\n  \n x",
+        "  \n\t",
+        ".\n\n \n",
+        " .a",
+        "1234567",
+        "\n \tx",
+        "''s",
+        "。中",
+        " ，中",
+        "，。\n",
+        "中文é",
+    ]:
+        for before in range(50, 66):
+            text = "x" * before + piece + "y" * 70
+            assert ends(text, DIGITS[FORMS[form] or GPT2], "=" * 64) == expected_ends(text, form)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_character_of_three_bytes_64_bytes_at_a_time(form):
+    """Those that are known so have the class that `tokenizers` gives them."""
+    digits = DIGITS[FORMS[form] or GPT2]
+    for first in range(0x800, 0xF800, 32):
+        text = "".join(f"a{chr(code)}a .{chr(code)}\n" for code in CODES[first : first + 32])
+        assert ends(text, digits, "=" * 64) == ends(text, digits)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_common_text_is_cut_64_bytes_at_a_time(form):
+    """Not by one call of `next_end` for each pre-token: that is what makes it fast."""
+    text = "“磨坊”的水轮转动着，人们把粮食送到磨坊。It's the miller's 12345th sack, isn't it?\n\n"
+    text = 9 * (text + "\tfor i in range(7):\n\t    print(i)\r\n")
+    data, offsets = text_buffers(pa.array([text, "=" * 64]))
+    cut = ends(text, DIGITS[FORMS[form] or GPT2], "=" * 64)
+    sure = sum(sure_ends(data, i, int(offsets[1]), DIGITS[FORMS[form] or GPT2]) != 0 for i in [0, *cut[:-1]])
+    assert sure == len(cut)
 
 
 def test_every_character_has_the_class_that_tokenizers_gives_it():
