@@ -6,7 +6,9 @@ one that is not in the tokenizer's normal form, as far as that form.
 
 from __future__ import annotations
 
+import functools
 import json
+import threading
 from typing import Any
 
 import numpy as np
@@ -67,7 +69,7 @@ def _pre_tokenizer(table: Table | None) -> tuple[int, bool] | None:
 
 
 class Encoder:
-    """A tokenizer laid out for the kernel, and the tokenizer itself for what the kernel leaves. For one thread."""
+    """A tokenizer laid out for the kernel, and the tokenizer itself for what the kernel leaves."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Raises ConfigError where the tokenizer has no end-of-text token."""
@@ -87,7 +89,7 @@ class Encoder:
             if self._normal:
                 stay += map(tokenizer.normalizer.normalize_str, stay[:])
             self._stay = sorted(set(stay))
-            self._merges, self._memory = _merges(table["model"]), bpe.Memory.empty()
+            self._merges, self._met = _merges(table["model"]), threading.local()
 
     def __call__(self, text: pa.Array) -> Encoded:
         """(ids, offsets int64 [n + 1]): row i, with end-of-text before and after it, is ids[offsets[i]:offsets[i + 1]].
@@ -110,7 +112,9 @@ class Encoder:
         if self._prefix:
             bare = pc.and_(pc.invert(pc.starts_with(text, " ")), pc.greater(pc.binary_length(text), 0))
             text = pc.if_else(bare, pc.binary_join_element_wise(pa.scalar("", text.type), text, " "), text)
-        ids, starts = bpe.encode(text, self._merges, self._digits, self._edge, self._memory)
+        if not hasattr(self._met, "memory"):
+            self._met.memory = bpe.Memory.empty()
+        ids, starts = bpe.encode(text, self._merges, self._digits, self._edge, self._met.memory)
         return ids.astype(self._type), starts
 
     def _slow(self, text: pa.Array) -> Encoded:
@@ -149,19 +153,35 @@ def _laid(fast: Encoded, slow: Encoded, mask: NDArray[np.bool_]) -> Encoded:
 
 
 def _merges(model: Table) -> bpe.Merges:
-    characters = _characters()
+    spelt = {entry: _bytes(entry) for entry in model["vocab"]}
 
-    def spelt(entry: str) -> bytes | None:
-        return bytes(characters[c] for c in entry) if characters.keys() >= set(entry) else None
+    def half(entry: str) -> bytes | None:
+        return spelt[entry] if entry in spelt else _bytes(entry)
 
-    vocab = {key: value for entry, value in model["vocab"].items() if (key := spelt(entry)) is not None}
+    vocab = {key: value for entry, value in model["vocab"].items() if (key := spelt[entry]) is not None}
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
-    merges = [(spelt(a), spelt(b)) for a, b in pairs]
+    merges = [(half(a), half(b)) for a, b in pairs]
     # No text has a character outside the alphabet, so what needs one never happens.
     possible = [(a, b) for a, b in merges if a is not None and b is not None]
     return bpe.Merges.of(vocab, possible, bool(model.get("ignore_merges")))
 
 
+def _bytes(entry: str) -> bytes | None:
+    """The bytes that an entry spells, or None where it has a character outside the byte-level alphabet."""
+    try:
+        return entry.translate(_latin()).encode("latin-1")
+    except UnicodeEncodeError:
+        return None
+
+
+@functools.cache
+def _latin() -> dict[int, int]:
+    """From the byte-level alphabet to Latin-1, where a byte has its own number; what is neither has none there."""
+    characters = _characters()
+    return {**{number: 0xFFFD for number in range(256)}, **{ord(c): byte for c, byte in characters.items()}}
+
+
+@functools.cache
 def _characters() -> dict[str, int]:
     """The byte that each character of the byte-level alphabet stands for (GPT-2's bytes_to_unicode)."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]

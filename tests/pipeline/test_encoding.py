@@ -110,7 +110,7 @@ def test_ids_do_not_depend_on_what_is_remembered(pair, monkeypatch):
     tight = Encoder(tokenizer)
     memory = bpe.Memory.empty()
     small = bpe.Memory(memory.slots, memory.ids[: bpe.LONGEST_KEPT], memory.spelt[: bpe.LONGEST_KEPT], memory.used)
-    monkeypatch.setattr(tight, "_memory", small)
+    monkeypatch.setattr(bpe.Memory, "empty", lambda: small)
     texts = [f"{word}{number} {'long' * (number % 30)} 磨坊水轮转动{number}" for number in range(200) for word in "ab"]
     same(tokenizer, tight, texts + texts)
 
