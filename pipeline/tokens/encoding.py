@@ -178,7 +178,7 @@ def _bytes(entry: str) -> bytes | None:
 def _latin() -> dict[int, int]:
     """From the byte-level alphabet to Latin-1, where a byte has its own number; what is neither has none there."""
     characters = _characters()
-    return {**{number: 0xFFFD for number in range(256)}, **{ord(c): byte for c, byte in characters.items()}}
+    return {**dict.fromkeys(range(256), 65533), **{ord(c): byte for c, byte in characters.items()}}
 
 
 @functools.cache
