@@ -37,7 +37,7 @@ def mill(
         partition_size=partition_size,
         batch_rows=batch_rows,
     )
-    _ = given.task_memory  # refuses a memory that is too small
+    given.task_memory()  # refuses a memory that is too small
     return given
 
 

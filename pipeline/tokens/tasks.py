@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,16 @@ def encode(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     out.result = {"documents": len(counts), "tokens": sum(counts)}
 
 
-@functools.lru_cache(1)
+_laying_out = threading.Lock()
+
+
 def _encoder(path: Path) -> tuple[Encoder, pa.DataType]:
+    with _laying_out:
+        return _laid_out(path)
+
+
+@functools.lru_cache(1)
+def _laid_out(path: Path) -> tuple[Encoder, pa.DataType]:
     """The encoder of a tokenizer in the store, and the type of its ids. Laying it out takes a third of a second."""
     tokenizer = vocabulary.load(path)
     return Encoder(tokenizer), token_type(tokenizer.get_vocab_size(with_added_tokens=True))
