@@ -37,7 +37,7 @@ class MillParameters(Parameters):
     store: str = Field(default_factory=default_store, min_length=1, description=STORE)
     data: str | None = Field(default=None, description="What {data} stands for in source cards (or GRISTMILL_DATA).")
     workers: int | None = Field(default=None, ge=1, le=1024, description="Tasks at a time; default: one a core.")
-    partition_size: str = Field(default="16MB", pattern=SIZE, description="Input bytes that a partition aims at.")
+    partition_size: str = Field(default="8MB", pattern=SIZE, description="Input bytes that a partition aims at.")
     memory: str | None = Field(
         default=None, pattern=SIZE, description="What all processes may hold; default: 2 GB a task."
     )

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
+from tokenizers import Tokenizer
 
 from pipeline.limits import Limits
 from pipeline.schema import DOCUMENT
@@ -46,9 +47,9 @@ def train_vocabulary(store: Store, spec: Spec, out: Writing, limits: Limits) -> 
     """Output tokenizer.json; the result states what it was trained on."""
     target = out.folder / "tokenizer.json"
     if spec["tokenizer"]:
-        vocabulary.load(Path(spec["tokenizer"]))
+        tokenizer = vocabulary.load(Path(spec["tokenizer"]))
         shutil.copyfile(spec["tokenizer"], target)
-        out.result = {"trained_on": None, **_describe(target)}
+        out.result = {"trained_on": None, **_describe(tokenizer)}
         return
     left = [_survivors(store, spec["survivors"], number) for number in range(len(spec["parts"]))]
     whole = pa.concat_tables(left).filter(pc.equal(pa.concat_tables(left)["split"], "train"))
@@ -66,11 +67,10 @@ def train_vocabulary(store: Store, spec: Spec, out: Writing, limits: Limits) -> 
     # Not its own save: that says of a full disk only that there was an exception.
     write_text(target, tokenizer.to_str(pretty=True))
     trained_on = {"documents": len(chosen), "bytes": sum(byte_sizes[i] for i in chosen), "digest": seen}
-    out.result = {"trained_on": trained_on, **_describe(target)}
+    out.result = {"trained_on": trained_on, **_describe(vocabulary.load(target))}
 
 
-def _describe(path: Path) -> Spec:
-    tokenizer = vocabulary.load(path)
+def _describe(tokenizer: Tokenizer) -> Spec:
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     return {"vocab_size": size, "eot": vocabulary.end_of_text(tokenizer)}
 
