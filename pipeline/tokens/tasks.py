@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from pipeline.limits import Limits
 from pipeline.schema import DOCUMENT
 from pipeline.stage import digest
-from pipeline.store import Store, Writing, read_parquet, write_parquet, write_text
+from pipeline.store import Store, Writing, file_digest, read_parquet, write_parquet, write_text
 from pipeline.tokens import pack, vocabulary
 from pipeline.tokens.encoding import Encoder
 
@@ -47,7 +47,7 @@ def train_vocabulary(store: Store, spec: Spec, out: Writing, limits: Limits) -> 
     """Output tokenizer.json; the result states what it was trained on."""
     target = out.folder / "tokenizer.json"
     if spec["tokenizer"]:
-        tokenizer = vocabulary.load(Path(spec["tokenizer"]))
+        tokenizer = _loaded(Path(spec["tokenizer"]))
         shutil.copyfile(spec["tokenizer"], target)
         out.result = {"trained_on": None, **_describe(tokenizer)}
         return
@@ -111,6 +111,16 @@ def encode(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     out.result = {"documents": len(counts), "tokens": sum(counts)}
 
 
+def _loaded(path: Path) -> Tokenizer:
+    """A tokenizer, read once a process whatever the file's name: a given one is copied into the store."""
+    return _read(file_digest(path), path)
+
+
+@functools.lru_cache(1)
+def _read(digest: str, path: Path) -> Tokenizer:
+    return vocabulary.load(path)
+
+
 _laying_out = threading.Lock()
 
 
@@ -122,7 +132,7 @@ def _encoder(path: Path) -> tuple[Encoder, pa.DataType]:
 @functools.lru_cache(1)
 def _laid_out(path: Path) -> tuple[Encoder, pa.DataType]:
     """The encoder of a tokenizer in the store, and the type of its ids. Laying it out takes a third of a second."""
-    tokenizer = vocabulary.load(path)
+    tokenizer = _loaded(path)
     return Encoder(tokenizer), token_type(tokenizer.get_vocab_size(with_added_tokens=True))
 
 

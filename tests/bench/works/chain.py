@@ -145,7 +145,10 @@ def datatrove(data: Path, folder: Path, language: Any = "eng") -> Work:
     from datatrove.utils.word_tokenizers import load_word_tokenizer
 
     logger.remove()
+    # The model lies here, and the fastText that installs bears another name than the one that it looks for.
     lid.cached_asset_path_or_download = lambda *_, **__: str(data.parent / "lid.176.ftz")
+    lid.check_required_dependencies = lambda *_: None
+    filters.LanguageFilter._requires_dependencies = []
     config = dedup.MinhashConfig(n_grams=peers.WORDS, num_buckets=peers.BANDS, hashes_per_bucket=peers.ROWS)
     load_word_tokenizer(language).word_tokenize("The mill turns.")
     good, signed, banded, gone, tokens = (str(folder / n) for n in ("good", "signed", "banded", "gone", "tokens"))
