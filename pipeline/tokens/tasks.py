@@ -113,14 +113,14 @@ def encode(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
 
 def _loaded(path: Path) -> Tokenizer:
     """A tokenizer, read once a process whatever the file's name: a given one is copied into the store."""
-    return _read(file_digest(path), path)
+    digest = file_digest(path)
+    if digest not in _read:
+        _read.clear()
+        _read[digest] = vocabulary.load(path)
+    return _read[digest]
 
 
-@functools.lru_cache(1)
-def _read(digest: str, path: Path) -> Tokenizer:
-    return vocabulary.load(path)
-
-
+_read: dict[str, Tokenizer] = {}
 _laying_out = threading.Lock()
 
 
