@@ -147,11 +147,14 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
-    """The same file from tables that come one after another, held one at a time; returns the number of rows."""
+    """The same file from tables that come one after another, held one at a time; returns the number of rows.
+
+    Each table is a row group of its own (`read_group`).
+    """
     rows = 0
     with pq.ParquetWriter(path, schema, **_written(schema)) as writer:
         for table in tables:
-            writer.write_table(table.cast(schema))
+            writer.write_table(table.cast(schema), row_group_size=max(table.num_rows, 1))
             rows += table.num_rows
     return rows
 
@@ -169,21 +172,32 @@ def _written(schema: pa.Schema) -> dict[str, Any]:
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a table of the store. Raises StoreError naming the file where it is missing or damaged."""
-    try:
+    with _sound(path):
         return pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} is missing: build the version again, or take the whole store along") from error
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{path} is damaged: {error}") from error
 
 
 def read_tables(path: Path) -> Iterator[pa.Table]:
     """The rows of a table of the store, some at a time. Raises StoreError as `read_parquet`."""
+    with _sound(path), _opened(path) as file:
+        for batch in file.iter_batches(READ_ROWS):
+            yield pa.Table.from_batches([batch])
+
+
+def read_group(path: Path, number: int) -> pa.Table:
+    """The rows of one table that `write_tables` was given. Raises StoreError as `read_parquet`."""
+    with _sound(path), _opened(path) as file:
+        return file.read_row_group(number)
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    # Buffered ahead, it would hold the whole file.
+    return pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
+
+
+@contextlib.contextmanager
+def _sound(path: Path) -> Iterator[None]:
     try:
-        # Buffered ahead, it would hold the whole file.
-        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(READ_ROWS):
-                yield pa.Table.from_batches([batch])
+        yield
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing: build the version again, or take the whole store along") from error
     except (OSError, pa.ArrowInvalid) as error:

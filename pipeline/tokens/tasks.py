@@ -7,7 +7,6 @@ pack         the document index, and one shard a packing block
 
 from __future__ import annotations
 
-import functools
 import itertools
 import shutil
 import threading
@@ -23,7 +22,7 @@ from tokenizers import Tokenizer
 from pipeline.limits import Limits
 from pipeline.schema import DOCUMENT
 from pipeline.stage import digest
-from pipeline.store import Store, Writing, file_digest, read_parquet, write_parquet, write_text
+from pipeline.store import Store, Writing, file_digest, read_group, read_parquet, write_parquet, write_text
 from pipeline.tokens import pack, vocabulary
 from pipeline.tokens.encoding import Encoder
 
@@ -47,7 +46,7 @@ def train_vocabulary(store: Store, spec: Spec, out: Writing, limits: Limits) -> 
     """Output tokenizer.json; the result states what it was trained on."""
     target = out.folder / "tokenizer.json"
     if spec["tokenizer"]:
-        tokenizer = _loaded(Path(spec["tokenizer"]))
+        _, _, tokenizer = _encoder(Path(spec["tokenizer"]))
         shutil.copyfile(spec["tokenizer"], target)
         out.result = {"trained_on": None, **_describe(tokenizer)}
         return
@@ -87,15 +86,14 @@ def _texts(store: Store, parts: list[str], chosen: pa.Table) -> tuple[list[str],
 
 
 def _survivors(store: Store, key: str, part: int) -> pa.Table:
-    table = read_parquet(store.file(key, "survivors.parquet"))
-    return table.filter(pc.equal(table["part"], part)).combine_chunks()
+    return read_group(store.file(key, "survivors.parquet"), part).combine_chunks()
 
 
 def encode(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Outputs tokens.arrow (one list a survivor of this partition) and documents.parquet (INDEX)."""
     left = _survivors(store, spec["survivors"], spec["number"])
     documents = read_parquet(store.file(spec["part"], "documents.parquet")).take(left["row"]).combine_chunks()
-    encoder, kind = _encoder(store.file(spec["vocabulary"], "tokenizer.json"))
+    encoder, kind, _ = _encoder(store.file(spec["vocabulary"], "tokenizer.json"))
     schema = pa.schema([("tokens", pa.large_list(kind))])
     counts: list[int] = []
     with pa.OSFile(str(out.folder / "tokens.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -111,29 +109,24 @@ def encode(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     out.result = {"documents": len(counts), "tokens": sum(counts)}
 
 
-def _loaded(path: Path) -> Tokenizer:
-    """A tokenizer, read once a process whatever the file's name: a given one is copied into the store."""
-    digest = file_digest(path)
-    if digest not in _read:
-        _read.clear()
-        _read[digest] = vocabulary.load(path)
-    return _read[digest]
-
-
-_read: dict[str, Tokenizer] = {}
 _laying_out = threading.Lock()
+_laid: dict[str, tuple[Encoder, pa.DataType, Tokenizer]] = {}
 
 
-def _encoder(path: Path) -> tuple[Encoder, pa.DataType]:
+def _encoder(path: Path) -> tuple[Encoder, pa.DataType, Tokenizer]:
+    """The encoder of a tokenizer, the type of its ids, and itself.
+
+    Laying one out takes a third of a second, so a process does it once, whatever the file's name: a given one is
+    copied into the store.
+    """
+    digest = file_digest(path)
     with _laying_out:
-        return _laid_out(path)
-
-
-@functools.lru_cache(1)
-def _laid_out(path: Path) -> tuple[Encoder, pa.DataType]:
-    """The encoder of a tokenizer in the store, and the type of its ids. Laying it out takes a third of a second."""
-    tokenizer = _loaded(path)
-    return Encoder(tokenizer), token_type(tokenizer.get_vocab_size(with_added_tokens=True))
+        if digest not in _laid:
+            tokenizer = vocabulary.load(path)
+            kind = token_type(tokenizer.get_vocab_size(with_added_tokens=True))
+            _laid.clear()
+            _laid[digest] = Encoder(tokenizer), kind, tokenizer
+        return _laid[digest]
 
 
 def token_type(vocab_size: int) -> pa.DataType:
