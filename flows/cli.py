@@ -128,7 +128,7 @@ def build(
     data: DataOption = None,
     workers: WorkersOption = None,
     memory: MemoryOption = None,
-    partition_size: PartitionOption = "16MB",
+    partition_size: PartitionOption = "8MB",
     batch_rows: RowsOption = 4096,
     direct: DirectOption = False,
     as_json: JsonOption = False,

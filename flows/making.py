@@ -22,7 +22,7 @@ def mill(
     data: str | None,
     workers: int | None,
     memory: str | None = None,
-    partition_size: str = "16MB",
+    partition_size: str = "8MB",
     batch_rows: int = 4096,
 ) -> MillParameters:
     """The checked parameters of a mill. Raises ConfigError."""
@@ -37,7 +37,7 @@ def mill(
         partition_size=partition_size,
         batch_rows=batch_rows,
     )
-    _ = given.task_memory  # refuses a memory that is too small
+    given.task_memory()  # refuses a memory that is too small
     return given
 
 

@@ -15,7 +15,7 @@ DataOption = Annotated[
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option("--workers", metavar="N", min=1, max=1024, help="Worker processes; default: one a core."),
+    typer.Option("--workers", metavar="N", min=1, max=1024, help="Tasks at a time; default: one a core."),
 ]
 PartitionOption = Annotated[
     str, typer.Option("--partition-size", metavar="SIZE", help="Input bytes that a partition aims at.")

@@ -36,8 +36,8 @@ class MillParameters(Parameters):
 
     store: str = Field(default_factory=default_store, min_length=1, description=STORE)
     data: str | None = Field(default=None, description="What {data} stands for in source cards (or GRISTMILL_DATA).")
-    workers: int | None = Field(default=None, ge=1, le=1024, description="Worker processes; default: one a core.")
-    partition_size: str = Field(default="16MB", pattern=SIZE, description="Input bytes that a partition aims at.")
+    workers: int | None = Field(default=None, ge=1, le=1024, description="Tasks at a time; default: one a core.")
+    partition_size: str = Field(default="8MB", pattern=SIZE, description="Input bytes that a partition aims at.")
     memory: str | None = Field(
         default=None, pattern=SIZE, description="What all processes may hold; default: 2 GB a task."
     )
@@ -51,16 +51,16 @@ class MillParameters(Parameters):
     def folder(self) -> Path | None:
         return Path(self.data).expanduser().absolute() if self.data else None
 
-    @property
-    def processes(self) -> int:
-        """Worker processes: what was asked for, else one a core, or as many as the memory allows."""
+    def crew(self, apart: bool = False) -> int:
+        """Workers: what was asked for, else one a core, or as many as the memory allows; `apart`, each a process."""
         cores = len(os.sched_getaffinity(0))
-        return self.workers or (workers_within(parse_size(self.memory), cores) if self.memory else cores)
+        return self.workers or (workers_within(parse_size(self.memory), cores, apart) if self.memory else cores)
 
-    @property
-    def task_memory(self) -> int:
+    def task_memory(self, apart: bool = False) -> int:
         """Bytes that one task may hold. Raises ConfigError where the memory is too small for the workers."""
-        return task_share(parse_size(self.memory, "--memory"), self.processes) if self.memory else DEFAULT_MEMORY
+        if self.memory is None:
+            return DEFAULT_MEMORY
+        return task_share(parse_size(self.memory, "--memory"), self.crew(apart), apart)
 
 
 class BuildParameters(Parameters):

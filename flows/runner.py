@@ -1,7 +1,7 @@
 """Partitions as Prefect tasks, behind the interface of `pipeline.runner`.
 
-A task's arguments are a path and keys; its body hands them to the same process pool that the direct
-runner uses, so the work runs on `--workers` processes and Prefect only watches. Its own caching,
+A task's arguments are a path and keys; its body hands them to the same workers that the direct
+runner uses, so the work runs on `--workers` of them and Prefect only watches. Its own caching,
 retries and results are off: our store is the cache, and a task that failed says why. The number that
 matters: about 20 ms a task, a good part of it at flow exit, so a step has at most 100 tasks, batched beyond that.
 """

@@ -38,14 +38,16 @@ def recipe(parameters: BuildParameters) -> Recipe:
 def build(parameters: BuildParameters, make: MakeRunner = direct) -> Version:
     """A recipe's sources to a sealed version. Raises what `Mill.build` and `recipe` raise."""
     checked, mill = recipe(parameters), parameters.mill
-    with workers(mill.processes) as pool:
+    apart = checked.foreign
+    count, memory = mill.crew(apart), mill.task_memory(apart)
+    with workers(count, apart) as pool:
         return Mill(
             Store(mill.root),
-            make(pool, mill.processes),
+            make(pool, count),
             progress.current(),
             recipes.parse_size(mill.partition_size),
             mill.batch_rows,
-            mill.task_memory,
+            memory,
         ).build(checked)
 
 

@@ -27,7 +27,7 @@ class Mill:
     store: Store
     runner: Runner = field(default_factory=Local)
     progress: Progress = field(default_factory=Silent)
-    partition_bytes: int = 16_000_000
+    partition_bytes: int = 8_000_000
     batch_rows: int = 4096
     memory: int = DEFAULT_MEMORY
 
@@ -49,13 +49,14 @@ class Mill:
         self.progress.phase("find input", 1)
         inputs = plan.look(recipe)
         self.progress.advance()
-        keys = self._relate(recipe, inputs)
+        given = plan.given_vocabulary_task(self.store, recipe)
+        keys = self._relate(recipe, inputs, [given] if given else [])
         books.check_train(self.store, keys)
         last = keys.segments[-1]
-        keys.vocabulary = plan.vocabulary_task(
+        keys.vocabulary = given or plan.vocabulary_task(
             self.store, recipe, last.parts, last.survivors, parse_size(recipe.tokens.sample)
         )
-        self.do("train vocabulary", [keys.vocabulary])
+        self.do("vocabulary", [keys.vocabulary])
         keys.encoded = plan.encode_tasks(self.store, last.parts, last.survivors, keys.vocabulary)
         self.do("encode", keys.encoded)
         keys.packed = plan.pack_task(self.store, recipe, keys.encoded, self.store.result(keys.vocabulary)["eot"])
@@ -65,8 +66,11 @@ class Mill:
         self.progress.advance()
         return version
 
-    def _relate(self, recipe: Recipe, inputs: Sequence[plan.Input]) -> books.BuildKeys:
-        """Every segment, its judgement and its relating stages, up to the last survivors."""
+    def _relate(self, recipe: Recipe, inputs: Sequence[plan.Input], beside: Sequence[str]) -> books.BuildKeys:
+        """Every segment, its judgement and its relating stages, up to the last survivors.
+
+        `beside` are tasks that wait for nothing: they are done while workers would wait.
+        """
         keys = books.BuildKeys(segments=[])
         given: list[plan.Partition] | list[str] = list(plan.partitions(inputs, self.partition_bytes))
         for number, segment in enumerate(recipe.segments):
@@ -77,9 +81,13 @@ class Mill:
             self.do(f"{'read' if number == 0 else 'go on'}: {names}" if names else "read", parts)
             here = books.SegmentKeys(parts, plan.judge_task(self.store, recipe, segment, number, parts))
             keys.segments.append(here)
-            self.do("judge", [here.judge])
-            for step in segment.relates:
-                self._relating(step, here, keys)
+            # What compares reads sketches, what judges reads signals: neither waits for the other.
+            compared = [plan.pairs_task(self.store, step, parts) for step in segment.relates]
+            names = ", ".join(step.stage.name for step in segment.relates)
+            self.do(f"judge; compare: {names}" if names else "judge", [*reversed(compared), here.judge, *beside])
+            beside = []
+            for step, pairs in zip(segment.relates, compared, strict=True):
+                self._relating(step, pairs, here)
             relations = [(r["stage"], r["cluster"]) for s in keys.segments for r in s.relates if "cuts" not in r]
             here.survivors = plan.survivors_task(
                 self.store, recipe, parts, here.ledgers, relations if number == recipe.assigning else None
@@ -88,9 +96,7 @@ class Mill:
             given = parts
         return keys
 
-    def _relating(self, step: plan.Step, here: books.SegmentKeys, keys: books.BuildKeys) -> None:
-        pairs = plan.pairs_task(self.store, step, here.parts)
-        self.do(f"compare: {step.stage.name}", [pairs])
+    def _relating(self, step: plan.Step, pairs: str, here: books.SegmentKeys) -> None:
         cluster = plan.cluster_task(self.store, step, here.parts, pairs, here.ledgers)
         self.do(f"{'cut' if step.stage.cuts else 'cluster'}: {step.stage.name}", [cluster])
         here.relates.append({"stage": step.stage.name, "pairs": pairs, "cluster": cluster})

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.books import BuildKeys
+from pipeline.kernels.buffers import text_buffers
 from pipeline.stage import ConfigError, canonical, digest, suggest
 from pipeline.store import Store, StoreError, file_digest, read_parquet
 
@@ -97,7 +98,8 @@ def table_digest(table: pa.Table) -> str:
         if pa.types.is_string(column.type):
             filled = pc.fill_null(column, "")
             hasher.update(pc.binary_length(filled).to_numpy().data)
-            hasher.update(b"".join(value.as_buffer() for value in filled))
+            data, offsets = text_buffers(filled)
+            hasher.update(data[offsets[0] : offsets[-1]].data)
         else:
             hasher.update(np.ascontiguousarray(pc.fill_null(column, 0).to_numpy()).data)
     return hasher.hexdigest()

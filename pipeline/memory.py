@@ -26,14 +26,14 @@ LOOK = 0.05
 PROC = Path("/proc")
 
 
-def task_share(total: int, workers: int) -> int:
+def task_share(total: int, workers: int, apart: bool = False) -> int:
     """Bytes that one task may hold where all processes together may hold `total`. Raises ConfigError: too little.
 
-    Several workers are processes beside the one that leads them.
+    Workers are threads of one process or, `apart`, processes beside the one that leads them.
     """
-    share = _share(total, workers)
+    share = _share(total, workers, apart)
     if share < LEAST_TASK_BYTES:
-        least = _processes(workers) * PROCESS_BYTES + workers * LEAST_TASK_BYTES
+        least = _processes(workers, apart) * PROCESS_BYTES + workers * LEAST_TASK_BYTES
         several = workers > 1
         raise ConfigError(
             f"--memory: {total:,} bytes are too few for {workers} worker{'s' * several}; the least that works "
@@ -42,17 +42,17 @@ def task_share(total: int, workers: int) -> int:
     return share
 
 
-def workers_within(total: int, cores: int) -> int:
+def workers_within(total: int, cores: int, apart: bool = False) -> int:
     """The most workers, up to one a core, whose tasks have what they need; at least one."""
-    return max((count for count in range(1, cores + 1) if _share(total, count) >= LEAST_TASK_BYTES), default=1)
+    return max((n for n in range(1, cores + 1) if _share(total, n, apart) >= LEAST_TASK_BYTES), default=1)
 
 
-def _share(total: int, workers: int) -> int:
-    return (total - _processes(workers) * PROCESS_BYTES) // workers
+def _share(total: int, workers: int, apart: bool) -> int:
+    return (total - _processes(workers, apart) * PROCESS_BYTES) // workers
 
 
-def _processes(workers: int) -> int:
-    return workers + (workers > 1)
+def _processes(workers: int, apart: bool) -> int:
+    return workers + 1 if apart and workers > 1 else 1
 
 
 def give_back() -> None:

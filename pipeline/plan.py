@@ -160,20 +160,28 @@ def survivors_task(
     return store.plan(digest([source_digest("pipeline.tasks"), spec]), spec)
 
 
+def given_vocabulary_task(store: Store, recipe: Recipe) -> str | None:
+    """Plan the check of the tokenizer that the recipe names, or None where one is to be trained."""
+    if recipe.tokens.tokenizer is None:
+        return None
+    path = (recipe.folder / recipe.tokens.tokenizer).resolve()
+    named = {"task": "vocabulary", "tokenizer": _content(path)}
+    key = digest([source_digest("pipeline.tokens.tasks"), named])
+    return store.plan(key, {"task": "vocabulary", "tokenizer": str(path)})
+
+
 def vocabulary_task(store: Store, recipe: Recipe, parts: Sequence[str], survivors: str, budget: int) -> str:
-    given = recipe.tokens.tokenizer
-    path = (recipe.folder / given).resolve() if given else None
+    """Plan the training of a tokenizer on `budget` bytes of the survivors."""
     spec = {
         "task": "vocabulary",
-        "tokenizer": str(path) if path else None,
+        "tokenizer": None,
         "vocab_size": recipe.tokens.vocab_size,
         "budget": budget,
         "seed": recipe.seed,
         "parts": list(parts),
         "survivors": survivors,
     }
-    named: Spec = spec if path is None else {"task": "vocabulary", "tokenizer": _content(path)}
-    return store.plan(digest([source_digest("pipeline.tokens.tasks"), named]), spec)
+    return store.plan(digest([source_digest("pipeline.tokens.tasks"), spec]), spec)
 
 
 def _content(path: Path) -> str:

@@ -120,6 +120,11 @@ class Recipe:
         last = max((number for number, segment in enumerate(segments) if segment.relates), default=0)
         return last + segments[last].cuts
 
+    @property
+    def foreign(self) -> bool:
+        """Whether code may run that holds the GIL for long: somebody's own, or a source that parses in Python."""
+        return any("." in step.stage.use for step in self.steps) or any(card.kind != "files" for card in self.sources)
+
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as plain data."""
         return {

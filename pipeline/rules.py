@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -121,24 +122,42 @@ def judge(
     `table` has `doc_id` and a column for each rule's signal. `detail` words what the ledger says of a value;
     `exempt` is true for documents that a rule does not concern. Documents that pass have no row.
     """
-    said: dict[str, pa.Array] = {
-        name: pa.nulls(table.num_rows, pa.string()) for name in ("stage", "verdict", "reason", "detail")
-    }
+    decided = np.zeros(table.num_rows, bool)
+    places, ledgers = [np.zeros(0, np.int64)], [LEDGER.empty_table()]
     for rule in rules:
         values = table[rule.signal].combine_chunks()
         blind = pc.is_null(values, nan_is_null=True)
-        broken = pc.and_(pc.invert(blind), pc.fill_null(rule.broken(values), False))
-        concerned = pc.invert(exempt(rule, table)) if exempt else pa.scalar(True)
-        words = detail(rule, table) if detail else described(rule.column, values)
-        for mask, verdict, reason in (
-            (blind, "quarantined", f"{rule.column} unmeasured"),
-            (broken, "dropped", rule.reason),
-        ):
-            hit = pc.and_(pc.and_(pc.is_null(said["verdict"]), mask), concerned)
-            for name, value in (("stage", rule.stage), ("reason", reason), ("detail", words), ("verdict", verdict)):
-                said[name] = pc.if_else(hit, value, said[name])
-    columns = [table["doc_id"].combine_chunks(), *(said[n] for n in ("stage", "verdict", "reason", "detail"))]
-    return pa.table(columns, schema=LEDGER).filter(pc.is_valid(said["verdict"]))
+        hit = pc.or_(blind, pc.fill_null(rule.broken(values), False))
+        hit = pc.and_not(hit, exempt(rule, table)) if exempt else hit
+        rows = np.flatnonzero(hit.to_numpy(zero_copy_only=False) & ~decided)
+        if not rows.size:
+            continue
+        # Most documents break no rule, so only of those that do is anything put into words.
+        decided[rows] = True
+        places.append(rows)
+        some = pa.array(rows)
+        ledgers.append(_told(rule, table, some, values.take(some), blind.take(some), detail))
+    order = np.argsort(np.concatenate(places), kind="stable")
+    return pa.concat_tables(ledgers).take(pa.array(order)).combine_chunks()
+
+
+def _told(
+    rule: Rule,
+    table: pa.Table,
+    rows: pa.Array,
+    values: pa.Array,
+    blind: pa.Array,
+    detail: Callable[[Rule, pa.Table], pa.Array] | None,
+) -> pa.Table:
+    """The ledger of some rows that break one rule, or cannot be judged by it."""
+    columns = [
+        table["doc_id"].combine_chunks().take(rows),
+        pa.repeat(pa.scalar(rule.stage, pa.string()), len(rows)),
+        pc.if_else(blind, "quarantined", "dropped"),
+        pc.if_else(blind, f"{rule.column} unmeasured", rule.reason),
+        detail(rule, table.take(rows)) if detail else described(rule.column, values),
+    ]
+    return pa.table(columns, schema=LEDGER)
 
 
 def described(column: str, values: pa.Array) -> pa.Array:

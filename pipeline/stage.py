@@ -68,7 +68,6 @@ class Stage:
     function: Callable[..., Any]
     params: dict[str, Any]
     signals: dict[str, pa.DataType]
-    code: str
     cuts: bool = False
 
     def __call__(self, batch: pa.RecordBatch) -> Any:
@@ -77,6 +76,11 @@ class Stage:
     @property
     def module(self) -> ModuleType:
         return sys.modules[self.function.__module__]
+
+    @property
+    def code(self) -> str:
+        """Digest of the code behind the stage. Takes tens of milliseconds, so only who plans asks for it."""
+        return source_digest(self.function.__module__)
 
     def compare(self, sketches: Iterator[pa.Table], texts: Callable[..., Any], workspace: Workspace) -> pa.Table:
         """The pairs of a relating stage, which is told its workspace if it has a parameter of that name."""
@@ -165,7 +169,6 @@ def load(use: str, params: Mapping[str, Any], where: str = "") -> Stage:
         function=function,
         params=bound,
         signals=function.stage_signals,
-        code=source_digest(function.__module__),
         cuts=getattr(function, "stage_cuts", False),
     )
 
@@ -232,29 +235,38 @@ def source_digest(module: str) -> str:
     todo = [module]
     while todo:
         name = todo.pop()
-        if name in seen or (found := _tree(name)) is None:
+        if name in seen or (found := _code(name)) is None:
             continue
-        tree, folder = found
-        for imported in _imports(tree, folder):
+        seen[name], names = found
+        for imported in names:
             if imported.split(".")[0] in followed:
                 todo.append(imported)
             elif imported.split(".")[0] not in sys.stdlib_module_names:
                 outside.add(imported.split(".")[0])
-        _strip_docstrings(tree)
-        seen[name] = ast.dump(tree)
     return digest([sorted(seen.items()), sorted((name, _package_version(name)) for name in outside)])
 
 
-def _tree(module: str) -> tuple[ast.Module, str] | None:
-    """The syntax tree of a module and the package that its relative imports start from."""
+def _code(module: str) -> tuple[str, tuple[str, ...]] | None:
+    """The syntax tree of a module, written out, and the names that it imports; None where there is no source."""
     try:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:
         return None
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None
-    with Path(spec.origin).open(encoding="utf-8") as file:
-        return ast.parse(file.read()), spec.name if spec.submodule_search_locations else spec.parent or ""
+    stat = Path(spec.origin).stat()
+    package = spec.name if spec.submodule_search_locations else spec.parent or ""
+    return _parsed(spec.origin, package, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.cache
+def _parsed(path: str, package: str, *state: int) -> tuple[str, tuple[str, ...]]:
+    """What `_code` says of a file in this state: the stages of a recipe share most of their modules."""
+    with Path(path).open(encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    names = tuple(_imports(tree, package))
+    _strip_docstrings(tree)
+    return ast.dump(tree), names
 
 
 def _imports(tree: ast.Module, package: str) -> Iterable[str]:
@@ -274,7 +286,13 @@ def _strip_docstrings(tree: ast.Module) -> None:
             node.body[0] = ast.Pass()
 
 
+@functools.cache
 def _package_version(name: str) -> str:
+    try:
+        # Most distributions are named as what they hold; to look into all of them takes a sixth of a second.
+        return f"{name} {importlib.metadata.version(name)}"
+    except importlib.metadata.PackageNotFoundError:
+        pass
     for distribution in _distributions().get(name, []):
         return f"{distribution} {importlib.metadata.version(distribution)}"
     return "absent"

@@ -22,6 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from pipeline.stage import canonical, digest
 
@@ -99,7 +100,7 @@ class Store:
         if done is None:
             raise StoreError(f"store output {key} is missing: build the version again, or take the whole store along")
         for name, said in done["files"].items():
-            if file_digest(self.file(key, name)) != said["digest"]:
+            if checksum(self.file(key, name)) != said["digest"]:
                 raise self._damaged(key, name, "it does not have the digest that its marker states")
 
     def plan(self, key: str, spec: dict[str, Any]) -> str:
@@ -146,11 +147,14 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
-    """The same file from tables that come one after another, held one at a time; returns the number of rows."""
+    """The same file from tables that come one after another, held one at a time; returns the number of rows.
+
+    Each table is a row group of its own (`read_group`).
+    """
     rows = 0
     with pq.ParquetWriter(path, schema, **_written(schema)) as writer:
         for table in tables:
-            writer.write_table(table.cast(schema))
+            writer.write_table(table.cast(schema), row_group_size=max(table.num_rows, 1))
             rows += table.num_rows
     return rows
 
@@ -168,21 +172,32 @@ def _written(schema: pa.Schema) -> dict[str, Any]:
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a table of the store. Raises StoreError naming the file where it is missing or damaged."""
-    try:
+    with _sound(path):
         return pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} is missing: build the version again, or take the whole store along") from error
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{path} is damaged: {error}") from error
 
 
 def read_tables(path: Path) -> Iterator[pa.Table]:
     """The rows of a table of the store, some at a time. Raises StoreError as `read_parquet`."""
+    with _sound(path), _opened(path) as file:
+        for batch in file.iter_batches(READ_ROWS):
+            yield pa.Table.from_batches([batch])
+
+
+def read_group(path: Path, number: int) -> pa.Table:
+    """The rows of one table that `write_tables` was given. Raises StoreError as `read_parquet`."""
+    with _sound(path), _opened(path) as file:
+        return file.read_row_group(number)
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    # Buffered ahead, it would hold the whole file.
+    return pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
+
+
+@contextlib.contextmanager
+def _sound(path: Path) -> Iterator[None]:
     try:
-        # Buffered ahead, it would hold the whole file.
-        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(READ_ROWS):
-                yield pa.Table.from_batches([batch])
+        yield
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing: build the version again, or take the whole store along") from error
     except (OSError, pa.ArrowInvalid) as error:
@@ -202,13 +217,23 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def checksum(path: Path) -> str:
+    """xxh3-128 of a file's bytes, in hexadecimal: finds what a disk or a hand changed, seventeen times as fast as
+    blake2b, and no forgery."""
+    return _hashed(path, xxhash.xxh3_128())
+
+
 def file_digest(path: Path, algorithm: str = "blake2b") -> str:
     """Digest of a file's bytes, read in pieces: 32 hexadecimal characters, or 64 for sha256."""
-    hasher = hashlib.sha256() if algorithm == "sha256" else hashlib.blake2b(digest_size=16)
+    return _hashed(path, hashlib.sha256() if algorithm == "sha256" else hashlib.blake2b(digest_size=16))
+
+
+def _hashed(path: Path, hasher: Any) -> str:
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             hasher.update(chunk)
-    return hasher.hexdigest()
+    found: str = hasher.hexdigest()
+    return found
 
 
 def sync_folder(folder: Path) -> None:
@@ -228,7 +253,7 @@ def _sync(path: Path) -> None:
 
 def _mark(folder: Path, result: dict[str, Any]) -> None:
     files = {
-        path.name: {"bytes": path.stat().st_size, "digest": file_digest(path)}
+        path.name: {"bytes": path.stat().st_size, "digest": checksum(path)}
         for path in sorted(folder.iterdir())
         if path.is_file()
     }

@@ -15,12 +15,14 @@ under that key, and so does its output. So a cluster needs to be sent nothing bu
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -31,7 +33,7 @@ from pipeline.rules import Rule
 from pipeline.run import BORN, ContractError, run
 from pipeline.schema import LEDGER
 from pipeline.sources import Chunk, Item, read
-from pipeline.store import Store, Writing, read_parquet, read_tables, write_tables
+from pipeline.store import Store, Writing, read_group, read_parquet, read_tables, write_tables
 from pipeline.tokens import tasks as tokens
 
 Spec = dict[str, Any]
@@ -83,8 +85,7 @@ def _from_source(spec: Spec) -> Iterator[Chunk]:
 def _from_segment(store: Store, spec: Spec) -> Iterator[Chunk]:
     """The survivors of one partition of the segment before, with their split."""
     documents = read_parquet(store.file(spec["part"], "documents.parquet"))
-    left = read_parquet(store.file(spec["survivors"], "survivors.parquet"))
-    left = left.filter(pc.equal(left["part"], spec["number"]))
+    left = read_group(store.file(spec["survivors"], "survivors.parquet"), spec["number"])
     documents = documents.take(left["row"])
     for name in ("split", "split_group"):
         documents = documents.set_column(documents.schema.get_field_index(name), name, left[name])
@@ -279,7 +280,10 @@ def survivors(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
         ]
         left = split.assign(left, relations, spec["shares"])
     left = left.select(["part", "row", "doc_id", "split", "split_group"])
-    out.table("survivors.parquet", left)
+    # A row group a partition, so that who goes on with one reads no others.
+    ends = np.searchsorted(left["part"].to_numpy(), np.arange(len(tables)), side="right").tolist()
+    groups = (left.slice(first, last - first) for first, last in itertools.pairwise([0, *ends]))
+    write_tables(out.folder / "survivors.parquet", left.schema, groups)
     out.result = (
         {"documents": left.num_rows, "splits": dict(Counter(left["split"].to_pylist()))} if spec["assign"] else {}
     )

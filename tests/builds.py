@@ -81,6 +81,6 @@ def make_recipe(folder: Path, stages: list[dict[str, Any]] | None = None, **tabl
     return recipes.parse(table, "test recipe", folder)
 
 
-def build(recipe: Recipe, store: Path, count: int = 1, **settings: Any) -> Version:
-    with workers(count) as pool:
+def build(recipe: Recipe, store: Path, count: int = 1, apart: bool = False, **settings: Any) -> Version:
+    with workers(count, apart or recipe.foreign) as pool:
         return Mill(Store(store), Local(pool), **settings).build(recipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from importlib import import_module
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests import builds
 from tests.bench import inputs, table
 from tests.bench.comparison import Comparison
 from tests.bench.measuring import OURS, Python, compare
@@ -32,6 +34,16 @@ def files(tmp_path_factory):
     return inputs.make(folder / "given.parquet", folder, 20, most=20_000)
 
 
+@pytest.fixture(scope="module")
+def prose(tmp_path_factory):
+    """Texts that the filters of the whole chain let pass."""
+    draw, folder = random.Random(4), tmp_path_factory.mktemp("prose")
+    lines = [" ".join(draw.choice(builds.WORDS) for _ in range(14)).capitalize() + "." for _ in range(1200)]
+    texts = ["\n".join(lines[n : n + 6]) for n in range(0, len(lines), 6)]
+    pq.write_table(pa.table({"id": [f"d{n}" for n in range(200)], "text": texts}), folder / "given.parquet")
+    return inputs.make(folder / "given.parquet", folder, 128, most=20_000)
+
+
 def sides():
     for work in WORKS:
         found = import_module(f"tests.bench.works.{work}")
@@ -39,10 +51,18 @@ def sides():
 
 
 @pytest.mark.parametrize(("work", "side", "data"), sides())
-def test_our_side_answers(files, tmp_path, work, side, data):
-    found = measured(work, side, files[data], tmp_path)
+def test_our_side_answers(files, prose, tmp_path, work, side, data):
+    found = measured(work, side, (prose if work == "chain" else files)[data], tmp_path)
     assert found["cpu"] >= 0 and found["peak"] > 1_000_000
     assert (tmp_path / "answer").stat().st_size > 0
+
+
+def test_workers_and_the_form_of_the_input_change_no_answer_of_the_chain(prose, tmp_path):
+    sides, found = import_module("tests.bench.works.chain").SIDES, []
+    for side in ("gristmill", "gristmill_two", "gristmill_lines"):
+        found.append(sides[side](prose["corpus"], tmp_path / side)())
+        assert sum(cpu for _, cpu in found[-1].pop("seconds").values()) > 0
+    assert found[0] == found[1] == found[2] and len(found[0]["kept"]) > 100
 
 
 def test_two_processes_are_compared_and_the_table_forms(files, monkeypatch, tmp_path):

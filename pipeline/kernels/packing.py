@@ -7,11 +7,14 @@ a tree over all amounts of room: O(log capacity) an item.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernels._jit import Ints, allocating_kernel, kernel
+from pipeline.kernels._jit import Bytes, Ints, allocating_kernel, kernel
 from pipeline.kernels.buffers import frozen
+from pipeline.kernels.wide import copy
 
 NONE = np.int64(-1)
 
@@ -34,6 +37,26 @@ def best_fit(lengths: NDArray[np.integer], capacity: int) -> Ints:
     rank = np.empty(first.size, np.int64)
     rank[np.argsort(first)] = np.arange(first.size)
     return rank[inverse]
+
+
+def lay(flat: NDArray[Any], begins: Ints, sizes: Ints, out: NDArray[Any], places: Ints) -> None:
+    """Copy flat[begins[i]:begins[i] + sizes[i]] to out[places[i]:places[i] + sizes[i]] for every piece i.
+
+    Both arrays are contiguous and of one type; raises ValueError for a piece that does not lie within them.
+    """
+    width = flat.dtype.itemsize
+    pieces = [np.ascontiguousarray(numbers, np.int64) for numbers in (begins, sizes, places)]
+    for array, starts in ((flat, pieces[0]), (out, pieces[2])):
+        if starts.size and (starts.min() < 0 or int((starts + pieces[1]).max()) > array.size):
+            raise ValueError(f"a piece lies outside of the {array.size} numbers that there are")
+    lay_bytes(frozen(flat.view(np.uint8)), *(frozen(numbers * width) for numbers in pieces), out.view(np.uint8))
+
+
+@kernel
+def lay_bytes(data: Bytes, begins: Ints, sizes: Ints, places: Ints, out: Bytes) -> None:
+    """`lay`, in bytes."""
+    for i in range(begins.size):
+        copy(data, begins[i], out, places[i], sizes[i])
 
 
 @allocating_kernel

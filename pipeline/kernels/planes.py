@@ -127,11 +127,7 @@ def _odd(text: Bytes, at: int) -> np.uint64:
     return (
         (byte64(text, at, 0xC2) & (byte64(text, at + 1, 0x85) | byte64(text, at + 1, 0xA0)))
         | (byte64(text, at, 0xE1) & byte64(text, at + 1, 0x9A))
-        | (
-            byte64(text, at, 0xE2)
-            & within64(text, at + 1, 0, 0x80, 0x81)
-            & ~(second & within64(text, at + 2, 0, 0x90, 0xA7))
-        )
+        | (byte64(text, at, 0xE2) & within64(text, at + 1, 0, 0x80, 0x81) & ~common)
         | (byte64(text, at, 0xE3) & second & byte64(text, at + 2, 0x80))
     )
 

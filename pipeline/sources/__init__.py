@@ -1,7 +1,7 @@
 """Where documents come from: one file a kind, each with `survey` (find, hash, cut) and `read` (documents and rejects).
 
 The law: every input row becomes exactly one document or one reject, under an id that depends neither on where
-the data lies nor on how it was cut. The number that matters: 8 MiB, the input bytes that an item aims at, so that
+the data lies nor on how it was cut. The number that matters: 4 MiB, the input bytes that an item aims at, so that
 partitions balance whatever the files look like.
 
 The folder is the registry: `kind = "files"` is `pipeline/sources/files.py`, `kind = "mypkg.sources.thing"` is
@@ -25,7 +25,7 @@ import xxhash
 from pipeline import schema
 from pipeline.stage import ConfigError, available, check_params, suggest
 
-ATOM_BYTES = 8 << 20
+ATOM_BYTES = 4 << 20
 CHUNK_ROWS = 4096
 CHUNK_CHARACTERS = 8 << 20
 DETAIL_CHARACTERS = 300

@@ -70,7 +70,7 @@ def survey(
     maximum_source_bytes: int | None = None,
     minimum_characters: int = 1,
 ) -> Iterator[Item]:
-    """One item a distribution, in several parts where it has more than about 8 MiB of modules.
+    """One item a distribution, in several parts where it has more than about 4 MiB of modules.
 
     Raises SourceError when a pattern matches no distribution.
     """

@@ -7,7 +7,9 @@ one that is not in the tokenizer's normal form, as far as that form.
 from __future__ import annotations
 
 import codecs
+import functools
 import json
+import threading
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,6 @@ from tokenizers import Tokenizer
 
 from pipeline.kernels import bpe, pretokens
 from pipeline.kernels._jit import Ints
-from pipeline.kernels.bpe_memory import Memory
 from pipeline.kernels.bpe_merges import MAX_IDS, MAX_MERGES
 from pipeline.kernels.bpe_tables import Merges, tables
 from pipeline.kernels.tidy import UNKNOWN, UNSETTLED, flaws
@@ -71,7 +72,7 @@ def _pre_tokenizer(table: Table | None) -> tuple[int, bool] | None:
 
 
 class Encoder:
-    """A tokenizer laid out for the kernel, and the tokenizer itself for what the kernel leaves. For one thread."""
+    """A tokenizer laid out for the kernel, and the tokenizer itself for what the kernel leaves."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Raises ConfigError where the tokenizer has no end-of-text token."""
@@ -91,7 +92,7 @@ class Encoder:
             if self._normal:
                 stay += map(tokenizer.normalizer.normalize_str, stay[:])
             self._stay = sorted(set(stay))
-            self._merges, self._memory = _merges(table["model"]), Memory.empty()
+            self._merges, self._met = _merges(table["model"]), threading.local()
 
     def __call__(self, text: pa.Array) -> Encoded:
         """(ids, offsets int64 [n + 1]): row i, with end-of-text before and after it, is ids[offsets[i]:offsets[i + 1]].
@@ -114,7 +115,9 @@ class Encoder:
         if self._prefix:
             bare = pc.and_(pc.invert(pc.starts_with(text, " ")), pc.greater(pc.binary_length(text), 0))
             text = pc.if_else(bare, pc.binary_join_element_wise(pa.scalar("", text.type), text, " "), text)
-        ids, starts = bpe.encode(text, self._merges, self._digits, self._edge, self._memory)
+        if not hasattr(self._met, "memory"):
+            self._met.memory = Memory.empty()
+        ids, starts = bpe.encode(text, self._merges, self._digits, self._edge, self._met.memory)
         return ids.astype(self._type), starts
 
     def _slow(self, text: pa.Array) -> Encoded:
@@ -169,6 +172,7 @@ def _merges(model: Table) -> Merges:
     return tables(vocab, possible, bool(model.get("ignore_merges")))
 
 
+@functools.cache
 def _characters() -> dict[str, int]:
     """The byte that each character of the byte-level alphabet stands for (GPT-2's bytes_to_unicode)."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.kernels.packing import best_fit
+from pipeline.kernels.packing import best_fit, lay
 
 BLOCK_DOCUMENTS = 8192
 
@@ -58,10 +58,7 @@ def packed(tokens: Tokens, length: int, fill: int) -> pa.Table:
     before = np.concatenate([[0], np.cumsum(size)])
     start = before[:-1] - before[first[row]]
     matrix = np.full(rows * length, fill, tokens.flat.dtype)
-    within = np.arange(int(before[-1])) - np.repeat(before[:-1], size)
-    matrix[np.repeat(row * length + start, size) + within] = tokens.flat[
-        np.repeat(tokens.starts[document] + offset, size) + within
-    ]
+    lay(tokens.flat, tokens.starts[document] + offset, size, matrix, row * length + start)
     lists = [pa.ListArray.from_arrays(first.astype(np.int32), v.astype(np.int32)) for v in (start, document, offset)]
     used = np.diff(before[first])
     return pa.table(
@@ -84,8 +81,8 @@ def examples(tokens: Tokens, length: int, labels: np.ndarray) -> tuple[pa.Table,
     size = np.diff(tokens.starts)
     kept = np.minimum(size, length)
     ends = np.concatenate([[0], np.cumsum(kept)])
-    within = np.arange(int(ends[-1])) - np.repeat(ends[:-1], kept)
-    flat = tokens.flat[np.repeat(tokens.starts[:-1], kept) + within]
+    flat = np.empty(int(ends[-1]), tokens.flat.dtype)
+    lay(tokens.flat, tokens.starts[:-1], kept, flat, ends[:-1])
     table = pa.table(
         [
             pa.ListArray.from_arrays(ends.astype(np.int32), pa.array(flat)),

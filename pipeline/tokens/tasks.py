@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
+from tokenizers import Tokenizer
 
 from pipeline.limits import Limits
 from pipeline.schema import DOCUMENT
 from pipeline.stage import digest
-from pipeline.store import Store, Writing, read_parquet, write_parquet, write_text
+from pipeline.store import Store, Writing, file_digest, read_group, read_parquet, write_parquet, write_text
 from pipeline.tokens import pack, vocabulary
 from pipeline.tokens.encoding import Encoder
 
@@ -44,9 +46,9 @@ def train_vocabulary(store: Store, spec: Spec, out: Writing, limits: Limits) -> 
     """Output tokenizer.json; the result states what it was trained on."""
     target = out.folder / "tokenizer.json"
     if spec["tokenizer"]:
-        vocabulary.load(Path(spec["tokenizer"]))
+        _, _, tokenizer = _encoder(Path(spec["tokenizer"]))
         shutil.copyfile(spec["tokenizer"], target)
-        out.result = {"trained_on": None, **_describe(target)}
+        out.result = {"trained_on": None, **_describe(tokenizer)}
         return
     left = [_survivors(store, spec["survivors"], number) for number in range(len(spec["parts"]))]
     whole = pa.concat_tables(left).filter(pc.equal(pa.concat_tables(left)["split"], "train"))
@@ -64,11 +66,10 @@ def train_vocabulary(store: Store, spec: Spec, out: Writing, limits: Limits) -> 
     # Not its own save: that says of a full disk only that there was an exception.
     write_text(target, tokenizer.to_str(pretty=True))
     trained_on = {"documents": len(chosen), "bytes": sum(byte_sizes[i] for i in chosen), "digest": seen}
-    out.result = {"trained_on": trained_on, **_describe(target)}
+    out.result = {"trained_on": trained_on, **_describe(vocabulary.load(target))}
 
 
-def _describe(path: Path) -> Spec:
-    tokenizer = vocabulary.load(path)
+def _describe(tokenizer: Tokenizer) -> Spec:
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     return {"vocab_size": size, "eot": vocabulary.end_of_text(tokenizer)}
 
@@ -85,17 +86,14 @@ def _texts(store: Store, parts: list[str], chosen: pa.Table) -> tuple[list[str],
 
 
 def _survivors(store: Store, key: str, part: int) -> pa.Table:
-    table = read_parquet(store.file(key, "survivors.parquet"))
-    return table.filter(pc.equal(table["part"], part)).combine_chunks()
+    return read_group(store.file(key, "survivors.parquet"), part).combine_chunks()
 
 
 def encode(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Outputs tokens.arrow (one list a survivor of this partition) and documents.parquet (INDEX)."""
     left = _survivors(store, spec["survivors"], spec["number"])
     documents = read_parquet(store.file(spec["part"], "documents.parquet")).take(left["row"]).combine_chunks()
-    tokenizer = vocabulary.load(store.file(spec["vocabulary"], "tokenizer.json"))
-    encoder = Encoder(tokenizer)
-    kind = token_type(tokenizer.get_vocab_size(with_added_tokens=True))
+    encoder, kind, _ = _encoder(store.file(spec["vocabulary"], "tokenizer.json"))
     schema = pa.schema([("tokens", pa.large_list(kind))])
     counts: list[int] = []
     with pa.OSFile(str(out.folder / "tokens.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -109,6 +107,26 @@ def encode(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     known["tokens"] = pa.array(counts, pa.int32())
     out.table("documents.parquet", pa.table([known[name] for name in INDEX.names], schema=INDEX))
     out.result = {"documents": len(counts), "tokens": sum(counts)}
+
+
+_laying_out = threading.Lock()
+_laid: dict[str, tuple[Encoder, pa.DataType, Tokenizer]] = {}
+
+
+def _encoder(path: Path) -> tuple[Encoder, pa.DataType, Tokenizer]:
+    """The encoder of a tokenizer, the type of its ids, and itself.
+
+    Laying one out takes a third of a second, so a process does it once, whatever the file's name: a given one is
+    copied into the store.
+    """
+    digest = file_digest(path)
+    with _laying_out:
+        if digest not in _laid:
+            tokenizer = vocabulary.load(path)
+            kind = token_type(tokenizer.get_vocab_size(with_added_tokens=True))
+            _laid.clear()
+            _laid[digest] = Encoder(tokenizer), kind, tokenizer
+        return _laid[digest]
 
 
 def token_type(vocab_size: int) -> pa.DataType:

@@ -24,7 +24,7 @@ from tests.bench import environment, inputs, table
 from tests.bench.measuring import ROOT, Python, SideError, child, compare, note
 
 DATA = ROOT.parent / "shared" / "data" / "corpus" / "debian_docs.parquet"
-WORKS = ("language", "dedup", "signals", "bpe")
+WORKS = ("language", "dedup", "signals", "bpe", "chain")
 
 
 def rows(work: str, python: Python, files: dict[str, Path], runs: int) -> list[dict[str, Any]]:
@@ -36,7 +36,10 @@ def rows(work: str, python: Python, files: dict[str, Path], runs: int) -> list[d
         row: dict[str, Any] = {**asdict(comparison), "bytes": size}
         try:
             ours, theirs, said = compare(python, work, comparison, data, runs)
-            row |= {"mine": asdict(ours), "theirs": asdict(theirs), "ratio": theirs.cpu / ours.cpu, "answers": said}
+            ratio = theirs.cpu / ours.cpu if comparison.cores == 1 else theirs.wall / ours.wall
+            if comparison.cores > 1:
+                said += f"; wall clock {ours.wall:.1f} s and {theirs.wall:.1f} s, CPU {ours.cpu / theirs.cpu:.2f}x"
+            row |= {"mine": asdict(ours), "theirs": asdict(theirs), "ratio": ratio, "answers": said}
         except SideError as error:
             row["error"] = str(error)
             note(str(error))

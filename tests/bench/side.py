@@ -13,6 +13,7 @@ import cProfile
 import importlib
 import io
 import json
+import os
 import pickle
 import pstats
 import re
@@ -34,14 +35,20 @@ def peak() -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+def busy() -> float:
+    """CPU seconds that all processes of the machine have taken since it began."""
+    user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text("ascii").split("\n")[0].split()[1:9])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
 def measured(work: str, side: str, data: Path, folder: Path) -> dict[str, float]:
     """Do one side's work once. Its answer is pickled into `folder`/answer."""
     function = importlib.import_module(f"tests.bench.works.{work}").SIDES[side]
     ready = function(data, folder)
-    start_up = cpu()
-    began = time.perf_counter()
+    start_up, began, everyone = cpu(), time.perf_counter(), busy()
     answer = ready()
     found = {"wall": time.perf_counter() - began, "cpu": cpu() - start_up, "start_up": start_up, "peak": peak()}
+    found["others"] = busy() - everyone - found["cpu"]
     (folder / "answer").write_bytes(pickle.dumps(answer))
     return found
 

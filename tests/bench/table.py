@@ -43,7 +43,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     speeds = [f"{row['bytes'] / 1e6 / side['cpu']:.3g}" for side in sides]
     start_up = " / ".join(f"{side['start_up']:.1f}" for side in sides)
     peak = " / ".join(f"{side['peak'] / 1e6:.0f}" for side in sides)
-    return [*cells, f"{row['ratio']:.1f}x", wanted, *speeds, start_up, peak, row["answers"]]
+    ratio = f"{row['ratio']:.1f}x" if row["ratio"] >= 2 else f"{row['ratio']:.2g}x"
+    return [*cells, ratio, wanted, *speeds, start_up, peak, row["answers"]]
 
 
 def write(

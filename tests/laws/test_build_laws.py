@@ -68,8 +68,14 @@ def test_books_balance_as_multisets_read_back_from_disk(which, request, corpus):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"batch_rows": 7}, {"partition_bytes": 9_000}, {"count": 2, "partition_bytes": 20_000}],
-    ids=["batch", "partition", "workers"],
+    [
+        {"batch_rows": 7},
+        {"partition_bytes": 9_000},
+        {"count": 2, "partition_bytes": 9_000},
+        {"count": 2, "partition_bytes": 20_000, "apart": True},
+        {"memory": 100_000, "partition_bytes": 20_000},
+    ],
+    ids=["batch", "partition", "threads", "processes", "memory"],
 )
 def test_same_bits_however_the_work_is_cut(built, corpus, tmp_path, settings):
     version, _ = built

@@ -141,7 +141,8 @@ def test_ids_do_not_depend_on_what_is_remembered(pair, monkeypatch):
     """A memory so small that it is overwritten again and again."""
     tokenizer, _ = pair
     tight = Encoder(tokenizer)
-    monkeypatch.setattr(tight, "_memory", Memory.empty(slots=4, far=2))
+    small = Memory.empty(slots=4, far=2)
+    monkeypatch.setattr(Memory, "empty", lambda: small)
     texts = [f"{word}{number} {'long' * (number % 30)} 磨坊水轮转动{number}" for number in range(200) for word in "ab"]
     same(tokenizer, tight, texts + texts)
 

@@ -14,24 +14,26 @@ from pipeline import memory
 from pipeline.stage import ConfigError
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("workers", [1, 2, 7])
-def test_shares_and_processes_make_the_total(workers: int) -> None:
+def test_shares_and_processes_make_the_total(workers: int, apart: bool) -> None:
     total = 10_000_000_000
-    share = memory.task_share(total, workers)
-    processes = workers + 1 if workers > 1 else 1
+    share = memory.task_share(total, workers, apart)
+    processes = workers + 1 if workers > 1 and apart else 1
     assert total - workers < share * workers + processes * memory.PROCESS_BYTES <= total
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("workers", [1, 2, 7])
-def test_the_least_that_is_named_works_and_less_does_not(workers: int) -> None:
+def test_the_least_that_is_named_works_and_less_does_not(workers: int, apart: bool) -> None:
     with pytest.raises(ConfigError, match=r"the least that works is (\d+)MB") as refused:
-        memory.task_share(1_000_000, workers)
+        memory.task_share(1_000_000, workers, apart)
     least = int(str(refused.value).split("least that works is ")[1].split("MB")[0]) * 1_000_000
-    assert memory.task_share(least, workers) >= memory.LEAST_TASK_BYTES
+    assert memory.task_share(least, workers, apart) >= memory.LEAST_TASK_BYTES
     with pytest.raises(ConfigError):
-        memory.task_share(least - 1_000_000, workers)
-    assert memory.workers_within(least, 64) == workers
-    assert memory.workers_within(least - 1_000_000, 64) == max(workers - 1, 1)
+        memory.task_share(least - 1_000_000, workers, apart)
+    assert memory.workers_within(least, 64, apart) == workers
+    assert memory.workers_within(least - 1_000_000, 64, apart) == max(workers - 1, 1)
 
 
 HOLD = "import time; held = b'x' * 60_000_000; print('up', flush=True); time.sleep(60)"

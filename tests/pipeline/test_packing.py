@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.kernels.packing import best_fit
+from pipeline.kernels.packing import best_fit, lay
 from pipeline.tokens import pack
 from tests.pipeline import twins
 
@@ -183,3 +183,24 @@ def test_blocks_are_of_about_eight_thousand_documents():
     """Over 400,000 ids: 49 blocks are expected, give or take four standard deviations."""
     ids = [f"s:f:{number}" for number in range(400_000)]
     assert abs(len(pack.blocks(ids)) - 49) < 28
+
+
+@given(
+    pieces=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10)), max_size=12),
+    kind=st.sampled_from([np.uint16, np.uint32]),
+)
+def test_pieces_are_laid_where_they_are_to_lie(pieces, kind):
+    flat, sizes = np.arange(40, dtype=kind), np.array([size for _, size in pieces], np.int64)
+    begins = np.array([begin for begin, _ in pieces], np.int64)
+    places = np.cumsum(sizes + 1) - sizes
+    out, expected = (np.full(int(sizes.sum()) + len(pieces) + 1, 99, kind) for _ in range(2))
+    for begin, size, place in zip(begins, sizes, places, strict=True):
+        expected[place : place + size] = flat[begin : begin + size]
+    lay(flat, begins, sizes, out, places)
+    assert out.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("begin", "place"), [(-1, 0), (8, 0), (0, -1), (0, 8)])
+def test_a_piece_outside_is_refused(begin, place):
+    with pytest.raises(ValueError, match="outside of the 10 numbers"):
+        lay(np.zeros(10, np.uint16), np.array([begin]), np.array([3]), np.zeros(10, np.uint16), np.array([place]))

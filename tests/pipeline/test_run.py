@@ -20,7 +20,6 @@ def stage(function, kind, **signals) -> Stage:
         function,
         {},
         {k: pa.type_for_alias(v) for k, v in signals.items()},
-        "",
     )
 
 

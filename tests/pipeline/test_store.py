@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from pipeline.store import Store, StoreError, read_parquet
+from pipeline.store import Store, StoreError, read_group, read_parquet, write_tables
 
 KEY = "ab" * 16
 
@@ -74,3 +74,13 @@ def test_a_flipped_byte_in_the_data_is_an_error_when_it_is_read(tmp_path):
     path.write_bytes(bytes(whole))
     with pytest.raises(StoreError, match="damaged"):
         read_parquet(path)
+
+
+def test_a_table_is_read_back_by_its_number_also_where_it_is_empty_or_long(tmp_path):
+    schema = pa.schema([("n", pa.int64())])
+    tables = [pa.table({"n": range(first, last)}, schema) for first, last in ((0, 3), (3, 3), (3, 1_200_003), (0, 0))]
+    assert write_tables(tmp_path / "t.parquet", schema, iter(tables)) == 1_200_003
+    assert [read_group(tmp_path / "t.parquet", number) for number in range(4)] == tables
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 no longer")
+    with pytest.raises(StoreError, match="is damaged"):
+        read_group(tmp_path / "t.parquet", 0)

@@ -25,7 +25,7 @@ def prepare(folder: Path) -> dict[str, Any]:
     lines = "\n".join(rows).encode()
     (folder / "plain.jsonl").write_bytes(lines)
     (folder / "empty.jsonl").write_bytes(b"")
-    (folder / "deep" / "zipped.jsonl.gz").write_bytes(gzip.compress(lines))
+    (folder / "deep" / "zipped.jsonl.gz").write_bytes(gzip.compress(lines, mtime=0))
     (folder / "deep" / "packed.ndjson.zst").write_bytes(zstandard.compress(lines))
     (folder / "note.md").write_text("# Title\n\nA note.", "utf-8")
     (folder / "bad.txt").write_bytes(b"\xff\xfe not UTF-8")
