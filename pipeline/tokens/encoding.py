@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from pipeline.kernels import bpe, pretokens
 from pipeline.kernels._jit import Ints
+from pipeline.kernels.bpe_memory import Memory
 from pipeline.kernels.bpe_merges import MAX_IDS, MAX_MERGES
 from pipeline.kernels.bpe_tables import Merges, tables
 from pipeline.kernels.tidy import UNKNOWN, UNSETTLED, flaws
