@@ -56,34 +56,70 @@ load8: Any = intrinsic(_load8)
 store8: Any = intrinsic(_store8)
 
 
+VECTOR = ir.VectorType(ir.IntType(8), 64)
+
+
+def _place64(context: Any, builder: Any, signature: Any, arguments: Any, array: int) -> Any:
+    values = context.make_array(signature.args[array])(context, builder, arguments[array])
+    return builder.bitcast(builder.gep(values.data, [arguments[array + 1]]), VECTOR.as_pointer())
+
+
+def _every(byte: int) -> Any:
+    return ir.Constant(VECTOR, [byte] * 64)
+
+
+def _among(builder: Any, text: Any, first: int, count: int) -> Any:
+    return builder.icmp_unsigned("<", builder.sub(text, _every(first)), _every(count))
+
+
 def _fold64(typing: Any, data: Any, at: Any, out: Any, to: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = ir.VectorType(ir.IntType(8), 64)
-
-        def place(array: int) -> Any:
-            values = context.make_array(signature.args[array])(context, builder, arguments[array])
-            return builder.bitcast(builder.gep(values.data, [arguments[array + 1]]), vector.as_pointer())
-
-        def every(byte: int) -> Any:
-            return ir.Constant(vector, [byte] * 64)
-
-        def among(found: Any, first: str, count: int) -> Any:
-            return builder.icmp_unsigned("<", builder.sub(found, every(ord(first))), every(count))
-
-        text = builder.load(place(0), align=1, typ=vector)
-        letters = among(builder.or_(text, every(0x20)), "a", 26)
-        lower = builder.or_(text, builder.select(letters, every(0x20), every(0)))
-        builder.store(lower, place(2), align=1)
-        masks = builder.or_(letters, among(text, "0", 10)), builder.icmp_signed("<", text, every(0))
-        return context.make_tuple(builder, signature.return_type, [builder.bitcast(m, ir.IntType(64)) for m in masks])
+        text = builder.load(_place64(context, builder, signature, arguments, 0), align=1, typ=VECTOR)
+        letters = _among(builder, builder.or_(text, _every(0x20)), ord("a"), 26)
+        lower = builder.or_(text, builder.select(letters, _every(0x20), _every(0)))
+        builder.store(lower, _place64(context, builder, signature, arguments, 2), align=1)
+        inside = builder.or_(letters, _among(builder, text, ord("0"), 10))
+        masks = [builder.bitcast(m, ir.IntType(64)) for m in (inside, builder.icmp_signed("<", text, _every(0)))]
+        return context.make_tuple(builder, signature.return_type, masks)
 
     return types.UniTuple(types.uint64, 2)(data, types.int64, out, types.int64), build
 
 
+def _blank64(typing: Any, data: Any, at: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        text = builder.load(_place64(context, builder, signature, arguments, 0), align=1, typ=VECTOR)
+        blank = _among(builder, text, ord("\t"), 5)
+        for byte in (0, ord(" ")):
+            blank = builder.or_(blank, builder.icmp_unsigned("==", text, _every(byte)))
+        return builder.bitcast(blank, ir.IntType(64))
+
+    return types.uint64(data, types.int64), build
+
+
+def _prefetch(typing: Any, rows: Any, row: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        stride = builder.extract_value(array.strides, 0)
+        byte = ir.IntType(8).as_pointer()
+        place = builder.gep(builder.bitcast(array.data, byte), [builder.mul(arguments[1], stride)])
+        number = ir.IntType(32)
+        wanted = builder.module.declare_intrinsic(
+            "llvm.prefetch", (byte,), ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        )
+        builder.call(wanted, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(rows, types.int64), build
+
+
+# prefetch(rows, row): have the first bytes of rows[row] brought to the processor, and do not wait for them.
+prefetch: Any = intrinsic(_prefetch)
 # fold64(data, at, out, to): write data[at:at + 64] to out[to:to + 64], its ASCII letters in lower case; returns a bit
 # for each byte that is an ASCII letter or digit, and one for each that is not ASCII, the first byte's lowest. The
 # caller sees to it that there is room.
 fold64: Any = intrinsic(_fold64)
+# blank64(data, at): a bit for each byte of data[at:at + 64] that is NUL, a space, or one from tab to carriage return.
+blank64: Any = intrinsic(_blank64)
 
 
 @kernel
