@@ -29,8 +29,10 @@ from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
 from pipeline.kernels.buffers import frozen, text_buffers
 from pipeline.kernels.fasttext_rows import TOKENS, Ids, Rows, fnv, sum_rows
 from pipeline.kernels.fasttext_scores import MARGIN, descend, scan
+from pipeline.kernels.wide import after
 
 MEMORY_BYTES = 32 << 20
+MOST_CHARACTERS = 1 << 62
 HIERARCHICAL, SOFTMAX, INDEPENDENT = 0, 1, 2
 
 
@@ -103,8 +105,9 @@ class Labeller:
         )
         self._arrays = tuple(map(frozen, arrays))
 
-    def __call__(self, text: pa.Array, k: int = 1) -> tuple[Ids, Rows]:
-        """(labels int32 [n, k], probabilities float32 [n, k]), best first; -1 and 0 where there are fewer.
+    def __call__(self, text: pa.Array, k: int = 1, characters: int = MOST_CHARACTERS) -> tuple[Ids, Rows]:
+        """(labels int32 [n, k], probabilities float32 [n, k]) of the first `characters` of each text, best first; -1
+        and 0 where there are fewer.
 
         Raises ValueError for k below 1.
         """
@@ -120,6 +123,7 @@ class Labeller:
         label(
             data,
             offsets,
+            characters,
             self._settings,
             *self._arrays,
             *(memory.lines, memory.sums, memory.used),
@@ -174,6 +178,7 @@ def _subwords(model: FastTextModel) -> tuple[Rows, Hashes]:
 def label(
     data: Bytes,
     offsets: Ints,
+    characters: int,
     settings: Ints,
     rows: Rows,
     output: Rows,
@@ -201,9 +206,11 @@ def label(
     stack = np.empty(2 * n_labels + 1, np.int64)
     path, shares = np.empty(2 * n_labels + 1, np.float32), np.empty(2 * n_labels + 1, np.float32)
     for d in range(offsets.size - 1):
+        start = offsets[d]
+        end = after(data, start, offsets[d + 1], characters)
         for again in range(2):
             n = sum_rows(
-                *(data, offsets[d], offsets[d + 1], settings, rows, word_keys, word_ids, arena, word_starts),
+                *(data, start, end, settings, rows, word_keys, word_ids, arena, word_starts),
                 *(directory, lines, sums, used, hashes, spans, keys, token, hidden, again == 1),
             )
             if n == 0:

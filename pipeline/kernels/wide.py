@@ -218,3 +218,21 @@ def characters(data: Bytes, a: int, b: int) -> int:
         n -= (data[a] & 0xC0) == 0x80
         a += 1
     return n
+
+
+@kernel
+def after(data: Bytes, a: int, b: int, count: int) -> int:
+    """Where data[a:b] of UTF-8 has had so many code points; b where it has no more."""
+    if b - a <= count:
+        return b
+    while a + 8 <= b and count >= 8:
+        # A word has eight at the most.
+        count -= characters(data, a, a + 8)
+        a += 8
+    while a < b:
+        if (data[a] & 0xC0) != 0x80:
+            if count == 0:
+                break
+            count -= 1
+        a += 1
+    return a
