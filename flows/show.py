@@ -146,7 +146,8 @@ def _family(tree: Tree, found: Why) -> None:
             said = f"duplicate of {near['dup_of']}"
             said += f", Jaccard {number(near['jaccard'])}" if "jaccard" in near else ""
             if near.get("via", near["dup_of"]) != near["dup_of"]:
-                said += f", by way of {near['via']} (Jaccard {number(near['via_jaccard'])})"
+                said += f", by way of {near['via']}"
+                said += f" (Jaccard {number(near['via_jaccard'])})" if "via_jaccard" in near else ""
             tree.add(plain(f"{stage}: {said}", "yellow"))
     if found.parent_id:
         tree.add(plain(f"made from {found.parent_id}"))

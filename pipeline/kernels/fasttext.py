@@ -8,9 +8,9 @@ A token's rows are summed first and then added to the document, so that the sum 
 kept. fastText adds row by row, which rounds otherwise by about 1e-6. Where the best label does not lead the next one
 by MARGIN (a difference of logarithms), the document is summed again in fastText's own order.
 
-The sums of tokens are kept in a `Memory` of bounded size, one for each thread. A token of up to 8 bytes is its own
-key; a longer one is known by 64 bits of hash, and takes another's sum with probability 2^-64 a pair. What it holds
-never changes a result. With lid.176 about 75 MB/s over pages in forty languages, five times fastText; the tokens of one
+The sums of tokens are kept in a `Memory` of bounded size, one for each thread. A token is known by 64 bits of hash;
+of two with more than eight bytes one takes the other's sum with probability 2^-64. What it holds never changes a
+result. With lid.176 about 75 MB/s over pages in forty languages, five times fastText; the tokens of one
 language, once met, go at 180 MB/s.
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,31 +27,38 @@ from numpy.typing import NDArray
 from pipeline.fasttext_model import END_OF_SENTENCE, FastTextModel, huffman
 from pipeline.kernels._jit import Bytes, Hashes, Ints, allocating_kernel
 from pipeline.kernels.buffers import frozen, text_buffers
-from pipeline.kernels.fasttext_rows import Ids, Rows, fnv, sum_rows
+from pipeline.kernels.fasttext_rows import TOKENS, Ids, Rows, fnv, sum_rows
 from pipeline.kernels.fasttext_scores import MARGIN, descend, scan
+from pipeline.kernels.wide import after
 
 MEMORY_BYTES = 32 << 20
+MOST_CHARACTERS = 1 << 62
 HIERARCHICAL, SOFTMAX, INDEPENDENT = 0, 1, 2
 
 
 @dataclass
 class Memory:
-    """Sums of tokens that were met before. Of each token `places` has its key, and the number of its sum with that of
-    the rows in it above; both lie in one line of the processor's cache."""
+    """Sums of tokens that were met before. `lines` are those of the processor's cache: four keys each and four values,
+    which are the number of a sum and one, with the number of its rows above. At most half of the places are taken."""
 
-    places: Hashes
+    lines: Hashes
     sums: Rows
     used: Ints
 
     @classmethod
     def of(cls, dim: int) -> Memory:
         held = max(1024, MEMORY_BYTES // (4 * dim))
-        size = 1 << int(2 * held - 1).bit_length()
-        return cls(
-            np.zeros((size, 2), np.uint64),
-            np.zeros((held, dim), np.float32),
-            np.zeros(1, np.int64),
-        )
+        lines = aligned((1 << int(held - 1).bit_length() - 1, 8), np.uint64)
+        lines[:] = 0
+        return cls(lines, aligned((held, dim), np.float32), np.zeros(1, np.int64))
+
+
+def aligned(shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
+    """An array that begins at a multiple of 64 bytes."""
+    size, item = shape[0] * shape[1], np.dtype(dtype).itemsize
+    room = np.empty(size + 64 // item, dtype)
+    skip = -room.ctypes.data % 64 // item
+    return room[skip : skip + size].reshape(shape)
 
 
 class Labeller:
@@ -97,8 +105,9 @@ class Labeller:
         )
         self._arrays = tuple(map(frozen, arrays))
 
-    def __call__(self, text: pa.Array, k: int = 1) -> tuple[Ids, Rows]:
-        """(labels int32 [n, k], probabilities float32 [n, k]), best first; -1 and 0 where there are fewer.
+    def __call__(self, text: pa.Array, k: int = 1, characters: int = MOST_CHARACTERS) -> tuple[Ids, Rows]:
+        """(labels int32 [n, k], probabilities float32 [n, k]) of the first `characters` of each text, best first; -1
+        and 0 where there are fewer.
 
         Raises ValueError for k below 1.
         """
@@ -114,10 +123,13 @@ class Labeller:
         label(
             data,
             offsets,
+            characters,
             self._settings,
             *self._arrays,
-            *(memory.places, memory.sums, memory.used),
+            *(memory.lines, memory.sums, memory.used),
             np.empty(longest, np.uint32),
+            np.empty((4, TOKENS), np.int64),
+            np.empty(TOKENS, np.uint64),
             labels,
             scores,
         )
@@ -141,13 +153,13 @@ def _word_table(words: list[bytes]) -> tuple[Hashes, Ids]:
 
 
 def _subwords(model: FastTextModel) -> tuple[Rows, Hashes]:
-    """(rows, directory): the matrix with its subword rows in the order of their buckets, and for each 64 buckets the
-    row of the first and a bit for each that has one, uint64 [buckets / 64 + 1, 2]; of a model with every bucket, empty.
+    """(rows, directory): the matrix with its subword rows in the order of their buckets, and for each 64 buckets a bit
+    for each that has one and the row of the first, uint64 [2, buckets / 64 + 1]; of a model with every bucket, empty.
 
     Rows begin at multiples of 64 bytes: with 16 dimensions a row is one line of the processor's cache.
     """
     order = np.arange(model.input.shape[0])
-    directory = np.zeros((0, 2), np.uint64)
+    directory = np.zeros((2, 0), np.uint64)
     if model.pruned is not None:
         buckets = np.array(sorted(model.pruned), np.int64)
         first = len(model.words)
@@ -156,10 +168,8 @@ def _subwords(model: FastTextModel) -> tuple[Rows, Hashes]:
         bits[buckets] = 1
         words = np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
         counts = np.add.reduceat(bits, np.arange(0, bits.size, 64), dtype=np.int64)
-        directory = np.stack([words, (first + np.cumsum(counts) - counts).astype(np.uint64)], axis=1)
-    room = np.empty(model.input.size + 16, np.float32)
-    skip = -(room.ctypes.data // 4) % 16
-    rows = room[skip : skip + model.input.size].reshape(model.input.shape)
+        directory = np.stack([words, (first + np.cumsum(counts) - counts).astype(np.uint64)])
+    rows = aligned(model.input.shape, np.float32)
     rows[:] = model.input[order]
     return rows, directory
 
@@ -168,6 +178,7 @@ def _subwords(model: FastTextModel) -> tuple[Rows, Hashes]:
 def label(
     data: Bytes,
     offsets: Ints,
+    characters: int,
     settings: Ints,
     rows: Rows,
     output: Rows,
@@ -178,10 +189,12 @@ def label(
     directory: Hashes,
     left: Ids,
     right: Ids,
-    places: Hashes,
+    lines: Hashes,
     sums: Rows,
     used: Ints,
     hashes: NDArray[np.uint32],
+    spans: Ints,
+    keys: Hashes,
     labels: Ids,
     scores: Rows,
 ) -> None:
@@ -190,19 +203,22 @@ def label(
     hidden, token = np.zeros(dim, np.float32), np.zeros(dim, np.float32)
     best, best_score = np.empty(k + 1, np.int64), np.empty(k + 1, np.float32)
     n_labels = settings[1]
-    stack, path = np.empty(2 * n_labels + 1, np.int64), np.empty(2 * n_labels + 1, np.float32)
+    stack = np.empty(2 * n_labels + 1, np.int64)
+    path, shares = np.empty(2 * n_labels + 1, np.float32), np.empty(2 * n_labels + 1, np.float32)
     for d in range(offsets.size - 1):
+        start = offsets[d]
+        end = after(data, start, offsets[d + 1], characters)
         for again in range(2):
             n = sum_rows(
-                *(data, offsets[d], offsets[d + 1], settings, rows, word_keys, word_ids, arena, word_starts),
-                *(directory, places, sums, used, hashes, token, hidden, again == 1),
+                *(data, start, end, settings, rows, word_keys, word_ids, arena, word_starts),
+                *(directory, lines, sums, used, hashes, spans, keys, token, hidden, again == 1),
             )
             if n == 0:
                 break
             for q in range(dim):
                 hidden[q] *= np.float32(1.0 / n)
             if settings[0] == HIERARCHICAL:
-                found = descend(hidden, output, left, right, n_labels, stack, path, best, best_score)
+                found = descend(hidden, output, left, right, n_labels, stack, path, shares, best, best_score)
             else:
                 found = scan(hidden, output, n_labels, settings[0] == SOFTMAX, path, best, best_score)
             for j in range(min(found, k)):

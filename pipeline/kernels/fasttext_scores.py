@@ -17,6 +17,7 @@ Ids = NDArray[np.int32]
 # By how much, as a difference of logarithms, a label must lead where rows were not summed in fastText's own order.
 MARGIN = np.float32(2e-3)
 LOWEST = np.float32(-3.0e38)
+HALF = np.float32(-0.69)
 
 
 @kernel
@@ -28,16 +29,25 @@ def descend(
     n_labels: int,
     stack: Ints,
     path: Rows,
+    shares: Rows,
     best: Ints,
     best_score: Rows,
 ) -> int:
-    """The best leaves of the Huffman tree and one more, likelier branches first; return how many."""
+    """The best leaves of the Huffman tree and one more, likelier branches first; return how many.
+
+    The likelier branch at a node has a share of half or more. The other one's logarithm, at most HALF, is not taken
+    where even that is too little.
+    """
     found = 0
-    stack[0], path[0] = 2 * n_labels - 2, np.float32(0)
+    stack[0], path[0], shares[0] = 2 * n_labels - 2, np.float32(0), np.float32(-1)
     depth = 1
     while depth > 0:
         depth -= 1
         node, score = stack[depth], path[depth]
+        if shares[depth] >= 0:
+            if found >= best.size - 1 and score + HALF < best_score[best.size - 2] - MARGIN:
+                continue
+            score += _log(np.float64(shares[depth]))
         # A label that is further behind than MARGIN puts none of the first k in doubt.
         if found >= best.size - 1 and score < best_score[best.size - 2] - MARGIN:
             continue
@@ -45,12 +55,11 @@ def descend(
             found = _insert(best, best_score, found, node, score)
             continue
         f = np.float32(1.0 / (1.0 + np.exp(-_dot(hidden, output, node - n_labels))))
-        down = score + _log(1.0 - f)
-        up = score + _log(np.float64(f))
+        likely, other = (right[node], left[node]) if f > np.float32(0.5) else (left[node], right[node])
+        more, less = (np.float64(f), 1.0 - f) if f > np.float32(0.5) else (1.0 - f, np.float64(f))
         # What lies on top of the stack is looked at first.
-        first, second = (0, 1) if f > np.float32(0.5) else (1, 0)
-        stack[depth + first], path[depth + first] = left[node], down
-        stack[depth + second], path[depth + second] = right[node], up
+        stack[depth], path[depth], shares[depth] = other, score, np.float32(less)
+        stack[depth + 1], path[depth + 1], shares[depth + 1] = likely, score + _log(more), np.float32(-1)
         depth += 2
     return found
 

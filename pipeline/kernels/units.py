@@ -90,10 +90,10 @@ def units(data: Bytes, start: int, end: int, table: Table, room: Room, out: Hash
             mine, new = inside[word], begins[word]
             ended = (mine << ONE | before) & (~mine | new)
             before = mine >> S63
-            _places(new, word << 6, first, opened)
-            _places(ended, word << 6, last, closed)
-            opened += _count(new)
-            closed += _count(ended)
+            places(new, word << 6, first, opened)
+            places(ended, word << 6, last, closed)
+            opened += count(new)
+            closed += count(ended)
         for k in range(closed):
             out[n + k] = _hash(lower, first[k], last[k])
         n += closed
@@ -208,7 +208,7 @@ def _encode(code: np.uint64) -> tuple[np.uint64, np.uint64]:
 
 
 @kernel
-def _places(bits: np.uint64, base: int, out: Ints, n: int) -> None:
+def places(bits: np.uint64, base: int, out: Ints, n: int) -> None:
     """Write base plus the place of each bit to out[n:]; a few places behind are overwritten."""
     while bits != ZERO:
         for _ in range(UNROLLED):
@@ -218,7 +218,7 @@ def _places(bits: np.uint64, base: int, out: Ints, n: int) -> None:
 
 
 @kernel
-def _count(x: np.uint64) -> np.int64:
+def count(x: np.uint64) -> np.int64:
     """How many bits are set, by halves (Warren, Hacker's Delight, 5-1): one instruction where there is one."""
     x = x - ((x >> ONE) & np.uint64(0x5555555555555555))
     x = (x & np.uint64(0x3333333333333333)) + ((x >> TWO) & np.uint64(0x3333333333333333))

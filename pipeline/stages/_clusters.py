@@ -18,17 +18,20 @@ PAIRS = pa.schema(
     [
         pa.field("a", pa.binary(16), nullable=False),
         pa.field("b", pa.binary(16), nullable=False),
-        pa.field("jaccard", pa.float64(), nullable=False),
+        pa.field("jaccard", pa.float64()),
     ]
 )
+
+# The weight of a pair whose similarity nobody knows: a verified one has more.
+UNVERIFIED = 0.0
 
 
 def clusters(documents: pa.Table, pairs: pa.Table) -> pa.Table:
     """doc_id, dup_rank, dup_of, cluster, cluster_size, jaccard, via, via_jaccard of every document, in its order.
 
     `jaccard` is the verified similarity to the survivor, null where the two were not compared. `via` is the next
-    document on a shortest way of pairs to the survivor (the survivor itself where they were compared) and
-    `via_jaccard` the similarity of that step. Documents without a digest stand alone.
+    document on a shortest way of pairs to the survivor (the survivor itself where they are a pair) and `via_jaccard`
+    the similarity of that step, null where the pair was not verified. Documents without a digest stand alone.
     """
     ids = whole(documents["doc_id"])
     node, first, known = _nodes(whole(documents["digest"]))
@@ -43,15 +46,16 @@ def clusters(documents: pa.Table, pairs: pa.Table) -> pa.Table:
     same = node == root
     via, via_jaccard = first[before[node]], np.where(same, 1.0, by[node])
     direct = before[node] == root
+    compared = via_jaccard > UNVERIFIED
     columns = {
         "doc_id": ids,
         "dup_rank": pa.array(rank, pa.int32()),
         "dup_of": _ids(ids, first[root], duplicate),
         "cluster": _ids(ids, first[root], np.ones(len(ids), bool)),
         "cluster_size": pa.array(size, pa.int32()),
-        "jaccard": pa.array(via_jaccard, pa.float64(), mask=~(duplicate & direct)),
+        "jaccard": pa.array(via_jaccard, pa.float64(), mask=~(duplicate & direct & compared)),
         "via": _ids(ids, via, duplicate),
-        "via_jaccard": pa.array(via_jaccard, pa.float64(), mask=~duplicate),
+        "via_jaccard": pa.array(via_jaccard, pa.float64(), mask=~(duplicate & compared)),
     }
     return pa.table(columns)
 
@@ -79,7 +83,7 @@ def _edges(known: pa.Array, pairs: pa.Table) -> tuple[NDArray[np.int64], NDArray
     ends = [pc.index_in(whole(pairs[name]), known) for name in ("a", "b")]
     both = pc.and_(pc.is_valid(ends[0]), pc.is_valid(ends[1]))
     left, right = (end.filter(both).to_numpy(zero_copy_only=False).astype(np.int64) for end in ends)
-    weight = whole(pairs["jaccard"]).filter(both).to_numpy(zero_copy_only=False).astype(np.float64)
+    weight = pc.fill_null(whole(pairs["jaccard"]), UNVERIFIED).filter(both).to_numpy(zero_copy_only=False)
     return left, right, weight
 
 

@@ -25,10 +25,10 @@ from pipeline.stages._distinct import PAIR, SHARE, digests
 Texts = Callable[[int, list[int]], pa.Array]
 
 
-def verify(
+def verified(
     places: NDArray, pairs: Spill, texts: Texts, ngram: int, threshold: float, workspace: Workspace
-) -> tuple[NDArray, Floats, int]:
-    """(PAIR records with a Jaccard similarity of at least `threshold`, sorted; the similarities; how many were tried).
+) -> tuple[NDArray, Floats]:
+    """(PAIR records with a Jaccard similarity of at least `threshold`, sorted; the similarities).
 
     Raises RuntimeError where a text is not the one that was sketched.
     """
@@ -38,7 +38,6 @@ def verify(
     for records in pairs.runs(workspace.memory // SHARE):
         a, b = block[records["a"]].astype(np.int64), block[records["b"]].astype(np.int64)
         dealt.add(np.minimum(a, b) * blocks + np.maximum(a, b), records)
-    tried = int(dealt.sizes.sum())
     found, similarity = [np.empty(0, PAIR)], [np.empty(0, np.float64)]
     held: dict[int, Sets] = {}
     for number in np.flatnonzero(dealt.sizes).tolist():
@@ -54,7 +53,7 @@ def verify(
         similarity.append(alike[kept])
     all_found, all_alike = np.concatenate(found), np.concatenate(similarity)
     order = np.lexsort((all_found["b"], all_found["a"]))
-    return all_found[order], all_alike[order], tried
+    return all_found[order], all_alike[order]
 
 
 def _blocks(places: NDArray, pairs: Spill, workspace: Workspace) -> tuple[NDArray[np.int32], int]:

@@ -13,6 +13,7 @@ import functools
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline import fasttext_model
 from pipeline.kernels.fasttext import Labeller
@@ -20,24 +21,36 @@ from pipeline.models import LANGUAGE_MODEL, language_model
 from pipeline.stage import measure
 
 PREFIX = "__label__"
+GLANCE = 32
 
 
 @measure(lang="string", score="float64")
 def language(batch: pa.RecordBatch, *, characters: int = 10_000) -> dict[str, pa.Array]:
     """Measure the most likely language and its probability. Raises ModelError where the model cannot be had."""
-    head = pc.utf8_slice_codeunits(batch["text"], 0, characters)
-    hidden = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(head)), 0)
-    if pc.all(hidden, min_count=0).as_py():
-        nothing = pa.nulls(len(head), pa.float64())
+    text = batch["text"]
+    hidden = _hidden(text, characters)
+    if hidden.all():
+        nothing = pa.nulls(len(text), pa.float64())
         return {"lang": nothing.cast(pa.string()), "score": nothing}
-    labels, probabilities = _labeller()(head)
-    blind = hidden.to_numpy(zero_copy_only=False) | (labels[:, 0] < 0)
+    labels, probabilities = _labeller()(text, characters=characters)
+    blind = hidden | (labels[:, 0] < 0)
     # A sum of logarithms may end a little above log 1.
     score = np.minimum(np.round(probabilities[:, 0].astype(np.float64), 4), 1.0)
     return {
         "lang": _languages().take(pa.array(labels[:, 0], mask=blind)),
         "score": pa.array(score, pa.float64(), mask=blind),
     }
+
+
+def _hidden(text: pa.Array, characters: int) -> NDArray[np.bool_]:
+    """Which texts have no visible character among the first `characters`; most show one at once."""
+    hidden = np.ones(len(text), bool)
+    for some in (min(GLANCE, characters), characters):
+        rows = np.flatnonzero(hidden)
+        head = pc.utf8_slice_codeunits(text.take(pa.array(rows)) if rows.size < len(text) else text, 0, some)
+        seen = pc.greater(pc.binary_length(pc.utf8_trim_whitespace(head)), 0)
+        hidden[rows] = ~pc.fill_null(seen, False).to_numpy(zero_copy_only=False)
+    return hidden
 
 
 def check(*, characters: int) -> None:

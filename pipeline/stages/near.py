@@ -22,9 +22,13 @@ often that happened in its schema's metadata: `candidates`, `verified`, `large_b
     dup_of        the doc_id of rank 0, null for itself
     cluster       the lowest doc_id of the cluster, for every member
     cluster_size  members of the cluster
-    jaccard       verified similarity to `dup_of`, null where the two were not compared
+    jaccard       verified similarity to `dup_of`, null where the two were not compared by their texts
     via           the document through which it came into the cluster, next on the shortest way to `dup_of`
     via_jaccard   verified similarity to `via`
+
+With `verify = false` nothing is read again: candidates are taken for duplicates unless the sizes of their sets say that
+they cannot be, and similarities are null. That is what FineWeb and most tools do; nearly a third of what it joins is
+less alike than the threshold.
 
 A document without a letter or digit has no shingles, resembles nothing and stands alone.
 
@@ -49,8 +53,8 @@ from pipeline.kernels.unicode import table_digest
 from pipeline.limits import UNBOUNDED, Workspace
 from pipeline.stage import relate
 from pipeline.stages._clusters import PAIRS, clusters
-from pipeline.stages._distinct import digests, gather, pairs
-from pipeline.stages._verify import Texts, verify
+from pipeline.stages._distinct import PAIR, digests, gather, pairs
+from pipeline.stages._verify import Texts, verified
 
 BUCKET, NEIGHBOURS = 512, 8
 THRESHOLD, BANDS, ROWS = 0.75, 14, 8
@@ -75,6 +79,7 @@ def near(
     rows: int | None = None,
     permutations: int = 112,
     seed: int = 1,
+    verify: bool = True,
 ) -> dict[str, pa.Array]:
     """Sketch every document: `signature` (bands * rows uint32, little-endian), `digest` of its set, its `shingles`.
 
@@ -108,7 +113,14 @@ class Scheme(NamedTuple):
 
 
 def check(
-    *, threshold: float | None, ngram: int, bands: int | None, rows: int | None, permutations: int, seed: int
+    *,
+    threshold: float | None,
+    ngram: int,
+    bands: int | None,
+    rows: int | None,
+    permutations: int,
+    seed: int,
+    verify: bool,
 ) -> None:
     """Raise ValueError for parameters that cannot be."""
     if threshold is not None and not 0 < threshold <= 1:
@@ -156,9 +168,10 @@ def compare(
     rows: int | None = None,
     permutations: int = 112,
     seed: int = 1,
+    verify: bool = True,
     workspace: Workspace = UNBOUNDED,
 ) -> pa.Table:
-    """Verified pairs (a < b, jaccard) of distinct set digests, sorted.
+    """Verified pairs (a < b, jaccard) of distinct set digests, sorted; without `verify` all candidates, jaccard null.
 
     `sketches` are tables with the columns of the sketch, `part` and `row`; `texts(part, rows)` gives the texts that
     were sketched there. About 50 bytes a distinct set are held and 40 a pair that is found; the rest stays within
@@ -167,9 +180,15 @@ def compare(
     scheme = Scheme.of(threshold, bands, rows, permutations)
     places, banded = gather(sketches, scheme.bands, scheme.rows, workspace)
     candidates, large = pairs(places, banded, scheme.bands, scheme.threshold, BUCKET, NEIGHBOURS, workspace)
-    found, similarity, tried = verify(places, candidates, texts, ngram, scheme.threshold, workspace)
-    said = {"candidates": str(tried), "verified": str(found.size), "large_buckets": str(large)}
-    columns = [*(digests(places[found[end]]) for end in "ab"), pa.array(similarity)]
+    tried = int(candidates.sizes.sum())
+    if verify:
+        found, similarity = verified(places, candidates, texts, ngram, scheme.threshold, workspace)
+        alike = pa.array(similarity)
+    else:
+        found = np.concatenate([np.empty(0, PAIR), *candidates.runs(workspace.memory)])
+        alike = pa.nulls(found.size, pa.float64())
+    said = {"candidates": str(tried), "verified": str(found.size if verify else 0), "large_buckets": str(large)}
+    columns = [*(digests(places[found[end]]) for end in "ab"), alike]
     return pa.table(columns, schema=PAIRS.with_metadata(said))
 
 
@@ -183,6 +202,7 @@ def cluster(
     rows: int | None = None,
     permutations: int = 112,
     seed: int = 1,
+    verify: bool = True,
 ) -> pa.Table:
     """Clusters among (doc_id ascending, digest): doc_id and the signals of every document, in the same order."""
     return clusters(documents, pairs)

@@ -144,6 +144,22 @@ def test_why_tells_a_duplicate_from_its_original_and_a_kept_from_an_unreadable(b
     assert f"quarantined by source: {ledger[lost]['reason']}" in gristmill("why", lost, "--store", store).stdout
 
 
+def test_why_claims_no_similarity_that_was_not_verified(corpus, gristmill, tmp_path):
+    loose = {"small": "loose", "val = 0.1": "val = 0.5"}
+    loose['use = "near"'] = 'use = "near"\nverify = false\nngram = 1\nbands = 3\nrows = 3'
+    recipe = (corpus / "small.toml").read_text()
+    for old, new in loose.items():
+        recipe = recipe.replace(old, new)
+    (corpus / "loose.toml").write_text(recipe)
+    gristmill("build", corpus / "loose.toml", "--store", tmp_path, "--direct", "--workers", 1)
+    ledger = listing_of(tmp_path, manifests.find(manifests.Store(tmp_path), "loose"))
+    said = [gristmill("why", row["doc_id"], "--store", tmp_path).stdout for row in ledger if row["stage"] == "near"]
+    assert any("by way of" in text for text in said)
+    # Of equal sets it is known.
+    assert all("duplicate of" in text and text.count("Jaccard") == text.count("Jaccard 1") for text in said)
+    assert any("Jaccard" not in text for text in said)
+
+
 def listing_of(store: Path, version: manifests.Version) -> list[dict[str, str]]:
     from pipeline import books
 

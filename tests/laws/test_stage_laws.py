@@ -26,7 +26,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "repetition": [{"units": "script"}],
     "fineweb": [{"dialect": "paper"}, {"units": "script"}],
     "language": [{"characters": 5}],
-    "near": [{"ngram": 1, "bands": 3, "rows": 3}],
+    "near": [{"ngram": 1, "bands": 3, "rows": 3}, {"verify": False}],
     "paragraphs": [
         {"unit": "paragraph", "match": "exact", "min_characters": 1},
         {"keep": "none", "most_documents": 2, "min_characters": 1},

@@ -30,7 +30,7 @@ CORPORA = st.tuples(
     twins.long_lists(
         st.tuples(
             st.tuples(st.integers(0, 11), st.integers(0, 11)).filter(lambda pair: pair[0] < pair[1]),
-            st.sampled_from([0.75, 0.8, 0.9, 0.99]),
+            st.sampled_from([0.75, 0.8, 0.9, 0.99, None]),
         ),
         20,
     ).map(dict),
@@ -89,14 +89,14 @@ def digest(number: int | None) -> bytes | None:
     return None if number is None else bytes([255 - number]) * 16
 
 
-def tables(digests: list[int | None], pairs: dict[tuple[int, int], float]) -> tuple[pa.Table, pa.Table]:
+def tables(digests: list[int | None], pairs: dict[tuple[int, int], float | None]) -> tuple[pa.Table, pa.Table]:
     ids = [f"s:f:{number:03}" for number in range(len(digests))]
     documents = {"doc_id": pa.array(ids, pa.string()), "digest": pa.array(map(digest, digests), pa.binary(16))}
     rows = [{"a": digest(a), "b": digest(b), "jaccard": w} for (a, b), w in pairs.items()]
     return pa.table(documents), pa.Table.from_pylist(rows, PAIRS)
 
 
-def brute(digests: list[int | None], pairs: dict[tuple[int, int], float]) -> list[int]:
+def brute(digests: list[int | None], pairs: dict[tuple[int, int], float | None]) -> list[int]:
     """The first document of each document's cluster, from a graph of documents."""
     edges = []
     for i, a in enumerate(digests):
@@ -140,7 +140,7 @@ def test_what_via_claims_is_true_step_by_step(corpus):
         assert row["jaccard"] == similarity(digests[number], digests[survivor], pairs)
 
 
-def similarity(a: int | None, b: int | None, pairs: dict[tuple[int, int], float]) -> float | None:
+def similarity(a: int | None, b: int | None, pairs: dict[tuple[int, int], float | None]) -> float | None:
     """What was verified of two sets; None where they were not compared."""
     assert a is not None and b is not None
     return 1.0 if a == b else pairs.get((min(a, b), max(a, b)))

@@ -137,7 +137,7 @@ def test_tokens_that_differ_in_their_last_byte_or_size_are_not_mistaken(folder):
     ours = Labeller(fasttext_model.read(next(folder.glob("model.*"))))
     ours(pa.array([" ".join(words)]))
     memory = ours._local.memory
-    assert memory.used[0] == len(words) == len(set(memory.places[:, 0].tolist()) - {0})
+    assert memory.used[0] == len(words) == len(set(memory.lines[:, :4].ravel().tolist()) - {0})
 
 
 def test_a_damaged_file_is_an_error(folder, tmp_path):

@@ -243,6 +243,26 @@ def test_a_chain_of_revisions_is_one_cluster():
     assert share < 0.5 and least < 0.2
 
 
+# Without verification
+
+
+def test_unverified_are_the_candidates_that_verification_would_have_tried(revised):
+    """The same clusters as joining all candidates by hand; nothing is read, and no similarity is claimed."""
+    texts, alike = revised
+    tried = related(texts, parts=3, threshold=1e-9, bands=BANDS, rows=ROWS)
+    column = pa.array(texts, pa.large_string())
+    loose = related(column, parts=2, verify=False, threshold=1e-9, bands=BANDS, rows=ROWS)
+    assert [pair[:2] for pair in loose.pairs] == [pair[:2] for pair in tried.pairs]
+    assert {pair[2] for pair in loose.pairs} == {None} and loose.clusters == tried.clusters
+    assert loose.said == {**tried.said, "verified": 0}
+    sizes = [len(plain(text)) for text in texts]
+    close = related(column, verify=False)
+    assert [pair[:2] for pair in close.pairs] == [
+        (a, b) for a, b, _ in tried.pairs if min(sizes[a], sizes[b]) >= near.THRESHOLD * max(sizes[a], sizes[b])
+    ]
+    assert 0.5 < np.mean([alike[a // 2] >= near.THRESHOLD for a, _, _ in close.pairs]) < 1
+
+
 # Memory and partitions
 
 

@@ -15,6 +15,7 @@ from tests.bench.comparison import Comparison
 from tests.bench.works import dedup_peers as peers
 
 TITLE, THRESHOLD = "MinHash dedup, Parquet to kept documents, verified", peers.THRESHOLD
+UNVERIFIED = "the same, not verified"
 COMPARISONS = [
     Comparison(TITLE, "gristmill", "datatrove", "sample", 100, 200, "as it comes: spaCy's words"),
     Comparison(TITLE, "gristmill", "datatrove_whitespace", "sample", 20, 40, "words by str.split"),
@@ -22,10 +23,17 @@ COMPARISONS = [
     Comparison(TITLE, "gristmill", "datasketch", "sample", how="hash xxh32, in Python around it"),
     Comparison(TITLE, "gristmill", "rensa", "corpus", how="in Python around it"),
     Comparison(TITLE, "gristmill", "polars_textproc", "corpus", 5, 9),
+    Comparison(UNVERIFIED, "gristmill_unverified", "datatrove_whitespace", "sample", how="words by str.split"),
+    Comparison(UNVERIFIED, "gristmill_unverified", "polars_textproc", "corpus"),
 ]
 
 
-def gristmill(data: Path, folder: Path) -> Callable[[], dict[str, list[Any]]]:
+def gristmill_unverified(data: Path, folder: Path) -> Callable[[], dict[str, list[Any]]]:
+    """The same where every candidate is a duplicate, as with the peers."""
+    return gristmill(data, folder, verify=False)
+
+
+def gristmill(data: Path, folder: Path, verify: bool = True) -> Callable[[], dict[str, list[Any]]]:
     """Sketches, pairs, clusters, and the documents of rank 0."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -34,7 +42,7 @@ def gristmill(data: Path, folder: Path) -> Callable[[], dict[str, list[Any]]]:
     from pipeline.limits import Workspace
     from tests.bench.works.ours import batches, stages, warm
 
-    (near,) = stages("near", threshold=THRESHOLD)
+    (near,) = stages("near", threshold=THRESHOLD, bands=peers.BANDS, rows=peers.ROWS, verify=verify)
     warm(data, near)
 
     def kept(source: Path, out: Path) -> dict[str, list[Any]]:
@@ -116,6 +124,7 @@ def similarity(data: Path, names: list[str]) -> dict[str, float]:
 
 SIDES = {
     "gristmill": gristmill,
+    "gristmill_unverified": gristmill_unverified,
     **{
         side.__name__: side
         for side in (
