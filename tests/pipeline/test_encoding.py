@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,37 @@ def test_an_entry_that_no_merge_reaches(trained, ignore):
     assert (vocab["zqzq"] in tokenizer.encode("zqzq").ids) == ignore
 
 
+@pytest.mark.parametrize("ignore", [False, True])
+def test_a_piece_is_no_pre_token(ignore):
+    """`ignore_merges` is for a pre-token alone, not for the same bytes in a longer one."""
+    byte_level = {byte: character for character, byte in _characters().items()}
+    entry = "".join(byte_level[byte] for byte in "中国".encode())
+    # 国 is made first and takes the last byte of 中: what is left is none of the merges.
+    pairs = [(entry[3], entry[4]), (entry[3:5], entry[5]), (entry[2], entry[3:]), (entry[0], entry[1])]
+    every = ["<|endoftext|>", *byte_level.values(), *map("".join, pairs), entry]
+    tokenizer = Tokenizer(models.BPE({entry: n for n, entry in enumerate(every)}, pairs, ignore_merges=ignore))
+    tokenizer.pre_tokenizer = pre_tokenizer("byte-level")
+    same(tokenizer, Encoder(tokenizer), ["中国", "中国人", "中国", "人中国", "=" * 64])
+    same(tokenizer, Encoder(tokenizer), ["中国人", "中国", "=" * 64])
+
+
+def test_threads_have_the_same_ids(trained):
+    """Each with its own encoder, at the same time."""
+    tokenizer, texts = made(trained, "gpt4"), [*TEXTS * 40, *nasty.TEXTS.values()]
+    alone = [part.tolist() for part in Encoder(tokenizer)(pa.array(texts))]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda encoder: encoder(pa.array(texts)), [Encoder(tokenizer) for _ in range(8)]))
+    assert all([part.tolist() for part in parts] == alone for parts in found)
+
+
+def test_memory_is_of_fixed_size(trained):
+    encoder = Encoder(made(trained))
+    before = [(part.ctypes.data, part.nbytes) for part in encoder._memory]
+    encoder(pa.array([f"{number} {number * 7919:x} 磨{number}" for number in range(100_000)]))
+    assert [(part.ctypes.data, part.nbytes) for part in encoder._memory] == before
+    assert sum(part.nbytes for part in encoder._memory) == (1 << 16) * 64 + (1 << 13) * 256 == 6_291_456
+
+
 def test_merges_as_strings(trained):
     """tokenizer.json before 2024 wrote a merge as "a b"."""
     table = json.loads(trained.to_str())
@@ -437,23 +469,39 @@ def gpt2(folder: Path, form: str) -> Tokenizer:
     return tokenizer
 
 
-def real(shared_data: Path, form: str, step: int) -> None:
-    text = pq.read_table(shared_data / "corpus" / "debian_docs.parquet", columns=["text"])["text"].to_pylist()[::step]
-    tokenizer = gpt2(shared_data / "tokenizers" / "gpt2", form)
+def corpus(shared_data: Path) -> list[str]:
+    return pq.read_table(shared_data / "corpus" / "debian_docs.parquet", columns=["text"])["text"].to_pylist()
+
+
+def house(texts: list[str]) -> Tokenizer:
+    """A tokenizer that knows the words of what it encodes, Chinese too."""
+    tokenizer = vocabulary.train(texts[::40], 32_000)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def all_the_same(tokenizer: Tokenizer, texts: list[str]) -> None:
     encoder = Encoder(tokenizer)
-    for first in range(0, len(text), 1000):
-        same(tokenizer, encoder, text[first : first + 1000])
+    assert encoder.why_not is None
+    for first in range(0, len(texts), 1000):
+        same(tokenizer, encoder, texts[first : first + 1000])
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_real_documents(shared_data, form):
-    real(shared_data, form, 150)
+    all_the_same(gpt2(shared_data / "tokenizers" / "gpt2", form), corpus(shared_data)[::150])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_all_real_documents(shared_data, form):
-    real(shared_data, form, 1)
+    all_the_same(gpt2(shared_data / "tokenizers" / "gpt2", form), corpus(shared_data))
+
+
+@pytest.mark.slow
+def test_all_real_documents_by_a_tokenizer_of_their_own(shared_data):
+    texts = corpus(shared_data)
+    all_the_same(house(texts), texts)
 
 
 @pytest.mark.slow
