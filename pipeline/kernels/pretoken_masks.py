@@ -17,14 +17,6 @@ from pipeline.kernels.wide import ALL, ZERO, within64
 WINDOW = 64
 ONE, TWO, THREE, FULL = (np.uint64(n) for n in (1, 2, 3, 64))
 
-# Inside kernels: masks of data[i:i + 64].
-_letters, _numbers, _controls = within64(ord("a"), ord("z"), 0x20), within64(ord("0"), ord("9")), within64(9, 13)
-_high, _follow = within64(0x80, 0xFF), within64(0x80, 0xBF)
-_blanks, _quotes, _feeds, _returns = (within64(byte) for byte in (BLANK, QUOTE, LINE_FEED, RETURN))
-_80, _bc, _e2, _e3, _e4, _e9, _ef = (within64(byte) for byte in (0x80, 0xBC, 0xE2, 0xE3, 0xE4, 0xE9, 0xEF))
-_80_be, _b8_bf, _e5_e8, _90_a7 = (within64(*e) for e in ((0x80, 0xBE), (0xB8, 0xBF), (0xE5, 0xE8), (0x90, 0xA7)))
-_81_82, _88_91, _81_8f, _9a_9f = (within64(*e) for e in ((0x81, 0x82), (0x88, 0x91), (0x81, 0x8F), (0x9A, 0x9F)))
-
 
 @kernel
 def sure_ends(data: Bytes, i: int, end: int, digits: int) -> np.uint64:
@@ -36,10 +28,10 @@ def sure_ends(data: Bytes, i: int, end: int, digits: int) -> np.uint64:
     if known < 2 or i + WINDOW > data.size:
         return ZERO
     inside = ALL >> (FULL - np.uint64(known))
-    high = _high(data, i) & inside
+    high = within64(data, i, 0, 0x80, 0xFF) & inside
     han = marks = ZERO
     if high != ZERO:
-        follow = _follow(data, i) & inside
+        follow = within64(data, i, 0, 0x80, 0xBF) & inside
         whole = (follow >> ONE) & (follow >> TWO)
         han, marks = _han(data, i) & whole, _marks(data, i) & whole
         known = min(known, int(np.int64(trailing_zeros(high & ~_bytes(han | marks)))))
@@ -47,16 +39,16 @@ def sure_ends(data: Bytes, i: int, end: int, digits: int) -> np.uint64:
             return ZERO
         inside = ALL >> (FULL - np.uint64(known))
         han, marks = han & inside, marks & inside
-    letters = (_letters(data, i) & inside) | _bytes(han)
-    numbers = _numbers(data, i) & inside
-    blanks = _blanks(data, i) & inside
-    spaces = (_controls(data, i) & inside) | blanks
+    letters = (within64(data, i, 0x20, ord("a"), ord("z")) & inside) | _bytes(han)
+    numbers = within64(data, i, 0, ord("0"), ord("9")) & inside
+    blanks = within64(data, i, 0, BLANK, BLANK) & inside
+    spaces = (within64(data, i, 0, 9, 13) & inside) | blanks
     if digits == 0:
         starts = _gpt2(letters, numbers, spaces, blanks, inside)
     else:
-        lines = (_feeds(data, i) | _returns(data, i)) & inside
+        lines = (within64(data, i, 0, LINE_FEED, LINE_FEED) | within64(data, i, 0, RETURN, RETURN)) & inside
         starts = _gpt4(letters, numbers, spaces, blanks, lines, marks, inside, digits)
-    quotes = starts & _quotes(data, i) & (letters >> ONE)
+    quotes = starts & within64(data, i, 0, QUOTE, QUOTE) & (letters >> ONE)
     while quotes != ZERO:
         at = trailing_zeros(quotes)
         size = contraction(data, i + np.int64(at), i + known, digits != 0)
@@ -122,20 +114,20 @@ def _gpt4(
 @kernel
 def _han(data: Bytes, i: int) -> np.uint64:
     """Where the three bytes of a Han character of U+4E00 to U+9FBF begin."""
-    inner = _e5_e8(data, i)
-    first = _e4(data, i) & (_b8_bf(data, i) >> ONE)
-    return inner | first | (_e9(data, i) & (_80_be(data, i) >> ONE))
+    inner = within64(data, i, 0, 0xE5, 0xE8)
+    first = within64(data, i, 0, 0xE4, 0xE4) & (within64(data, i, 0, 0xB8, 0xBF) >> ONE)
+    return inner | first | (within64(data, i, 0, 0xE9, 0xE9) & (within64(data, i, 0, 0x80, 0xBE) >> ONE))
 
 
 @kernel
 def _marks(data: Bytes, i: int) -> np.uint64:
     """Where the three bytes of a common mark begin: U+2010-2027, 3001-3002, 3008-3011, FF01-FF0F and FF1A-FF1F."""
-    general = _e2(data, i) & (_90_a7(data, i) >> TWO)
-    third = _81_82(data, i) | _88_91(data, i)
-    cjk = _e3(data, i) & (third >> TWO)
-    third = _81_8f(data, i) | _9a_9f(data, i)
-    wide = _ef(data, i) & (_bc(data, i) >> ONE) & (third >> TWO)
-    return ((general | cjk) & (_80(data, i) >> ONE)) | wide
+    general = within64(data, i, 0, 0xE2, 0xE2) & (within64(data, i, 0, 0x90, 0xA7) >> TWO)
+    third = within64(data, i, 0, 0x81, 0x82) | within64(data, i, 0, 0x88, 0x91)
+    cjk = within64(data, i, 0, 0xE3, 0xE3) & (third >> TWO)
+    third = within64(data, i, 0, 0x81, 0x8F) | within64(data, i, 0, 0x9A, 0x9F)
+    wide = within64(data, i, 0, 0xEF, 0xEF) & (within64(data, i, 0, 0xBC, 0xBC) >> ONE) & (third >> TWO)
+    return ((general | cjk) & (within64(data, i, 0, 0x80, 0x80) >> ONE)) | wide
 
 
 @kernel

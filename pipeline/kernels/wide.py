@@ -6,7 +6,6 @@ here only find what is then compared byte for byte. A mask has the top bit of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,24 +40,25 @@ def _store8(typing: Any, data: Any, at: Any, word: Any) -> Any:
     return types.void(data, types.int64, types.uint64), build
 
 
-def _compared(bits: int, first: int, last: int) -> Callable[..., Any]:
-    def typed(typing: Any, data: Any, at: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            vector = ir.VectorType(ir.IntType(8), 64)
-            there = builder.bitcast(_place(context, builder, signature, arguments), vector.as_pointer())
-            found = builder.or_(builder.load(there, align=1, typ=vector), ir.Constant(vector, [bits] * 64))
-            found = builder.sub(found, ir.Constant(vector, [first] * 64))
-            within = builder.icmp_unsigned("<=", found, ir.Constant(vector, [last - first] * 64))
-            return builder.bitcast(within, ir.IntType(64))
+def _within64(typing: Any, data: Any, at: Any, fold: Any, first: Any, last: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, lanes = ir.IntType(8), ir.VectorType(ir.IntType(8), 64)
+        place = _place(context, builder, signature, arguments)
+        read = builder.load(builder.bitcast(place, lanes.as_pointer()), align=1, typ=lanes)
 
-        return types.uint64(data, types.int64), build
+        def everywhere(value: Any) -> Any:
+            one = builder.insert_element(ir.Constant(lanes, ir.Undefined), builder.trunc(value, byte), _LANE)
+            return builder.shuffle_vector(one, ir.Constant(lanes, ir.Undefined), ir.Constant(_LANES, None))
 
-    return typed
+        folded = builder.or_(read, everywhere(arguments[2]))
+        shifted = builder.sub(folded, everywhere(arguments[3]))
+        span = everywhere(builder.sub(arguments[4], arguments[3]))
+        return builder.bitcast(builder.icmp_unsigned("<=", shifted, span), ir.IntType(64))
+
+    return types.uint64(data, types.int64, types.int64, types.int64, types.int64), build
 
 
-def within64(first: int, last: int | None = None, bits: int = 0) -> Any:
-    """For kernels: (data, at) to the mask of data[at:at + 64] whose bytes, with `bits` set in them, are first..last."""
-    return intrinsic(_compared(bits, first, first if last is None else last))
+_LANE, _LANES = ir.Constant(ir.IntType(32), 0), ir.VectorType(ir.IntType(32), 64)
 
 
 def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -70,6 +70,8 @@ def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
 load8: Any = intrinsic(_load8)
 # store8(data, at, word): write a uint64 to data[at:at + 8]; the caller sees to it that there is room.
 store8: Any = intrinsic(_store8)
+# within64(data, at, fold, first, last): bit k says whether data[at + k] | fold lies in first..last; 64 bytes are there.
+within64: Any = intrinsic(_within64)
 
 
 @kernel
