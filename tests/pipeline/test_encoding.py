@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
+from pipeline.kernels.bpe import encode
 from pipeline.kernels.bpe_memory import Memory
 from pipeline.kernels.bpe_tables import cuts, piece_end
 from pipeline.kernels.buffers import frozen
@@ -194,11 +195,12 @@ def test_threads_have_the_same_ids(trained):
 
 
 def test_memory_is_of_fixed_size(trained):
-    encoder = Encoder(made(trained))
-    before = [(part.ctypes.data, part.nbytes) for part in encoder._memory]
-    encoder(pa.array([f"{number} {number * 7919:x} 磨{number}" for number in range(100_000)]))
-    assert [(part.ctypes.data, part.nbytes) for part in encoder._memory] == before
-    assert sum(part.nbytes for part in encoder._memory) == (1 << 16) * 64 + (1 << 13) * 256 == 6_291_456
+    memory = Memory.empty()
+    before = [(part.ctypes.data, part.nbytes) for part in memory]
+    text = pa.array([f"{number} {number * 7919:x} 磨{number}" for number in range(100_000)])
+    encode(text, Encoder(made(trained))._merges, 0, 0, memory)
+    assert [(part.ctypes.data, part.nbytes) for part in memory] == before
+    assert sum(part.nbytes for part in memory) == (1 << 16) * 64 + (1 << 13) * 256 == 6_291_456
 
 
 def test_merges_as_strings(trained):
