@@ -22,7 +22,7 @@ from pipeline.kernels.bpe_memory import (
     recall,
     recall_far,
 )
-from pipeline.kernels.bpe_merges import AT_ONCE, LOW_32, Ids, merged
+from pipeline.kernels.bpe_merges import LOW_32, Ids, merged, scratch
 from pipeline.kernels.bpe_tables import NONE, OWN, Merges, Shapes, entry, piece_end
 from pipeline.kernels.buffers import text_buffers
 from pipeline.kernels.pretoken_masks import sure_ends
@@ -41,7 +41,7 @@ def encode(text: pa.Array, merges: Merges, digits: int, edge: int, memory: Memor
     most = int(offsets[-1] - offsets[0]) + 2 * len(text)
     # What is recalled is written as a whole slot, whatever it has.
     ids, starts = np.empty(most + NEAR_IDS + 1, np.uint32), np.zeros(len(text) + 1, np.int64)
-    fill(data, offsets, classes(), digits, edge, *merges, *memory, ids, starts)
+    fill(data, offsets, classes(), digits, edge, *merges, *memory, *scratch(), ids, starts)
     return ids[: starts[-1]], starts
 
 
@@ -64,11 +64,12 @@ def fill(
     near: Hashes,
     far: Hashes,
     far_ids: Ids,
+    symbols: Ids,
+    ranks: Ids,
     ids: Ids,
     starts: Ints,
 ) -> None:
     """Write the ids of every document and where each ends."""
-    symbols, ranks = np.empty(AT_ONCE, np.uint32), np.empty(AT_ONCE, np.uint32)
     n = 0
     for d in range(offsets.size - 1):
         i, end = offsets[d], offsets[d + 1]

@@ -31,6 +31,11 @@ ONE, S20, S24, S32 = (np.uint64(n) for n in (1, 20, 24, 32))
 LOW_24, LOW_32 = (np.uint64((1 << n) - 1) for n in (24, 32))
 
 
+def scratch() -> tuple[Ids, Ids]:
+    """`symbols` and `ranks` of `merged`."""
+    return np.empty(AT_ONCE, np.uint32), np.empty(AT_ONCE, np.uint32)
+
+
 @kernel
 def merged(
     data: Bytes,

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernels._jit import Bytes, Hashes, Ints, allocating_kernel, kernel, trailing_zeros
-from pipeline.kernels.bpe_merges import AT_ONCE, FREE, NO_MERGE, SPREAD, Ids, enter, merged
+from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel, trailing_zeros
+from pipeline.kernels.bpe_merges import FREE, NO_MERGE, SPREAD, Ids, enter, merged, scratch
 from pipeline.kernels.buffers import frozen
 from pipeline.kernels.wide import ALL, ZERO, hashed, load8, word8
 
@@ -78,7 +78,8 @@ def tables(vocab: Mapping[bytes, int], merges: Sequence[tuple[bytes, bytes]], ig
     whole = np.zeros((1 << (2 * len(entries)).bit_length(), 2), np.uint64)
     byte_ids, byte_ranks, pairs, made = frozen(byte_ids), frozen(byte_ranks), frozen(pairs), frozen(made)
     merging = (byte_ids, byte_ranks, pairs, made)
-    enter_whole(frozen(spelt), frozen(starts), frozen(ids), *merging, ignore_merges, whole)
+    spent = np.empty(LONGEST_ENTRY, np.uint32)
+    enter_whole(frozen(spelt), frozen(starts), frozen(ids), *merging, ignore_merges, *scratch(), spent, whole)
     joins, around = cuts(merges)
     cutting = frozen(joins), frozen(around)
     return Merges(*merging, *cutting, frozen(whole), frozen(spelt), ignore_merges)
@@ -125,7 +126,7 @@ def _joined(data: Bytes, at: int, shapes: int, around: Hashes) -> bool:
     return False
 
 
-@allocating_kernel
+@kernel
 def enter_whole(
     spelt: Bytes,
     starts: Ints,
@@ -135,11 +136,12 @@ def enter_whole(
     pairs: Hashes,
     made: Ids,
     ignore_merges: bool,
+    symbols: Ids,
+    ranks: Ids,
+    ids: Ids,
     whole: Hashes,
 ) -> None:
     """Fill the table of whole entries: those that the merges of their bytes make, or all."""
-    symbols, ranks = np.empty(AT_ONCE, np.uint32), np.empty(AT_ONCE, np.uint32)
-    ids = np.empty(LONGEST_ENTRY, np.uint32)
     mask = whole.shape[0] - 1
     for number in range(entry_ids.size):
         a, b = starts[number], starts[number + 1]

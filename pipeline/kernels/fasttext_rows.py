@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pipeline.fasttext_model import END_OF_SENTENCE
 from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
 from pipeline.kernels.buffers import frozen
+from pipeline.kernels.lanes import byte64, prefetch, within64
 from pipeline.kernels.units import BLOCK, ONE, S6, S63, count, mix, places
-from pipeline.kernels.wide import ALL, ZERO, blank64, load8, prefetch
+from pipeline.kernels.wide import ALL, ZERO, load8
 
 Rows = NDArray[np.float32]
 Ids = NDArray[np.int32]
@@ -82,7 +83,7 @@ def sum_rows(
         closed = 0
         for word in range(block, min(block + BLOCK, words)):
             at = start + (word << 6)
-            inside = ~blank64(data, at) if at + 64 <= end else _rest(data, at, end)
+            inside = ~_blank(data, at) if at + 64 <= end else _rest(data, at, end)
             shifted = inside << ONE | before
             before = inside >> S63
             places(inside & ~shifted, at, first, opened)
@@ -459,3 +460,10 @@ def _hash(data: Bytes, begin: int, end: int) -> np.uint32:
     for q in range(begin, end):
         h = _step(h, data[q])
     return h
+
+
+@kernel
+def _blank(data: Bytes, at: int) -> np.uint64:
+    """Which of data[at:at + 64] end a token: NUL, a space, tab to carriage return."""
+    found: np.uint64 = within64(data, at, 0, 9, 13) | byte64(data, at, 0) | byte64(data, at, 32)
+    return found

@@ -7,19 +7,15 @@ and then goes from bit to bit. Text is read from a copy with zeros behind it: no
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from pipeline.kernels._jit import Bytes, Ints, Table, kernel, trailing_zeros
+from pipeline.kernels.lanes import WIDTH, byte64, count64, within64
 from pipeline.kernels.unicode import BREAK, SPACE
 from pipeline.kernels.utf8 import decode
-from pipeline.kernels.wide import ALL, ZERO, within64
+from pipeline.kernels.wide import ALL, ZERO
 
-WIDTH = 64
 # What is read behind a text.
 PAD = 2 * WIDTH + 8
 ONE, S1, S63 = np.uint64(1), np.uint64(1), np.uint64(63)
@@ -30,17 +26,6 @@ Planes = NDArray[np.uint64]
 # digit, the second or a later byte of a character, a byte that is not ASCII, the first byte of what ends a line for
 # str.splitlines, a line feed. RANK is no plane: how many bytes before the 64 continue a character.
 SPACES, LETTERS, DIGITS, CONTINUING, WIDE, BREAKS, FEEDS, RANK = range(8)
-
-
-def _typed_count(typing: Any, x: Any) -> Any:
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.int64(types.uint64), build
-
-
-# count64(mask): how many bits it has.
-count64: Any = intrinsic(_typed_count)
 
 
 def planes(most_bytes: int) -> Planes:
@@ -107,13 +92,6 @@ def draw(text: Bytes, size: int, table: Table, planes: Planes, out: Ints) -> Non
     if size % WIDTH != 0:
         planes[blocks - 1, SPACES] |= ALL << np.uint64(size % WIDTH)
     out[0], out[1], out[2], out[3] = hashes, ellipses, feeds, size - continuing
-
-
-@kernel
-def byte64(data: Bytes, at: int, byte: int) -> np.uint64:
-    """Which of data[at:at + 64] are `byte`."""
-    found: np.uint64 = within64(data, at, 0, byte, byte)
-    return found
 
 
 @kernel

@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.kernels._jit import Bytes, kernel, leading_zeros, trailing_zeros
+from pipeline.kernels.lanes import within64
 from pipeline.kernels.pretokens import BLANK, LINE_FEED, QUOTE, RETURN, contraction
-from pipeline.kernels.wide import ALL, ZERO, within64
+from pipeline.kernels.wide import ALL, ZERO
 
 WINDOW = 64
 ONE, TWO, THREE, FULL = (np.uint64(n) for n in (1, 2, 3, 64))

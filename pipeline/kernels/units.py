@@ -17,8 +17,9 @@ import numpy as np
 
 from pipeline.kernels import random
 from pipeline.kernels._jit import Bytes, Hashes, Ints, Table, kernel, trailing_zeros
+from pipeline.kernels.lanes import fold64
 from pipeline.kernels.unicode import ALNUM, LOWER, MARK, SPACELESS
-from pipeline.kernels.wide import ALL, CASES, HIGHS, LOWS, ZERO, fold64, load8, span8, store8, within8
+from pipeline.kernels.wide import ALL, CASES, HIGHS, LOWS, ZERO, load8, span8, store8, within8
 
 MIX_1, MIX_2 = np.uint64(random.MIX_1), np.uint64(random.MIX_2)
 ONE, TWO, THREE, FOUR, EIGHT = (np.uint64(n) for n in (1, 2, 3, 4, 8))

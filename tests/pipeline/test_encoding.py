@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
-from pipeline.kernels import pretokens
+from pipeline.kernels.bpe import encode
 from pipeline.kernels.bpe_memory import Memory
 from pipeline.kernels.bpe_tables import cuts, piece_end
-from pipeline.kernels.buffers import frozen, text_buffers
-from pipeline.kernels.pretoken_masks import sure_ends
-from pipeline.kernels.pretokens import DIGITS, GPT2, classes, next_end
+from pipeline.kernels.buffers import frozen
 from pipeline.tokens import vocabulary
 from pipeline.tokens.encoding import Encoder, _characters, why_not
 from tests.laws import nasty
+from tests.pipeline.forms import FORMS, PIECES, pre_tokenizer
 
-GPT4, QWEN = list(DIGITS)[1:]
-FORMS = {"byte-level": None, "gpt2": GPT2, "gpt4": GPT4, "qwen": QWEN}
 TEXTS = [
     *("the mill wheel turns with water from that river and be kind to have a stone " * 9).split(". "),
     "磨坊的水轮转动着，人们把粮食送到磨坊。水車が回る。" * 5,
@@ -35,62 +32,9 @@ TEXTS = [
     "I'll say they're what we've, he'd; IT'S I'M 'LL\n" * 5,
     "aaaa" * 40,
 ]
-PIECES = ["'", "s", "S", "ſ", "'re", "'LL", "'Ve", " ", "  ", "\t", "\n", "\r", "\r\n", "\u00a0", "\u3000", "\x85"]
-PIECES += [
-    "1",
-    "12345",
-    "²",
-    "Ⅷ",
-    "٣",
-    "磨坊",
-    "水",
-    "é",
-    "e\u0301",
-    "\u200d",
-    "\U0001f469",
-    "\x00",
-    "\x1c",
-    "...",
-    "-",
-    "a",
-]
-PIECES += [
-    "a",
-    "<|endoftext|>",
-    "<|",
-    "the mill",
-    "wheel",
-    "turns",
-    "\u1680",
-    "\u180e",
-    "\ufeff",
-    "ǅ",
-    "가",
-    "、",
-    "，",
-    "〇",
-]
-PIECES += [
-    "\U0001f469\u200d\U0001f33e",
-    "\U0001f1f3\U0001f1f1",
-    "1\ufe0f\u20e3",
-    "❤\ufe0f",
-    "\u2028",
-    "\u2029",
-    "\u0b95\u0bbf",
-]
-PIECES += ["ガ", "カ\u3099", "กำ", "\U00020000", "\U000e0067", "\ufffd", "I'd've", "\n \n", " \n", "…", "“x”", "\x7f"]
 WORDS = st.text(max_size=40) | st.lists(st.sampled_from(PIECES), max_size=60).map("".join)
 # ASCII is read 64 bytes at a time where so many lie behind.
 DOCUMENTS = st.lists(WORDS, max_size=6).map(lambda texts: [*texts, "=" * 64])
-
-
-def pre_tokenizer(form: str, prefix: bool = False) -> pre_tokenizers.PreTokenizer:
-    expression = FORMS[form]
-    if expression is None:
-        return pre_tokenizers.ByteLevel(add_prefix_space=prefix)
-    split = pre_tokenizers.Split(Regex(expression), "isolated")
-    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +172,38 @@ def test_an_entry_that_no_merge_reaches(trained, ignore):
     assert (vocab["zqzq"] in tokenizer.encode("zqzq").ids) == ignore
 
 
+@pytest.mark.parametrize("ignore", [False, True])
+def test_a_piece_is_no_pre_token(ignore):
+    """`ignore_merges` is for a pre-token alone, not for the same bytes in a longer one."""
+    byte_level = {byte: character for character, byte in _characters().items()}
+    entry = "".join(byte_level[byte] for byte in "中国".encode())
+    # 国 is made first and takes the last byte of 中: what is left is none of the merges.
+    pairs = [(entry[3], entry[4]), (entry[3:5], entry[5]), (entry[2], entry[3:]), (entry[0], entry[1])]
+    every = ["<|endoftext|>", *byte_level.values(), *map("".join, pairs), entry]
+    tokenizer = Tokenizer(models.BPE({entry: n for n, entry in enumerate(every)}, pairs, ignore_merges=ignore))
+    tokenizer.pre_tokenizer = pre_tokenizer("byte-level")
+    same(tokenizer, Encoder(tokenizer), ["中国", "中国人", "中国", "人中国", "=" * 64])
+    same(tokenizer, Encoder(tokenizer), ["中国人", "中国", "=" * 64])
+
+
+def test_threads_have_the_same_ids(trained):
+    """Each with its own encoder, at the same time."""
+    tokenizer, texts = made(trained, "gpt4"), [*TEXTS * 40, *nasty.TEXTS.values()]
+    alone = [part.tolist() for part in Encoder(tokenizer)(pa.array(texts))]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda encoder: encoder(pa.array(texts)), [Encoder(tokenizer) for _ in range(8)]))
+    assert all([part.tolist() for part in parts] == alone for parts in found)
+
+
+def test_memory_is_of_fixed_size(trained):
+    memory = Memory.empty()
+    before = [(part.ctypes.data, part.nbytes) for part in memory]
+    text = pa.array([f"{number} {number * 7919:x} 磨{number}" for number in range(100_000)])
+    encode(text, Encoder(made(trained))._merges, 0, 0, memory)
+    assert [(part.ctypes.data, part.nbytes) for part in memory] == before
+    assert sum(part.nbytes for part in memory) == (1 << 16) * 64 + (1 << 13) * 256 == 6_291_456
+
+
 def test_merges_as_strings(trained):
     """tokenizer.json before 2024 wrote a merge as "a b"."""
     table = json.loads(trained.to_str())
@@ -297,111 +273,25 @@ def test_a_million_documents_of_one_character(trained):
     assert (ids.reshape(-1, 6) == [eot, a, eot, eot, b, eot]).all() and (np.diff(starts) == 3).all()
 
 
-@given(data=st.binary(max_size=40), after=st.binary(max_size=9))
+PARTS = [b"\xe4\xb8", b"\xe5", b"\x80", b"\xb8\xad", b"\xc3", b"a", b" ", "中，".encode()]
+
+
+@given(
+    data=st.lists(st.sampled_from(PARTS)).map(b"".join) | st.binary(max_size=40),
+    after=st.binary(min_size=1, max_size=9),
+)
 def test_invalid_text_is_read_to_its_end_and_no_further(pair, data, after):
     """What lies behind the document changes nothing; pre-tokens are side by side and their ids are the bytes."""
     tokenizer, encoder = pair
     found = []
-    for behind in (after, b"\xbf" * 9, b""):
+    for behind in (b"", after, after * 70, b"\xbf" * 9, b"\xbf" * 80):
         offsets = pa.py_buffer(np.array([0, len(data)], np.int64))
         text = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(data + behind)])
         found.append(encoder(text)[0].tolist())
-    assert found[0] == found[1] == found[2]
+    assert all(ids == found[0] for ids in found)
     entries = {number: entry for entry, number in tokenizer.get_vocab().items()}
     characters = _characters()
     assert bytes(characters[c] for number in found[0][1:-1] for c in entries[number]) == data
-
-
-# Pre-tokens
-
-
-def ends(text: str, digits: int, behind: str | None = None) -> list[int]:
-    """By `next_end` alone or, where there is text behind, by masks wherever they tell."""
-    data, offsets = text_buffers(pa.array([text, behind or ""]))
-    found, end = [0], int(offsets[1])
-    while found[-1] < end:
-        i = found[-1]
-        mask = int(sure_ends(data, i, end, digits)) if behind else 0
-        found += [i + k for k in range(64) if mask >> k & 1] or [next_end(data, i, end, classes(), digits)]
-    return found[1:]
-
-
-def expected_ends(text: str, form: str) -> list[int]:
-    pieces = [text[a:b] for _, (a, b) in pre_tokenizer(form).pre_tokenize_str(text)]
-    return np.cumsum([len(piece.encode()) for piece in pieces]).tolist()
-
-
-CODES = [code for code in range(pretokens.CODE_POINTS) if not 0xD800 <= code <= 0xDFFF]
-# So few characters, so many of them: every kind of neighbours lies across the edge of 64 bytes.
-FEW = st.integers(0).map(lambda seed: "".join(random.Random(seed).choices("ab1 .\n\t'str中，", k=150)))
-
-
-@pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=300)
-@given(text=FEW, odd=st.sampled_from(PIECES), behind=st.sampled_from(["a", " ", "\n", "1", "'", "é"]))
-def test_ends_are_the_same_64_bytes_at_a_time(form, text, odd, behind):
-    """With at most one other character amid them, whatever comes behind the document."""
-    digits, text = DIGITS[FORMS[form] or GPT2], text[:75] + odd + text[75:]
-    assert ends(text, digits, behind * 64) == ends(text, digits) == expected_ends(text, form)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_ends_at_every_place_across_the_edge_of_64_bytes(form):
-    for piece in [
-        "'re",
-        "'LL's",
-        "\n  \n x",
-        "  \n\t",
-        ".\n\n \n",
-        " .a",
-        "1234567",
-        "\n \tx",
-        "''s",
-        "。中",
-        " ，中",
-        "，。\n",
-        "中文é",
-    ]:
-        for before in range(50, 66):
-            text = "x" * before + piece + "y" * 70
-            assert ends(text, DIGITS[FORMS[form] or GPT2], "=" * 64) == expected_ends(text, form)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_every_character_of_three_bytes_64_bytes_at_a_time(form):
-    """Those that are known so have the class that `tokenizers` gives them."""
-    digits = DIGITS[FORMS[form] or GPT2]
-    for first in range(0x800, 0xF800, 32):
-        text = "".join(f"a{chr(code)}a .{chr(code)}\n" for code in CODES[first : first + 32])
-        assert ends(text, digits, "=" * 64) == ends(text, digits)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_common_text_is_cut_64_bytes_at_a_time(form):
-    """Not by one call of `next_end` for each pre-token: that is what makes it fast."""
-    text = "“磨坊”的水轮转动着，人们把粮食送到磨坊。It's the miller's 12345th sack, isn't it?\n\n"
-    text = 9 * (text + "\tfor i in range(7):\n\t    print(i)\r\n")
-    data, offsets = text_buffers(pa.array([text, "=" * 64]))
-    cut = ends(text, DIGITS[FORMS[form] or GPT2], "=" * 64)
-    sure = sum(sure_ends(data, i, int(offsets[1]), DIGITS[FORMS[form] or GPT2]) != 0 for i in [0, *cut[:-1]])
-    assert sure == len(cut)
-
-
-def test_every_character_has_the_class_that_tokenizers_gives_it():
-    """All code points in one text, whose pre-tokens end where the class changes."""
-    text = "".join(map(chr, CODES))
-    assert ends(text, 0) == expected_ends(text, "byte-level")
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_characters_are_cut_as_tokenizers_cuts_them(form):
-    """The first and last of every run of one class and others: after a letter, a space, a quote, before a digit."""
-    kinds = classes()[CODES]
-    edges = np.flatnonzero(np.diff(kinds, prepend=9, append=9))
-    chosen = {CODES[min(at, len(CODES) - 1)] for edge in edges.tolist() for at in (edge - 1, edge)}
-    for code in sorted(chosen | set(range(256)) | set(CODES[::997])):
-        text = f"a{chr(code)} {chr(code)}1\n'{chr(code)}  {chr(code) * 2}"
-        assert ends(text, DIGITS[FORMS[form] or GPT2]) == expected_ends(text, form)
 
 
 # What is left to `tokenizers`
@@ -438,23 +328,39 @@ def gpt2(folder: Path, form: str) -> Tokenizer:
     return tokenizer
 
 
-def real(shared_data: Path, form: str, step: int) -> None:
-    text = pq.read_table(shared_data / "corpus" / "debian_docs.parquet", columns=["text"])["text"].to_pylist()[::step]
-    tokenizer = gpt2(shared_data / "tokenizers" / "gpt2", form)
+def corpus(shared_data: Path) -> list[str]:
+    return pq.read_table(shared_data / "corpus" / "debian_docs.parquet", columns=["text"])["text"].to_pylist()
+
+
+def house(texts: list[str]) -> Tokenizer:
+    """A tokenizer that knows the words of what it encodes, Chinese too."""
+    tokenizer = vocabulary.train(texts[::40], 32_000)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def all_the_same(tokenizer: Tokenizer, texts: list[str]) -> None:
     encoder = Encoder(tokenizer)
-    for first in range(0, len(text), 1000):
-        same(tokenizer, encoder, text[first : first + 1000])
+    assert encoder.why_not is None
+    for first in range(0, len(texts), 1000):
+        same(tokenizer, encoder, texts[first : first + 1000])
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_real_documents(shared_data, form):
-    real(shared_data, form, 150)
+    all_the_same(gpt2(shared_data / "tokenizers" / "gpt2", form), corpus(shared_data)[::150])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_all_real_documents(shared_data, form):
-    real(shared_data, form, 1)
+    all_the_same(gpt2(shared_data / "tokenizers" / "gpt2", form), corpus(shared_data))
+
+
+@pytest.mark.slow
+def test_all_real_documents_by_a_tokenizer_of_their_own(shared_data):
+    texts = corpus(shared_data)
+    all_the_same(house(texts), texts)
 
 
 @pytest.mark.slow
