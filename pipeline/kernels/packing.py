@@ -55,8 +55,9 @@ def lay(flat: NDArray[Any], begins: Ints, sizes: Ints, out: NDArray[Any], places
 def copy(data: Bytes, begins: Ints, sizes: Ints, places: Ints, out: Bytes) -> None:
     """`lay`, in bytes."""
     for i in range(begins.size):
-        begin, size, place = begins[i], sizes[i], places[i]
-        out[place : place + size] = data[begin : begin + size]
+        begin, place = begins[i], places[i]
+        for k in range(sizes[i]):
+            out[place + k] = data[begin + k]
 
 
 @kernel
