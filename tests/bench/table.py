@@ -14,7 +14,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = """# Results of the bench
 
 Made by `python tests/bench/peers.py --write`. Ratio: the peer's median CPU seconds over ours, same file, same run, one
-core each, runs in turn; where several workers are compared, seconds of the wall clock on as many cores. MB of text a CPU
+core each, runs in turn; of several workers seconds of the wall clock on as many cores. MB of text a CPU
 second; start-up (imports, models, compiled kernels) is not in it and stands in its own column. Peak memory is that of
 the process, start-up included.
 """
