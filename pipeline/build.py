@@ -19,6 +19,9 @@ from pipeline.runner import Local, Progress, Runner, Silent
 from pipeline.seal import seal
 from pipeline.store import Store
 
+# Bytes a task from which on steps that see the whole corpus are done side by side.
+ROOMY = 1_000_000_000
+
 
 @dataclass
 class Mill:
@@ -84,7 +87,10 @@ class Mill:
             # What compares reads sketches, what judges reads signals: neither waits for the other.
             compared = [plan.pairs_task(self.store, step, parts) for step in segment.relates]
             names = ", ".join(step.stage.name for step in segment.relates)
-            self.do(f"judge; compare: {names}" if names else "judge", [*reversed(compared), here.judge, *beside])
+            # They hold tables of the whole corpus, so side by side only where there is room for several.
+            label, tasks = f"judge; compare: {names}" if names else "judge", [*reversed(compared), here.judge, *beside]
+            for together in [tasks] if self.memory >= ROOMY else [[task] for task in tasks]:
+                self.do(label, together)
             beside = []
             for step, pairs in zip(segment.relates, compared, strict=True):
                 self._relating(step, pairs, here)

@@ -172,8 +172,8 @@ def _written(schema: pa.Schema) -> dict[str, Any]:
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a table of the store. Raises StoreError naming the file where it is missing or damaged."""
-    with _sound(path):
-        return pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+    with _sound(path), _opened(path) as file:
+        return file.read(columns)
 
 
 def read_tables(path: Path) -> Iterator[pa.Table]:

@@ -254,7 +254,8 @@ def _meet(
     for q in range(hidden.size):
         hidden[q] += token[q]
     if used[0] < sums.shape[0] and end - begin <= LONGEST:
-        sums[used[0]] = token
+        for q in range(hidden.size):
+            sums[used[0], q] = token[q]
         used[0] += 1
         keep(lines, key, n << 32 | used[0])
     return n

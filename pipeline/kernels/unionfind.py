@@ -6,9 +6,12 @@ Nodes are numbered in the order that decides: the lowest number of a component i
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.kernels._jit import Floats, Ints, allocating_kernel, kernel
 from pipeline.kernels.buffers import frozen
+
+Numbers = NDArray[np.uint32]
 
 
 def components(nodes: int, left: Ints, right: Ints) -> Ints:
@@ -23,12 +26,11 @@ def predecessors(roots: Ints, left: Ints, right: Ints, weight: Floats) -> tuple[
 
     Among the nodes from which that is so the heaviest edge is taken, then the lowest node. A root has itself and NaN.
     """
-    ends = np.concatenate([left, right])
-    order = np.argsort(ends, kind="stable")
-    begins = np.searchsorted(ends[order], np.arange(roots.size + 1))
+    begins, edges = np.zeros(roots.size + 1, np.int64), np.empty(2 * left.size, np.uint32)
+    group(frozen(left), frozen(right), begins, edges)
     before, by = np.full(roots.size, -1, np.int64), np.full(roots.size, np.nan)
-    others, weights = np.concatenate([right, left])[order], np.concatenate([weight, weight])[order]
-    spread(*map(frozen, (roots, begins.astype(np.int64), others, weights)), before, by)
+    arrays: tuple[NDArray, ...] = (roots, begins, edges, left, right, weight)
+    spread(*map(frozen, arrays), before, by)
     return before, by
 
 
@@ -53,9 +55,29 @@ def _find(parent: Ints, i: int) -> int:
     return i
 
 
+@kernel
+def group(left: Ints, right: Ints, begins: Ints, edges: Numbers) -> None:
+    """Fill edges[begins[i]:begins[i + 1]] with the numbers of the edges that end at node i."""
+    for k in range(left.size):
+        begins[left[k] + 1] += 1
+        begins[right[k] + 1] += 1
+    for i in range(begins.size - 1):
+        begins[i + 1] += begins[i]
+    # Filled from behind: begins[i + 1] goes down from the end of i to its beginning, and is then moved to its place.
+    for k in range(left.size):
+        for node in (left[k], right[k]):
+            begins[node + 1] -= 1
+            edges[begins[node + 1]] = k
+    for i in range(begins.size - 1):
+        begins[i] = begins[i + 1]
+    begins[begins.size - 1] = edges.size
+
+
 @allocating_kernel
-def spread(roots: Ints, begins: Ints, others: Ints, weights: Floats, before: Ints, by: Floats) -> None:
-    """Breadth first from all roots at once over edges grouped by end: others[begins[i]:begins[i + 1]]."""
+def spread(
+    roots: Ints, begins: Ints, edges: Numbers, left: Ints, right: Ints, weights: Floats, before: Ints, by: Floats
+) -> None:
+    """Breadth first from all roots at once over edges grouped by end, edges[begins[i]:begins[i + 1]]."""
     depth = np.full(roots.size, -1, np.int64)
     queue = np.empty(roots.size, np.int64)
     head = tail = 0
@@ -68,8 +90,9 @@ def spread(roots: Ints, begins: Ints, others: Ints, weights: Floats, before: Int
     while head < tail:
         u = queue[head]
         head += 1
-        for k in range(begins[u], begins[u + 1]):
-            v = others[k]
+        for at in range(begins[u], begins[u + 1]):
+            k = edges[at]
+            v = right[k] if left[k] == u else left[k]
             if depth[v] < 0:
                 depth[v] = depth[u] + 1
                 before[v], by[v] = u, weights[k]

@@ -156,7 +156,7 @@ def first8(count: int) -> np.uint64:
 
 @kernel
 def same_padded(data: Bytes, a: int, b: int, size: int) -> bool:
-    """Whether data[a:a + size] and data[b:b + size] hold the same bytes, at least one; eight from each start on are read."""
+    """Whether data[a:a + size] and data[b:b + size], not empty, are the same; eight bytes from each start are read."""
     if size <= 8:
         return (load8(data, a) ^ load8(data, b)) & first8(size) == ZERO
     k = 0

@@ -24,6 +24,7 @@ PAIRS = pa.schema(
 
 # The weight of a pair whose similarity nobody knows: a verified one has more.
 UNVERIFIED = 0.0
+EDGES = 1 << 20
 
 
 def clusters(documents: pa.Table, pairs: pa.Table) -> pa.Table:
@@ -80,11 +81,17 @@ def _nodes(digests: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.
 
 def _edges(known: pa.Array, pairs: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """The pairs of which both digests are present, as node numbers."""
-    ends = [pc.index_in(whole(pairs[name]), known) for name in ("a", "b")]
-    both = pc.and_(pc.is_valid(ends[0]), pc.is_valid(ends[1]))
-    left, right = (end.filter(both).to_numpy(zero_copy_only=False).astype(np.int64) for end in ends)
-    weight = pc.fill_null(whole(pairs["jaccard"]), UNVERIFIED).filter(both).to_numpy(zero_copy_only=False)
-    return left, right, weight
+    found: tuple[list[NDArray], ...] = [], [], []
+    # Some at a time: of a corpus with many duplicates the table of pairs is the largest thing that is held.
+    for batch in pairs.to_batches(max_chunksize=EDGES):
+        ends = [pc.index_in(batch[name], known) for name in ("a", "b")]
+        both = pc.and_(pc.is_valid(ends[0]), pc.is_valid(ends[1]))
+        weight = pc.fill_null(batch["jaccard"], UNVERIFIED)
+        for kept, values in zip(found, (*ends, weight), strict=True):
+            kept.append(values.filter(both).to_numpy(zero_copy_only=False))
+    left, right = (np.concatenate([np.empty(0, np.int64), *part], dtype=np.int64) for part in found[:2])
+    weights = np.concatenate([np.empty(0, np.float64), *found[2]])
+    return left, right, weights
 
 
 def _ranks(root: NDArray[np.int64]) -> NDArray[np.int64]:

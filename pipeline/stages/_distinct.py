@@ -81,8 +81,9 @@ def pairs(
 
 def digests(places: NDArray) -> pa.Array:
     """binary(16) of some sets."""
-    words = np.stack([places["high"], places["low"]], axis=1).astype(">u8")
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(words), [None, pa.py_buffer(words.tobytes())])
+    words = np.empty((len(places), 2), ">u8")
+    words[:, 0], words[:, 1] = places["high"], places["low"]
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(words), [None, pa.py_buffer(words)])
 
 
 def _records(sketch: pa.Table, record: np.dtype, bands: int, rows: int) -> NDArray:

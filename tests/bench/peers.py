@@ -1,8 +1,9 @@
 """Our work against the peers', as ratios: `python tests/bench/peers.py [--only language,dedup] [--write]`.
 
 Each side is a fresh process on one core with one thread, ours and the peer's in turn, on the same file; medians of CPU
-seconds, reading and writing included where the work is from file to file, start-up apart. The answers are compared
-before anything else is timed. Peers are installed into an environment of their own (requirements.txt) at the first run.
+seconds, reading and writing included where the work is from file to file, start-up apart. Of several workers it is the
+wall clock on as many cores, of runs that no other process disturbs. The answers are compared before anything else is
+timed. Peers are installed into an environment of their own (requirements.txt) at the first run.
 `--write` puts the works that were run into RESULTS.md and leaves its others.
 """
 

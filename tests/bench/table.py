@@ -14,8 +14,9 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = """# Results of the bench
 
 Made by `python tests/bench/peers.py --write`. Ratio: the peer's median CPU seconds over ours, same file, same run, one
-core each, runs in turn; MB of text a CPU second; start-up (imports, models, compiled kernels) is not in it and stands
-in its own column. Peak memory is that of the process, start-up included.
+core each, runs in turn; of several workers seconds of the wall clock on as many cores. MB of text a CPU
+second; start-up (imports, models, compiled kernels) is not in it and stands in its own column. Peak memory is that of
+the process, start-up included.
 """
 COLUMNS = "work | against | text MB | ratio | at least / aim | ours MB/s | theirs MB/s | start-up s | peak MB | answers"
 

@@ -109,7 +109,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_dedup(corpus, tmp_path, monkeypat
     for kind, task in tasks.KINDS.items():
         monkeypatch.setitem(tasks.KINDS, kind, lambda *given, do=task: begun.append(given[2].folder.name) or do(*given))
     again = builds.build(recipe, tmp_path / "store", **settings)
-    assert len(done) > 4 and len(begun) > 3 and not [folder for folder in begun if folder.split(".")[1] in done]
+    assert len(done) > 2 and len(begun) > 2 and not [folder for folder in begun if folder.split(".")[1] in done]
     monkeypatch.undo()
     assert again.manifest == builds.build(recipe, tmp_path / "other", partition_bytes=10_000).manifest
 

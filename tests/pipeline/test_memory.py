@@ -20,7 +20,8 @@ def test_shares_and_processes_make_the_total(workers: int, apart: bool) -> None:
     total = 10_000_000_000
     share = memory.task_share(total, workers, apart)
     processes = workers + 1 if workers > 1 and apart else 1
-    assert total - workers < share * workers + processes * memory.PROCESS_BYTES <= total
+    held = processes * memory.PROCESS_BYTES + workers * memory.THREAD_BYTES
+    assert total - workers < share * workers + held <= total
 
 
 @pytest.mark.parametrize("apart", [False, True])
