@@ -1,0 +1,375 @@
+"""C4's rules for lines, over the planes of a text: which lines stay, why the others go, and what stays of them.
+
+A line is judged once, by the first rule that it breaks, in the order of TFDS's clean_page. Phrases are looked for in
+lower case; of all characters only KELVIN SIGN becomes an ASCII letter there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.kernels._jit import Bytes, Ints, Table, allocating_kernel, kernel, trailing_zeros
+from pipeline.kernels.lanes import WIDTH, byte64, count64, within64
+from pipeline.kernels.planes import BREAKS, FEEDS, ONE, S1, S63, SPACES, Planes, after_space, before_space, draw
+from pipeline.kernels.scratch import Scratch, take
+from pipeline.kernels.sentences import sentences
+from pipeline.kernels.unicode import ALNUM, SPACE, WORD_BREAK, WORD_BREAKS
+from pipeline.kernels.utf8 import decode
+from pipeline.kernels.wide import ALL, ZERO, copy
+
+COUNTS = (
+    "lines",
+    "kept",
+    "long_word",  # lines with a word of more than so many characters
+    "unended",  # lines that do not end in a mark, or in an ellipsis
+    "few_words",  # lines of fewer words
+    "lorem_ipsum",  # lines with that phrase; they go on to the rules that follow
+    "javascript",  # lines with that word
+    "curly_bracket",  # lines with "{"; they go on to the rules that follow
+    "policy",  # lines with a phrase about cookies, privacy or terms of use
+    "sentences",  # of the lines that stay
+    "characters",  # of the page as it came
+)
+LINES, KEPT, LONG_WORD, UNENDED, FEW_WORDS, LOREM, SCRIPT, CURLY, POLICY, SENTENCES, CHARACTERS = range(len(COUNTS))
+# What a dialect is: marks that end a line beside . ? ! and ", an ellipsis as none, words counted when citations are
+# gone, lines by line feeds alone and counted without being cleaned.
+APOSTROPHE, ELLIPSIS, WORDS_AFTER, COUNT_ONLY, ANY_END = (1 << k for k in range(5))
+PHRASES = (
+    *("lorem ipsum", "javascript", "terms of use", "privacy policy", "cookie policy"),
+    *("uses cookies", "use of cookies", "use cookies"),
+)
+SPELT = np.frombuffer("".join(PHRASES).encode(), np.uint8)
+BEGINS = np.cumsum([0, *map(len, PHRASES)])
+LF, DOT, QUOTE, APOSTROPHE_MARK, OPEN, CLOSE, K, KELVIN = 10, 0x2E, 0x22, 0x27, 0x5B, 0x5D, 0x6B, 0x212A
+EDIT, NEEDED = np.frombuffer(b"[edit]", np.uint8), np.frombuffer(b"[citation needed]", np.uint8)
+NUMERIC, NOT_DECIMAL = WORD_BREAKS.index("Numeric"), 0x19DA
+
+
+@allocating_kernel
+def clean(
+    data: Bytes,
+    offsets: Ints,
+    table: Table,
+    classes: Bytes,
+    dialect: int,
+    least_words: int,
+    longest_word: int,
+    room: Scratch,
+    counts: Ints,
+    out: Bytes,
+    ends: Ints,
+) -> None:
+    """Fill counts[document, COUNTS]; where `out` has room, write the lines that stay there, and ends[d] behind them.
+
+    Such lines are joined by line feeds, without white space around the whole.
+    """
+    text, planes = room.text, room.planes
+    line, symbols = np.empty(text.size, np.uint8), np.zeros(4, np.int64)
+    writes, filled = ends.size > 0, np.int64(0)
+    for d in range(offsets.size - 1):
+        size = take(data, offsets[d], offsets[d + 1], text)
+        draw(text, size, table, planes, symbols)
+        begin = filled
+        filled = page(
+            text, size, table, classes, planes, dialect, least_words, longest_word, line, counts[d], out, filled, writes
+        )
+        counts[d, CHARACTERS] = symbols[3]
+        if writes:
+            ends[d] = filled = _stripped(out, begin, filled, table)
+
+
+@kernel
+def page(
+    text: Bytes,
+    size: int,
+    table: Table,
+    classes: Bytes,
+    planes: Planes,
+    dialect: int,
+    least_words: int,
+    longest_word: int,
+    line: Bytes,
+    counts: Ints,
+    out: Bytes,
+    filled: int,
+    writes: bool,
+) -> np.int64:
+    """Judge the lines of one page; returns where what was written ends."""
+    plane = FEEDS if dialect & COUNT_ONLY else BREAKS
+    start, begin, end = np.int64(0), np.int64(filled), np.int64(filled)
+    blocks = (size + WIDTH - 1) // WIDTH
+    for b in range(blocks + 1):
+        turns = planes[b, plane] if b < blocks else ZERO
+        while True:
+            if turns != ZERO:
+                at = b * WIDTH + np.int64(trailing_zeros(turns))
+                turns &= turns - ONE
+                if at < start:
+                    continue
+                following = at + _width(text, at)
+            elif b == blocks and (start < size or (dialect & COUNT_ONLY and start == size)):
+                at, following = np.int64(size), np.int64(size) + 1
+            else:
+                break
+            kept, length = judge(
+                text, start, at, table, classes, planes, dialect, least_words, longest_word, line, counts
+            )
+            if kept and writes:
+                if end > begin:
+                    out[end] = LF
+                    end += 1
+                copy(line, 0, out, end, length)
+                end += length
+            start = following
+    return end
+
+
+@kernel
+def _width(text: Bytes, at: int) -> int:
+    """Bytes of what ends a line."""
+    if text[at] < 0x80:
+        return 2 if text[at] == 13 and text[at + 1] == LF else 1
+    return 2 if text[at] < 0xE0 else 3
+
+
+@kernel
+def judge(
+    text: Bytes,
+    start: int,
+    end: int,
+    table: Table,
+    classes: Bytes,
+    planes: Planes,
+    dialect: int,
+    least_words: int,
+    longest_word: int,
+    line: Bytes,
+    counts: Ints,
+) -> tuple[bool, np.int64]:
+    """Count one line and say whether it stays; what stays of it is then line[:length], of the length returned."""
+    counts[LINES] += 1
+    a = after_space(planes, start, end)
+    b = before_space(planes, a, end)
+    words = _words(planes, a, b)
+    if longest_word >= 0 and b - a > longest_word and _longest(planes, text, a, b) > longest_word:
+        counts[LONG_WORD] += 1
+        return False, np.int64(0)
+    bracket, curly, phrases = _found(text, a, b)
+    cleans = not dialect & COUNT_ONLY
+    length = b - a
+    copy(text, a, line, 0, length)
+    if bracket and cleans:
+        length = _without_citations(line, length, table, classes)
+        if dialect & WORDS_AFTER:
+            words = _plain_words(line, length, table)
+    ended = _ends(line, length, dialect)
+    if not ended:
+        counts[UNENDED] += 1
+    if words < least_words and (ended or not cleans):
+        counts[FEW_WORDS] += 1
+    if cleans and (not ended or words < least_words):
+        return False, np.int64(0)
+    lorem = phrases and _has(line, length, 0, 1)
+    script = phrases and _has_word(line, length, cleans)
+    counts[LOREM] += lorem
+    if script:
+        counts[SCRIPT] += 1
+        if cleans:
+            return False, np.int64(0)
+    counts[CURLY] += curly
+    if cleans and phrases and _has(line, length, 2, len(PHRASES)):
+        counts[POLICY] += 1
+        return False, np.int64(0)
+    if ended and words >= least_words:
+        counts[KEPT] += 1
+        counts[SENTENCES] += sentences(line, length, table, classes)
+    return True, length
+
+
+@kernel
+def _words(planes: Planes, a: int, b: int) -> np.int64:
+    """Words that begin in text[a:b], which has white space, or nothing, before it."""
+    n, before = np.int64(0), ONE
+    at = (a >> 6) << 6
+    while at < b:
+        space = planes[at >> 6, SPACES]
+        if at < a:
+            space |= (ONE << np.uint64(a - at)) - ONE
+        if b - at < WIDTH:
+            space |= ALL << np.uint64(b - at)
+        n += count64(~space & (space << S1 | before))
+        before = space >> S63
+        at += WIDTH
+    return n
+
+
+@kernel
+def _longest(planes: Planes, text: Bytes, a: int, b: int) -> np.int64:
+    """Characters of the longest word of text[a:b]."""
+    most = size = np.int64(0)
+    for i in range(a, b):
+        if planes[i >> 6, SPACES] >> np.uint64(i & 63) & ONE != ZERO:
+            size = np.int64(0)
+        else:
+            size += (text[i] & 0xC0) != 0x80
+            most = max(most, size)
+    return most
+
+
+@kernel
+def _found(text: Bytes, a: int, b: int) -> tuple[bool, bool, bool]:
+    """Whether text[a:b] has a "[", a "{", and what a phrase begins with."""
+    bracket = curly = begun = ZERO
+    for at in range(a, b, WIDTH):
+        inside = ALL >> np.uint64(WIDTH - (b - at) if b - at < WIDTH else 0)
+        bracket |= byte64(text, at, OPEN) & inside
+        curly |= byte64(text, at, 0x7B) & inside
+        begun |= (
+            (_fold(text, at, ord("l")) & _fold(text, at + 1, ord("o")) & _fold(text, at + 2, ord("r")))
+            | (_fold(text, at, ord("j")) & _fold(text, at + 1, ord("a")) & _fold(text, at + 2, ord("v")))
+            | (_fold(text, at, ord("t")) & _fold(text, at + 1, ord("e")) & _fold(text, at + 2, ord("r")))
+            | (_fold(text, at, ord("p")) & _fold(text, at + 1, ord("r")) & _fold(text, at + 2, ord("i")))
+            | (_fold(text, at, ord("c")) & _fold(text, at + 1, ord("o")) & _fold(text, at + 2, ord("o")))
+            | (_fold(text, at, ord("u")) & _fold(text, at + 1, ord("s")) & _fold(text, at + 2, ord("e")))
+        ) & inside
+    return bracket != ZERO, curly != ZERO, begun != ZERO
+
+
+@kernel
+def _fold(text: Bytes, at: int, letter: int) -> np.uint64:
+    """Which of text[at:at + 64] are a letter in either case."""
+    found: np.uint64 = within64(text, at, 0x20, letter, letter)
+    return found
+
+
+@kernel
+def _has(line: Bytes, length: int, first: int, last: int) -> bool:
+    """Whether one of PHRASES[first:last] stands in the line in lower case."""
+    for i in range(length):
+        c = line[i] | 0x20
+        for phrase in range(first, last):
+            if c == SPELT[BEGINS[phrase]] and line[i] < 0x80 and _matches(line, length, i, phrase) > 0:
+                return True
+    return False
+
+
+@kernel
+def _has_word(line: Bytes, length: int, anywhere: bool) -> bool:
+    """Whether "javascript" stands in the line in lower case, anywhere or as a word between ASCII white space."""
+    for i in range(length):
+        if line[i] | 0x20 == 0x6A:
+            end = _matches(line, length, i, 1)
+            if end > 0 and (anywhere or ((i == 0 or line[i - 1] <= 0x20) and (end == length or line[end] <= 0x20))):
+                return True
+    return False
+
+
+@kernel
+def _matches(line: Bytes, length: int, i: Any, phrase: int) -> np.int64:
+    """Where a phrase that begins at line[i] ends, or 0."""
+    for k in range(BEGINS[phrase], BEGINS[phrase + 1]):
+        if i >= length:
+            return np.int64(0)
+        c = line[i]
+        if ord("A") <= c <= ord("Z"):
+            c |= 0x20
+        if c == SPELT[k]:
+            i += 1
+        elif SPELT[k] == K and c == 0xE2 and decode(line, i, length)[0] == KELVIN:
+            i += 3
+        else:
+            return np.int64(0)
+    return np.int64(i)
+
+
+@kernel
+def _without_citations(line: Bytes, length: int, table: Table, classes: Bytes) -> np.int64:
+    """Take "[" digits "]", "[edit]" and "[citation needed]" out of the line; returns its length."""
+    i = n = np.int64(0)
+    while i < length:
+        if line[i] == OPEN:
+            past = _citation(line, i, length, table, classes)
+            if past > i:
+                i = past
+                continue
+        line[n] = line[i]
+        n += 1
+        i += 1
+    return n
+
+
+@kernel
+def _citation(line: Bytes, i: int, length: int, table: Table, classes: Bytes) -> np.int64:
+    """Where the citation that begins at line[i] ends, or i."""
+    j = np.int64(i) + 1
+    while j < length and line[j] != CLOSE:
+        code, width = decode(line, j, length)
+        if classes[code] & WORD_BREAK != NUMERIC or table[code] & ALNUM == 0 or code == NOT_DECIMAL:
+            break
+        j += width
+    if j < length and line[j] == CLOSE:
+        return j + 1
+    if _begins(line, i, length, EDIT):
+        return np.int64(i + EDIT.size)
+    return np.int64(i + NEEDED.size if _begins(line, i, length, NEEDED) else i)
+
+
+@kernel
+def _begins(line: Bytes, i: int, length: int, with_: Bytes) -> bool:
+    if i + with_.size > length:
+        return False
+    k = 0
+    while k < with_.size and line[i + k] == with_[k]:
+        k += 1
+    return bool(k == with_.size)
+
+
+@kernel
+def _plain_words(line: Bytes, length: int, table: Table) -> np.int64:
+    """Words of a line that has no planes."""
+    n, inside, i = np.int64(0), False, 0
+    while i < length:
+        code, width = decode(line, i, length)
+        space = table[code] & SPACE != 0
+        n += not space and not inside
+        inside = not space
+        i += width
+    return n
+
+
+@kernel
+def _ends(line: Bytes, length: int, dialect: int) -> bool:
+    """Whether the line ends in a mark that ends a line."""
+    if dialect & ANY_END:
+        return True
+    if length == 0:
+        return False
+    c = line[length - 1]
+    if dialect & ELLIPSIS and c == DOT and length > 2 and line[length - 2] == DOT and line[length - 3] == DOT:
+        return False
+    return c in (DOT, 0x3F, 0x21, QUOTE) or (dialect & APOSTROPHE != 0 and c == APOSTROPHE_MARK)
+
+
+@kernel
+def _stripped(out: Bytes, a: int, b: int, table: Table) -> np.int64:
+    """Take white space off both ends of out[a:b], in place; returns where it then ends."""
+    end = np.int64(b)
+    while end > a:
+        at = end - 1
+        while at > a and out[at] & 0xC0 == 0x80:
+            at -= 1
+        if table[decode(out, at, end)[0]] & SPACE == 0:
+            break
+        end = at
+    first = np.int64(a)
+    while first < end:
+        code, width = decode(out, first, end)
+        if table[code] & SPACE == 0:
+            break
+        first += width
+    if first > a:
+        for k in range(end - first):
+            out[a + k] = out[first + k]
+    return a + end - first
