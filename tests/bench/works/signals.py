@@ -1,4 +1,4 @@
-"""Signals of every document: gopher, repetition and fineweb as a build measures them, against filters that decide.
+"""Signals of every document: gopher, repetition, fineweb and c4 as a build measures them, against filters that decide.
 
 datatrove's filters stop at the first bound that is broken, so they do less than what ours does; each of them is given
 every document. Compared is what each filter decides with what its bounds make of our signals.
@@ -15,12 +15,19 @@ from tests.bench.comparison import Comparison
 from tests.bench.works.dedup_peers import whitespace
 
 THREE = "signals of gopher, repetition and fineweb"
+FOUR = "signals of gopher, repetition, fineweb and c4"
 COMPARISONS = [
     Comparison(THREE, "gristmill", "datatrove_whitespace", "sample", 22, 40, "words by str.split"),
     Comparison(THREE, "gristmill", "datatrove", "sample", how="as it comes: spaCy's words"),
+    Comparison(FOUR, "gristmill_c4", "datatrove_c4", "sample", 100, 200, "as it comes: spaCy's words and sentences"),
     Comparison(THREE, "gristmill", "polars_textproc", "corpus", 6, 12, "repetition signals alone"),
 ]
-DATATROVE = {"gopher": "GopherQualityFilter", "repetition": "GopherRepetitionFilter", "fineweb": "FineWebQualityFilter"}
+DATATROVE = {
+    "gopher": "GopherQualityFilter",
+    "repetition": "GopherRepetitionFilter",
+    "fineweb": "FineWebQualityFilter",
+    "c4": "C4QualityFilter",
+}
 BELOW, ABOVE = operator.lt, operator.gt
 Bound = tuple[str, Callable[[Any, Any], Any], float]
 # What datatrove's filters drop by default.
@@ -51,15 +58,18 @@ BOUNDS: dict[str, list[Bound]] = {
         ("duplicate_line_characters", ABOVE, 0.01),
         ("newline_ratio", ABOVE, 0.3),
     ],
+    "c4": [("sentences", BELOW, 5), ("lorem_ipsum", ABOVE, 0), ("curly_bracket", ABOVE, 0)],
 }
 NGRAMS = [bound for bound in BOUNDS["repetition"] if "gram" in bound[0]]
 
 
-def gristmill(data: Path, folder: Path) -> Callable[[], dict[str, Any]]:
+def gristmill(
+    data: Path, folder: Path, among: tuple[str, ...] = ("gopher", "repetition", "fineweb")
+) -> Callable[[], dict[str, Any]]:
     """The stages one after another over each batch, as the runner has them."""
     from tests.bench.works.ours import batches, stages, through
 
-    named = [name for name in BOUNDS if name in measured(data)]
+    named = [name for name in among if name in measured(data)]
     loaded = stages(*named, dialect="datatrove")
     through(next(batches(data, 16)), loaded)
     read = list(batches(data))
@@ -75,17 +85,24 @@ def gristmill(data: Path, folder: Path) -> Callable[[], dict[str, Any]]:
     return work
 
 
+def gristmill_c4(data: Path, folder: Path) -> Callable[[], dict[str, Any]]:
+    """The same and c4."""
+    return gristmill(data, folder, tuple(BOUNDS))
+
+
 def measured(data: Path) -> list[str]:
     """The stages that there are: `inputs.make` leaves their names beside the data, for peers are measured by them."""
     return (data.parent / "stages").read_text("utf-8").split()
 
 
-def datatrove(data: Path, folder: Path, language: Any = "eng") -> Callable[[], dict[str, list[bool]]]:
+def datatrove(
+    data: Path, folder: Path, language: Any = "eng", among: tuple[str, ...] = ("gopher", "repetition", "fineweb")
+) -> Callable[[], dict[str, list[bool]]]:
     """Its filters' own `filter`, over Documents in memory."""
     from datatrove.data import Document
     from datatrove.pipeline import filters
 
-    named = [name for name in BOUNDS if name in measured(data)]
+    named = [name for name in among if name in measured(data)]
     each = {name: getattr(filters, DATATROVE[name])(language=language) for name in named}
     documents = [Document(text, str(n)) for n, text in enumerate(strings(data))]
     for one in each.values():
@@ -96,6 +113,11 @@ def datatrove(data: Path, folder: Path, language: Any = "eng") -> Callable[[], d
 def datatrove_whitespace(data: Path, folder: Path) -> Callable[[], dict[str, list[bool]]]:
     """The same with words split at white space."""
     return datatrove(data, folder, whitespace())
+
+
+def datatrove_c4(data: Path, folder: Path) -> Callable[[], dict[str, list[bool]]]:
+    """As it comes, and c4 behind, which cleans the text that it keeps."""
+    return datatrove(data, folder, among=tuple(BOUNDS))
 
 
 def polars_textproc(data: Path, folder: Path) -> Callable[[], dict[str, Any]]:
@@ -151,7 +173,9 @@ def alike(mine: list[bool], other: list[bool]) -> str:
 
 SIDES = {
     "gristmill": gristmill,
+    "gristmill_c4": gristmill_c4,
     "datatrove": datatrove,
+    "datatrove_c4": datatrove_c4,
     "datatrove_whitespace": datatrove_whitespace,
     "polars_textproc": polars_textproc,
 }
