@@ -13,21 +13,19 @@ from numpy.typing import NDArray
 from pipeline.fasttext_model import END_OF_SENTENCE
 from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
 from pipeline.kernels.buffers import frozen
+from pipeline.kernels.fasttext_buckets import FNV_START, NONE, Rows, add, add_all, fnv, fnv_of, ranked, row_of, step
 from pipeline.kernels.fasttext_memory import find, keep, key_of, line_of, short
 from pipeline.kernels.units import BLOCK, ONE, S6, S63, count, places
 from pipeline.kernels.wide import ZERO, blank64, prefetch
 
-Rows = NDArray[np.float32]
 Ids = NDArray[np.int32]
 
-FNV_START, FNV_PRIME = np.uint32(2166136261), np.uint32(16777619)
 NGRAM_PRIME = np.uint64(116049371)
 BEGIN, END = np.uint8(60), np.uint8(62)
 EOS, EOS_SIZE = np.uint64(int.from_bytes(END_OF_SENTENCE, "little")), len(END_OF_SENTENCE)
 LABEL = frozen(np.frombuffer(b"__label__", np.uint8))
 SEPARATOR = frozen(np.isin(np.arange(256), [0, 9, 10, 11, 12, 13, 32]))
 CONTINUES, CONTINUED = np.uint8(0x80), np.uint8(0xC0)
-NONE = np.int64(-1)
 LOW_HALF = np.int64(0xFFFFFFFF)
 # Tokens that a block can hold at most, and some more; tokens that are longer are not remembered.
 TOKENS, LONGEST = 64 * BLOCK // 2 + 8, 64
@@ -78,14 +76,6 @@ class Scratch(NamedTuple):
         return cls(hashes, first, last, known, keys, buckets, padded, np.empty(dim, np.float32))
 
 
-def fnv(word: bytes) -> int:
-    """32-bit FNV-1a as fastText has it: bytes are signed."""
-    code = int(FNV_START)
-    for byte in word:
-        code = ((code ^ (byte if byte < 128 else byte | 0xFFFFFF00)) * int(FNV_PRIME)) & 0xFFFFFFFF
-    return code
-
-
 EOS_HASH = np.uint32(fnv(END_OF_SENTENCE))
 
 
@@ -118,7 +108,7 @@ def sum_rows(
         n = _keys(data, first, last, closed, memory.lines, keys)
         if settings[6] > 1:
             for k in range(n):
-                scratch.hashes[n_hashes] = _hash(data, first[k], last[k])
+                scratch.hashes[n_hashes] = fnv_of(data, first[k], last[k])
                 n_hashes += keys[k] != ZERO
         for k in range(n):
             known[k] = 0 if exact else find(memory.lines, keys[k])
@@ -131,7 +121,7 @@ def sum_rows(
         opened -= closed
     if settings[7] >= 0:
         total += 1
-        _add(hidden, model.rows, settings[7])
+        add(hidden, model.rows, settings[7])
     if settings[6] > 1:
         scratch.hashes[n_hashes] = EOS_HASH
         total += _word_ngrams(scratch.hashes, n_hashes + 1, settings, model.rows, model.directory, hidden)
@@ -152,7 +142,7 @@ def _add_tokens(
             total += known[k] >> 32
             known[k] = (known[k] & LOW_HALF) - 1
             k += 1
-        _add_all(hidden, memory.sums, known, begin, k)
+        add_all(hidden, memory.sums, known, begin, k)
         while k < n and known[k] == 0:
             if keys[k] != ZERO:
                 if exact:
@@ -194,7 +184,7 @@ def _meet(
     """Add the sum of a token's rows, and remember it if it was not met before in this very block; return how many."""
     value = find(memory.lines, key)
     if value != 0:
-        _add(hidden, memory.sums, (value & LOW_HALF) - 1)
+        add(hidden, memory.sums, (value & LOW_HALF) - 1)
         return value >> 32
     token, used = scratch.token, memory.used
     token[:] = 0
@@ -215,7 +205,7 @@ def _token(data: Bytes, begin: int, end: int, key: np.uint64, model: Layout, scr
     found = _known(data, begin, end, key, model)
     if found >= 0:
         n += 1
-        _add(out, model.rows, found)
+        add(out, model.rows, found)
     min_n, max_n = model.settings[4], model.settings[5]
     # The token between "<" and ">", and behind them what continues no character.
     padded, size = scratch.padded, end - begin + 2
@@ -232,10 +222,10 @@ def _token(data: Bytes, begin: int, end: int, key: np.uint64, model: Layout, scr
         for length in range(1, max_n + 1):
             if j >= size:
                 break
-            h = _step(h, padded[j])
+            h = step(h, padded[j])
             j += 1
             while padded[j] & CONTINUED == CONTINUES:
-                h = _step(h, padded[j])
+                h = step(h, padded[j])
                 j += 1
             if length < min_n or (length == 1 and (a == 0 or j == size)):
                 continue
@@ -267,8 +257,8 @@ def _subwords(buckets: Ints, n: int, model: Layout, out: Rows) -> np.int64:
             buckets[kept] = buckets[k]
             kept += np.int64(model.directory[0, np.int64(bucket >> S6)] >> (bucket & S63) & ONE)
         for k in range(kept):
-            buckets[k] = _ranked(np.uint64(buckets[k]), model.directory)
-    _add_all(out, model.rows, buckets, 0, kept)
+            buckets[k] = ranked(np.uint64(buckets[k]), model.directory)
+    add_all(out, model.rows, buckets, 0, kept)
     return kept
 
 
@@ -301,71 +291,11 @@ def _word_ngrams(
         h = np.uint64(np.int64(np.int32(hashes[i])))
         for j in range(i + 1, min(n, i + settings[6])):
             h = h * NGRAM_PRIME + np.uint64(np.int64(np.int32(hashes[j])))
-            row = _row(h, settings, directory)
+            row = row_of(h, settings, directory)
             if row >= 0:
                 added += 1
-                _add(out, rows, row)
+                add(out, rows, row)
     return added
-
-
-@kernel
-def _row(h: np.uint64, settings: Ints, directory: Hashes) -> np.int64:
-    """The row of a subword's or n-gram's bucket, or -1 where the model was pruned of it."""
-    bucket = h % np.uint64(settings[3])
-    if settings[8] == 0:
-        return settings[2] + np.int64(bucket)
-    return _ranked(bucket, directory)
-
-
-@kernel
-def _ranked(bucket: np.uint64, directory: Hashes) -> np.int64:
-    at = np.int64(bucket >> S6)
-    bits = directory[0, at]
-    place = ONE << (bucket & S63)
-    row = np.int64(directory[1, at]) + count(bits & (place - ONE))
-    return row if bits & place != ZERO else NONE
-
-
-@kernel
-def _add(out: Rows, rows: Rows, row: np.int64) -> None:
-    """out += rows[row]; sixteen dimensions, which lid.176 has, without a loop."""
-    if out.size == 16:
-        for q in range(16):
-            out[q] += rows[row, q]
-    else:
-        for q in range(out.size):
-            out[q] += rows[row, q]
-
-
-@kernel
-def _add_all(out: Rows, rows: Rows, which: Ints, begin: int, end: int) -> None:
-    """out += rows[which[k]] for each k from `begin` on, in turn; sixteen dimensions stay in registers."""
-    if out.size != 16:
-        for k in range(begin, end):
-            _add(out, rows, which[k])
-        return
-    a0, a1, a2, a3, a4, a5, a6, a7 = out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7]
-    b0, b1, b2, b3, b4, b5, b6, b7 = out[8], out[9], out[10], out[11], out[12], out[13], out[14], out[15]
-    for k in range(begin, end):
-        r = which[k]
-        a0 += rows[r, 0]
-        a1 += rows[r, 1]
-        a2 += rows[r, 2]
-        a3 += rows[r, 3]
-        a4 += rows[r, 4]
-        a5 += rows[r, 5]
-        a6 += rows[r, 6]
-        a7 += rows[r, 7]
-        b0 += rows[r, 8]
-        b1 += rows[r, 9]
-        b2 += rows[r, 10]
-        b3 += rows[r, 11]
-        b4 += rows[r, 12]
-        b5 += rows[r, 13]
-        b6 += rows[r, 14]
-        b7 += rows[r, 15]
-    out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7] = a0, a1, a2, a3, a4, a5, a6, a7
-    out[8], out[9], out[10], out[11], out[12], out[13], out[14], out[15] = b0, b1, b2, b3, b4, b5, b6, b7
 
 
 @kernel
@@ -376,17 +306,3 @@ def _is_label(data: Bytes, begin: int, end: int) -> bool:
     while q < LABEL.size and data[begin + q] == LABEL[q]:
         q += 1
     return q == LABEL.size
-
-
-@kernel
-def _step(h: np.uint32, byte: np.uint8) -> np.uint32:
-    """One byte of FNV-1a as fastText has it: the byte is signed."""
-    return np.uint32((h ^ np.uint32(np.int32(np.int8(byte)))) * FNV_PRIME)
-
-
-@kernel
-def _hash(data: Bytes, begin: int, end: int) -> np.uint32:
-    h = FNV_START
-    for q in range(begin, end):
-        h = _step(h, data[q])
-    return h
