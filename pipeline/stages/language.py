@@ -2,7 +2,7 @@
 
 A document is judged by its first `characters` characters, line feeds read as spaces: the label for 176 languages
 (ISO 639-1, or -3 where there is none) and its probability, rounded to 4 decimals so that another machine's logarithms
-say the same. The labels are those of fastText itself, computed five times as fast (`kernels.fasttext`). Text without a
+say the same. The labels are those of fastText itself, computed nine times as fast (`kernels.fasttext`). Text without a
 visible character has no language: both are null.
 """
 
