@@ -44,6 +44,8 @@ def execute(root: str, key: str, limits: Limits = DEFAULT) -> str:
     store = Store(Path(root))
     if store.done(key) is None:
         spec = store.spec(key)
+        if spec["task"] not in ONE_PARTITION:
+            memory.forget()
         with store.writing(key) as out:
             KINDS[spec["task"]](store, spec, out, limits)
         memory.give_back()
@@ -301,6 +303,7 @@ def _rule(table: Spec) -> Rule:
     return Rule(**table)
 
 
+ONE_PARTITION = ("segment", "encode")
 KINDS: dict[str, Callable[[Store, Spec, Writing, Limits], None]] = {
     "segment": segment,
     "judge": judge,

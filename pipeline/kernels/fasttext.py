@@ -28,6 +28,7 @@ from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
 from pipeline.kernels.buffers import frozen, text_buffers
 from pipeline.kernels.fasttext_rows import Ids, Rows, fnv, sum_rows
 from pipeline.kernels.fasttext_scores import MARGIN, descend, scan
+from pipeline.memory import keeps
 
 MEMORY_BYTES = 32 << 20
 HIERARCHICAL, SOFTMAX, INDEPENDENT = 0, 1, 2
@@ -59,7 +60,8 @@ class Labeller:
     def __init__(self, model: FastTextModel) -> None:
         self.model = model
         self.labels = model.labels
-        self._local = threading.local()
+        self.forget()
+        keeps(self)
         words = [*model.words]
         keys, ids = _word_table(words)
         rows, directory = _subwords(model)
@@ -96,6 +98,10 @@ class Labeller:
             right,
         )
         self._arrays = tuple(map(frozen, arrays))
+
+    def forget(self) -> None:
+        """Let the tokens go that every thread met."""
+        self._local = threading.local()
 
     def __call__(self, text: pa.Array, k: int = 1) -> tuple[Ids, Rows]:
         """(labels int32 [n, k], probabilities float32 [n, k]), best first; -1 and 0 where there are fewer.
