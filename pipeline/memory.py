@@ -13,10 +13,12 @@ import ctypes
 import functools
 import os
 import threading
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -56,6 +58,27 @@ def _share(total: int, workers: int, apart: bool) -> int:
 def _fixed(workers: int, apart: bool) -> int:
     """What is held whatever the tasks are."""
     return workers * THREAD_BYTES + PROCESS_BYTES * (workers + 1 if apart and workers > 1 else 1)
+
+
+class Keeper(Protocol):
+    """Who keeps things that only make the next call faster."""
+
+    def forget(self) -> None:
+        """Let them go; may be called while another thread works with them."""
+
+
+_keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()
+
+
+def keeps(keeper: Keeper) -> None:
+    """Tell of one, which is then asked to forget before a task that sees the whole corpus."""
+    _keepers.add(keeper)
+
+
+def forget() -> None:
+    """Have everyone forget."""
+    for keeper in list(_keepers):
+        keeper.forget()
 
 
 def give_back() -> None:

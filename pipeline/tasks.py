@@ -44,6 +44,8 @@ def execute(root: str, key: str, limits: Limits = DEFAULT) -> str:
     store = Store(Path(root))
     if store.done(key) is None:
         spec = store.spec(key)
+        if spec["task"] not in ONE_PARTITION:
+            memory.forget()
         with store.writing(key) as out:
             KINDS[spec["task"]](store, spec, out, limits)
         memory.give_back()
@@ -198,7 +200,7 @@ def cluster(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
         for key in spec["parts"]
     ]
     documents = pa.concat_tables(met)
-    documents = documents.filter(pc.invert(pc.is_in(documents["doc_id"], gone))).sort_by("doc_id").combine_chunks()
+    documents = _without(documents, gone).sort_by("doc_id").combine_chunks()
     found = read_parquet(store.file(spec["pairs"], "pairs.parquet"))
     relation = relating.cluster(documents, found)
     if not relation["doc_id"].combine_chunks().equals(documents["doc_id"].combine_chunks()):
@@ -236,9 +238,8 @@ def _met(store: Store, spec: Spec) -> pa.Table:
     for number, key in enumerate(spec["parts"]):
         table = read_parquet(store.file(key, "signals.parquet"), ["doc_id", "text_bytes"])
         table = table.append_column("part", pa.array([number] * table.num_rows, pa.int32()))
-        table = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
-        tables.append(table.filter(pc.invert(pc.is_in(table["doc_id"], gone))))
-    return pa.concat_tables(tables).sort_by("doc_id").combine_chunks()
+        tables.append(table.append_column("row", pa.array(range(table.num_rows), pa.int64())))
+    return _without(pa.concat_tables(tables), gone).sort_by("doc_id").combine_chunks()
 
 
 def _kept(out: Writing, lists: Iterator[tuple[int, pa.Table]]) -> Iterator[tuple[int, pa.Table]]:
@@ -268,9 +269,8 @@ def survivors(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
         rows = pa.array(range(documents.num_rows), pa.int64())
         parts = pa.array([number] * documents.num_rows, pa.int32())
         table = documents.append_column("part", parts).append_column("row", rows)
-        table = table.append_column("text_digest", digests["text_digest"])
-        tables.append(table.filter(pc.invert(pc.is_in(table["doc_id"], gone))))
-    left = pa.concat_tables(tables).combine_chunks()
+        tables.append(table.append_column("text_digest", digests["text_digest"]))
+    left = _without(pa.concat_tables(tables), gone).combine_chunks()
     if spec["assign"]:
         relations = [
             read_parquet(store.file(key, "relation.parquet"), ["doc_id", f"{name}.cluster"]).rename_columns(
@@ -294,10 +294,16 @@ def _gone(store: Store, ledgers: list[str]) -> pa.Array:
     return pa.concat_tables([LEDGER.empty_table().select(["doc_id"]), *tables])["doc_id"].combine_chunks()
 
 
+def _without(table: pa.Table, gone: pa.Array) -> pa.Table:
+    """The rows of those who are not gone. For the whole corpus at once: the set is laid out anew at each call."""
+    return table.filter(pc.invert(pc.is_in(table["doc_id"], gone)))
+
+
 def _rule(table: Spec) -> Rule:
     return Rule(**table)
 
 
+ONE_PARTITION = ("segment", "encode")
 KINDS: dict[str, Callable[[Store, Spec, Writing, Limits], None]] = {
     "segment": segment,
     "judge": judge,

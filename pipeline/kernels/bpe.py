@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from pipeline.kernels._jit import Bytes, Hashes, Ints, allocating_kernel, kernel, trailing_zeros
+from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel, trailing_zeros
 from pipeline.kernels.bpe_memory import (
     NEAR_BYTES,
     NEAR_IDS,
@@ -45,7 +45,7 @@ def encode(text: pa.Array, merges: Merges, digits: int, edge: int, memory: Memor
     return ids[: starts[-1]], starts
 
 
-@allocating_kernel
+@kernel
 def fill(
     data: Bytes,
     offsets: Ints,

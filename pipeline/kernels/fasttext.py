@@ -28,6 +28,7 @@ from pipeline.kernels.fasttext_memory import aligned, keep_all, lines_for
 from pipeline.kernels.fasttext_rows import Ids, Layout, Memory, Rows, Scratch, sum_rows
 from pipeline.kernels.fasttext_scores import MARGIN, descend, scan
 from pipeline.kernels.wide import after
+from pipeline.memory import keeps
 
 MEMORY_BYTES = 32 << 20
 MOST_CHARACTERS = 1 << 62
@@ -40,7 +41,8 @@ class Labeller:
     def __init__(self, model: FastTextModel) -> None:
         self.model = model
         self.labels = model.labels
-        self._local = threading.local()
+        self.forget()
+        keeps(self)
         words = [*model.words]
         rows, directory = _subwords(model)
         left, right = huffman(model.label_counts) if model.loss == "hierarchical softmax" else (_EMPTY, _EMPTY)
@@ -72,6 +74,10 @@ class Labeller:
             frozen(left),
             frozen(right),
         )
+
+    def forget(self) -> None:
+        """Let the tokens go that every thread met."""
+        self._local = threading.local()
 
     def __call__(self, text: pa.Array, k: int = 1, characters: int = MOST_CHARACTERS) -> tuple[Ids, Rows]:
         """(labels int32 [n, k], probabilities float32 [n, k]) of the first `characters` of each text, best first; -1

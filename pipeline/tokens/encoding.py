@@ -25,6 +25,7 @@ from pipeline.kernels.bpe_merges import MAX_IDS, MAX_MERGES
 from pipeline.kernels.bpe_tables import Merges, tables
 from pipeline.kernels.tidy import UNKNOWN, UNSETTLED, flaws
 from pipeline.kernels.unicode import NFC_INERT
+from pipeline.memory import keeps
 from pipeline.tokens import vocabulary
 
 Table = dict[str, Any]
@@ -93,7 +94,13 @@ class Encoder:
             if self._normal:
                 stay += map(tokenizer.normalizer.normalize_str, stay[:])
             self._stay = sorted(set(stay))
-            self._merges, self._met = _merges(table["model"]), threading.local()
+            self._merges = _merges(table["model"])
+            self.forget()
+            keeps(self)
+
+    def forget(self) -> None:
+        """Let the pre-tokens go that every thread met."""
+        self._met = threading.local()
 
     def __call__(self, text: pa.Array) -> Encoded:
         """(ids, offsets int64 [n + 1]): row i, with end-of-text before and after it, is ids[offsets[i]:offsets[i + 1]].
@@ -116,9 +123,10 @@ class Encoder:
         if self._prefix:
             bare = pc.and_(pc.invert(pc.starts_with(text, " ")), pc.greater(pc.binary_length(text), 0))
             text = pc.if_else(bare, pc.binary_join_element_wise(pa.scalar("", text.type), text, " "), text)
-        if not hasattr(self._met, "memory"):
-            self._met.memory = Memory.empty()
-        ids, starts = bpe.encode(text, self._merges, self._digits, self._edge, self._met.memory)
+        met = self._met
+        if not hasattr(met, "memory"):
+            met.memory = Memory.empty()
+        ids, starts = bpe.encode(text, self._merges, self._digits, self._edge, met.memory)
         return ids.astype(self._type), starts
 
     def _slow(self, text: pa.Array) -> Encoded:

@@ -52,3 +52,18 @@ def test_peak_counts_descendants_also_after_they_ended() -> None:
             os.kill(process, 9)
     assert grown > 60_000_000
     assert peak.bytes is not None and peak.bytes > before + 50_000_000
+
+
+def test_what_is_kept_for_speed_is_let_go_and_changes_nothing() -> None:
+    import pyarrow as pa
+
+    from pipeline.tokens import vocabulary
+    from pipeline.tokens.encoding import Encoder
+
+    text = pa.array(["the mill wheel turns with water", "and grinds grain into flour"] * 4)
+    encoder = Encoder(vocabulary.train(text.to_pylist(), 300))
+    before = encoder(text)
+    assert encoder._met.memory.used.sum() >= 0
+    memory.forget()
+    assert not hasattr(encoder._met, "memory")
+    assert all((a == b).all() for a, b in zip(before, encoder(text), strict=True))
