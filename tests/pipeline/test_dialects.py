@@ -22,9 +22,7 @@ from tests.pipeline import tools, twins
 WORDS = ("a", "b", "ab", "bc", "c", "abcabc", "the", "The", "millstone", "x" * 17, "don't", "e-mail", "é", "磨", "3.5")
 PIECES = (
     *("the be TO of anD that have with ofthe mill 12 # ## ... ..... . … • ● * -x !?. — «» _ 'd it's 3,5 e.g. ".split()),
-    *(
-        "磨 〇 水轮。 カタ ー ไทย กัง 한국 물레 été e\u0301 \u0301 ß İ K 𝔘 שלום ש\"ש ש' \" ' : 🇩🇪 🇩 ❤\ufe0f \u200d".split()
-    ),
+    *("磨 〇 水轮。 カタ ー ไทย กัง 한국 été e\u0301 \u0301 ß İ K 𝔘 שלום ש\"ש ש' \" ' : 🇩🇪 🇩 ❤ \ufe0f \u200d".split()),
     *(". . .", " . . . .", " ", "  ", "\n", "\n\n", "\n\n\n", "\r\n", "\t", "\u3000", "\x85", "\u2028", "\x1c", "\x00"),
     *("line\n", "line two\n", " line two \n", "part\n\n", "…\n", "...\n", "- \n", "* a\n", "\n \n", "\u00ad", ""),
 )
