@@ -154,21 +154,25 @@ def load(use: str, params: Mapping[str, Any], where: str = "") -> Stage:
     """Find the function that `use` names and check `params` against its signature.
 
     A module may have `check(**params)`, which raises ValueError for values that cannot be: a stage that found out by
-    itself would have every document quarantined. Raises ConfigError with `where` in front, listing what exists.
+    itself would have every document quarantined. It may have `columns(**params)`, the declared signals that it measures
+    under these parameters: a rule about another one is then an error. Raises ConfigError with `where` in front, listing
+    what exists.
     """
     function: Any = find(use, where)
     bound = check_params(function, params, f"{where} ({use})")
+    module = sys.modules[function.__module__]
     try:
-        getattr(sys.modules[function.__module__], "check", dict)(**bound)
+        getattr(module, "check", dict)(**bound)
     except ValueError as error:
         raise ConfigError(f"{where} ({use}): {error}") from error
+    columns = module.columns(**bound) if hasattr(module, "columns") else function.stage_signals
     return Stage(
         use=use,
         name=use.rpartition(".")[2],
         kind=function.stage_kind,
         function=function,
         params=bound,
-        signals=function.stage_signals,
+        signals={name: function.stage_signals[name] for name in columns},
         cuts=getattr(function, "stage_cuts", False),
     )
 

@@ -48,13 +48,14 @@ def _line(text: Bytes, start: int, end: int, planes: Planes, out: Ints) -> None:
     first = after_space(planes, start, end)
     if first == end:
         return
-    out[1] += text[first] == DASH or _three(text, first, 0xE2, 0x80, 0xA2)
+    out[1] += text[first] == DASH or three(text, first, 0xE2, 0x80, 0xA2)
     last = before_space(planes, start, end) - 3
-    out[2] += last >= start and (_three(text, last, DOT, DOT, DOT) or _three(text, last, 0xE2, 0x80, 0xA6))
+    out[2] += last >= start and (three(text, last, DOT, DOT, DOT) or three(text, last, 0xE2, 0x80, 0xA6))
 
 
 @kernel
-def _three(text: Bytes, at: int, a: int, b: int, c: int) -> bool:
+def three(text: Bytes, at: int, a: int, b: int, c: int) -> bool:
+    """Whether the bytes a, b, c stand at text[at]."""
     return text[at] == a and text[at + 1] == b and text[at + 2] == c
 
 

@@ -54,12 +54,15 @@ def top_ngrams(
     chosen: Shorts,
     table: Hashes,
     stamps: Ints,
+    spaces: int,
+    longest: bool,
     out: Ints,
-) -> None:
-    """out[n - 2] = characters of the commonest n-gram, joined by spaces, times how often it stands; n is 2, 3, 4.
+) -> np.int64:
+    """out[n - 2] = characters of the commonest n-gram, words `spaces` apart, times how often it stands; n is 2, 3, 4.
 
-    Of several that are as common the one that stands first counts, as in collections.Counter.most_common. `word` and
-    `tally` are as `number_words` left them.
+    Of several that are as common the one that stands first counts, as in collections.Counter.most_common; `longest`
+    takes the one of most characters, and none where none repeats. `word` and `tally` are as `number_words` left them.
+    Returns how many places the 4-grams have that repeat, as `lengthened` does.
     """
     places = np.int64(0)
     for w in range(n):
@@ -68,15 +71,55 @@ def top_ngrams(
         places += tally[word[w]] > 1
     for size in range(2, 5):
         if n < size:
+            places = np.int64(0)
             out[size - 2] = 0
             continue
         places = lengthened(places, size, word, gram, tally, chosen, table, stamps)
         best, at = np.int64(1), np.int64(0)
         for k in range(places):
-            first = gram[chosen[k]]
-            if tally[first] > best or (tally[first] == best and first < at):
-                best, at = np.int64(tally[first]), np.int64(first)
-        out[size - 2] = (np.int64(sizes[at + size]) - np.int64(sizes[at]) + size - 1) * best
+            first = np.int64(gram[chosen[k]])
+            if tally[first] < best:
+                continue
+            better = sizes[first + size] - sizes[first] > sizes[at + size] - sizes[at] if longest else first < at
+            if tally[first] > best or better:
+                best, at = np.int64(tally[first]), first
+        characters = np.int64(sizes[at + size]) - np.int64(sizes[at]) + spaces * (size - 1)
+        out[size - 2] = 0 if longest and best == 1 else characters * best
+    return places
+
+
+@kernel
+def copied_ngrams(
+    sizes: Shorts,
+    n: int,
+    places: int,
+    word: Shorts,
+    gram: Shorts,
+    tally: Shorts,
+    chosen: Shorts,
+    table: Hashes,
+    stamps: Ints,
+    out: Ints,
+) -> None:
+    """What n-grams of 5 to 10 words take that stand at several places, each of `places` (of 4-grams) among them.
+
+    out[n - 5] = characters of all their places, out[n + 1] = characters of all n-grams at all places, out[n + 7] =
+    characters of the words that they cover, each word once.
+    """
+    for size in range(5, 11):
+        weight = every = covered = past = np.int64(0)
+        if n >= size:
+            places = lengthened(places, size, word, gram, tally, chosen, table, stamps)
+            for k in range(places):
+                w = np.int64(chosen[k])
+                end = np.int64(sizes[w + size])
+                weight += end - np.int64(sizes[w])
+                covered += end - np.int64(sizes[max(w, past)])
+                past = w + size
+            # Each n-gram is the words before its end without those before its start; most cancel.
+            for k in range(size):
+                every += np.int64(sizes[n - k]) - np.int64(sizes[k])
+        out[size - 5], out[size + 1], out[size + 7] = weight, every, covered
 
 
 @kernel

@@ -86,9 +86,11 @@ def draw(text: Bytes, size: int, table: Table, planes: Planes, out: Ints) -> Non
         hashes += count64(byte64(text, at, ord("#")))
         feeds += count64(feed)
         continuing += count64(within)
+    # What an earlier text left behind the end must not be read as this one's.
+    for plane in range(RANK):
+        planes[blocks, plane] = ZERO
     planes[blocks, RANK] = continuing
     planes[blocks, SPACES] = ALL
-    planes[blocks, CONTINUING] = ZERO
     if size % WIDTH != 0:
         planes[blocks - 1, SPACES] |= ALL << np.uint64(size % WIDTH)
     out[0], out[1], out[2], out[3] = hashes, ellipses, feeds, size - continuing

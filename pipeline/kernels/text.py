@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline.kernels._jit import Bytes, Ints, Table, allocating_kernel, kernel
 from pipeline.kernels.buffers import text_buffers
+from pipeline.kernels.dialects import NAMES, measure_dclm, measure_dolma
 from pipeline.kernels.lines import feeds, lines, paragraphs
 from pipeline.kernels.ngrams import joined_duplicates, number_words, top_ngrams
 from pipeline.kernels.planes import draw
@@ -61,29 +62,41 @@ class Ask:
 
     With `by_script` each letter of a script without spaces is a word of its own, with the marks and the punctuation
     that follow it; other words are split at white space in either case. Without `repetition` paragraphs and n-grams are
-    not compared. `stop_words` None asks for none.
+    not compared. `stop_words` None asks for none. In another dialect than datatrove's other things are counted
+    (`dialects.NAMES`).
     """
 
     by_script: bool = False
     repetition: bool = False
     stop_words: tuple[str, ...] | None = None
+    dialect: str = "datatrove"
 
     def with_(self, other: Ask) -> Ask | None:
         """What answers both, or None where one call cannot."""
         lists = {ask.stop_words for ask in (self, other)} - {None}
-        if self.by_script != other.by_script or len(lists) > 1:
+        if (self.by_script, self.dialect) != (other.by_script, other.dialect) or len(lists) > 1:
             return None
-        return Ask(self.by_script, self.repetition or other.repetition, next(iter(lists), None))
+        return Ask(self.by_script, self.repetition or other.repetition, next(iter(lists), None), self.dialect)
 
 
 def counts(text: pa.Array, ask: Ask) -> Counts:
-    """The COUNTS of every document, int64 [n] each. Raises ValueError for a document of 2 GB."""
+    """The COUNTS of every document, int64 [n] each, or those of its dialect. Raises ValueError for one of 2 GB."""
     data, offsets = text_buffers(text)
-    out = np.zeros((len(text), len(COUNTS)), np.int64)
+    names = NAMES.get(ask.dialect, COUNTS)
+    out = np.zeros((len(text), len(names)), np.int64)
     stop = stop_words([word.encode() for word in ask.stop_words or ()])
     room = scratch(int(np.diff(offsets).max(initial=0)))
-    measure(data, offsets, table(), classes(), stop, ask.by_script, ask.repetition, room, out)
-    return dict(zip(COUNTS, out.T, strict=True))
+    match ask.dialect:
+        case "datatrove":
+            measure(data, offsets, table(), classes(), stop, ask.by_script, ask.repetition, room, out)
+        case "dolma":
+            measure_dolma(data, offsets, table(), stop, ask.by_script, ask.repetition, room, out)
+        case "dclm":
+            quality = ask.stop_words is not None
+            measure_dclm(data, offsets, table(), classes(), stop, quality, ask.repetition, room, out)
+        case _:
+            raise ValueError(f"nobody counts in the dialect {ask.dialect!r}")
+    return dict(zip(names, out.T, strict=True))
 
 
 @allocating_kernel
@@ -132,7 +145,9 @@ def measure(
 def repeats(n: int, room: Scratch, row: Ints) -> None:
     """The n-grams of one document whose n words lie packed."""
     number_words(room.packed, room.ends, n, room.word, room.tally, room.table, room.stamp)
-    top_ngrams(room.sizes, n, room.word, room.gram, room.tally, room.chosen, room.table, room.stamp, row[TOP:])
+    top_ngrams(
+        room.sizes, n, room.word, room.gram, room.tally, room.chosen, room.table, room.stamp, 1, False, row[TOP:]
+    )
     joined_duplicates(
         room.packed,
         room.ends,

@@ -1,24 +1,39 @@
 """The quality rules of Gopher (Rae et al. 2021, arXiv 2112.11446, appendix A1) as measurements, in a dialect.
 
-"datatrove" is the arithmetic of datatrove's GopherQualityFilter to the bit, over words split at white space. Its own
-default splits English with spaCy's rules, so its counts differ; the bounds are the paper's in either case:
+Each dialect is a tool's arithmetic to the bit; the bounds are the paper's in all of them:
 
-    word_count              drop below 50, above 100,000   words with a character that is not punctuation
-    mean_word_length        drop below 3, above 10         characters in such a word
-    hash_ratio              drop above .1                  "#" to all words
-    ellipsis_ratio          drop above .1                  "..." and "…" to all words
-    bullet_line_ratio       drop above .9                  lines that begin with "•" or "-"
-    ellipsis_line_ratio     drop above .3                  lines that end in an ellipsis
-    alphabetic_word_ratio   drop below .8                  words with a letter
-    stop_word_count         drop below 2                   distinct ones of: the be to of and that have with
+                            drop               datatrove                  dolma              DCLM
+    word_count              < 50, > 100,000    not of punctuation alone   all                that begin with a letter
+                                                                                             or a digit
+    mean_word_length        < 3, > 10          of those words                                of all words
+    median_word_length      < 3, > 10                                     of all words
+    hash_ratio              > .1               "#" to all words
+    ellipsis_ratio          > .1               "..." and "…" to words
+    symbol_ratio            > .1                                          words with "#"     "#", "...", ". . ." and
+                                                                          or "…" to words    "…" to words
+    bullet_line_ratio       > .9               lines with "•", "-"        "*", "-"           "●", "•", "*", "-"
+    ellipsis_line_ratio     > .3               end in "...", "…"          "…"                "...", ". . .", "…"
+    alphabetic_word_ratio   < .8               words with a letter        the same           the same
+    stop_word_count         < 2                distinct ones              occurrences        occurrences in any case
 
-A quantity that is not defined (no words, no lines) is null; let `word_count` speak first and such documents are
-dropped by it instead of quarantined.
+The stop words are: the be to of and that have with. A dialect has no columns but those it says something about.
+
+"datatrove" is GopherQualityFilter over words split at white space (its own default splits English with spaCy's rules,
+so its counts differ) and lines of str.splitlines, white space around them aside. "dolma" is the tagger gopher_v1: words
+split at white space, lines between line feeds, as they stand and also where they are empty. "dclm" is the filters of
+DCLM-Baseline in the configuration of the RefinedWeb reproduction: words split at white space, but `word_count` is of
+words as fastText cuts them (ASCII white space and NUL; `page_length_filter` asks for no other model, and its Unicode
+words are for n-grams alone, see `repetition`), and lines between line feeds that are not empty without the white space
+around them. There is no dialect of the paper: what it states are the bounds.
+
+A quantity that a tool does not define (no words, no lines) is null; let `word_count` speak first and such documents are
+dropped by it instead of quarantined. dolma defines all, and divides by 1 where there is nothing.
 
 Chinese, Japanese, Thai and others write no spaces, and white space then counts clauses, not words. `units = "script"`
 counts each letter of such a script as a word (Han characters, kana, Thai letters; marks and punctuation go with the
-one before), and all else as before. There a word count is a count of characters, `mean_word_length` lies near 1 and
-says nothing, and `stop_word_count` needs a list of the language: give the bounds of such a recipe anew.
+one before), and all else as before; DCLM's own words leave no room for it. There a word count is a count of characters,
+the length of a word lies near 1 and says nothing, and `stop_word_count` needs a list of the language: give the bounds
+of such a recipe anew.
 """
 
 from __future__ import annotations
@@ -33,14 +48,24 @@ from pipeline.kernels.text import Ask, Counts, counts
 from pipeline.kernels.unicode import classes_digest, table_digest
 from pipeline.stage import measure
 
+Dialect = Literal["datatrove", "dolma", "dclm"]
+Units = Literal["whitespace", "script"]
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+COLUMNS = {
+    "datatrove": ("mean_word_length", "hash_ratio", "ellipsis_ratio"),
+    "dolma": ("median_word_length", "symbol_ratio"),
+    "dclm": ("mean_word_length", "symbol_ratio"),
+}
+COMMON = ("bullet_line_ratio", "ellipsis_line_ratio", "alphabetic_word_ratio", "stop_word_count")
 
 
 @measure(
     word_count="int32",
     mean_word_length="float64",
+    median_word_length="float64",
     hash_ratio="float64",
     ellipsis_ratio="float64",
+    symbol_ratio="float64",
     bullet_line_ratio="float64",
     ellipsis_line_ratio="float64",
     alphabetic_word_ratio="float64",
@@ -49,31 +74,62 @@ STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 def gopher(
     batch: pa.RecordBatch,
     *,
-    dialect: Literal["datatrove"] = "datatrove",
-    units: Literal["whitespace", "script"] = "whitespace",
+    dialect: Dialect = "datatrove",
+    units: Units = "whitespace",
     stop_words: list[str] | None = None,
 ) -> dict[str, pa.Array]:
-    """Measure every document; `stop_words` None means the paper's eight, compared as they are written."""
-    return signals(counts(batch["text"], request(units=units, stop_words=stop_words)))
+    """Measure every document; `stop_words` None means the paper's eight, compared as they are written.
+
+    In the dialect "dclm" A to Z in the text count as a to z there.
+    """
+    asked = request(dialect=dialect, units=units, stop_words=stop_words)
+    return signals(counts(batch["text"], asked), dialect=dialect)
 
 
-def request(*, units: str, stop_words: list[str] | None, **params: object) -> Ask:
+def columns(*, dialect: str, **params: object) -> list[str]:
+    """What a dialect measures."""
+    return ["word_count", *COLUMNS[dialect], *COMMON]
+
+
+def check(*, dialect: str, units: str, **params: object) -> None:
+    """Raises ValueError where a dialect has words of its own."""
+    if dialect == "dclm" and units != "whitespace":
+        raise ValueError(f"dialect 'dclm' has words of its own, and none by units {units!r}")
+
+
+def request(*, dialect: str, units: str, stop_words: list[str] | None, **params: object) -> Ask:
     """Words and lines, and which stop words."""
-    return Ask(units == "script", stop_words=STOP_WORDS if stop_words is None else tuple(sorted(set(stop_words))))
+    listed = STOP_WORDS if stop_words is None else tuple(sorted(set(stop_words)))
+    return Ask(units == "script", stop_words=listed, dialect=dialect)
 
 
-def signals(n: Counts, **params: object) -> dict[str, pa.Array]:
+def signals(n: Counts, *, dialect: str, **params: object) -> dict[str, pa.Array]:
     """From counts to what is declared."""
-    return {
-        "word_count": pa.array(n["worded"], pa.int32()),
-        "mean_word_length": ratio(n["worded_characters"], n["worded"]),
-        "hash_ratio": ratio(n["hashes"], n["words"]),
-        "ellipsis_ratio": ratio(n["ellipses"], n["words"]),
-        "bullet_line_ratio": ratio(n["bullets"], n["lines"]),
-        "ellipsis_line_ratio": ratio(n["trailing"], n["lines"]),
-        "alphabetic_word_ratio": ratio(n["alphabetic"], n["words"]),
+    share = defined if dialect == "dolma" else ratio
+    found = {
+        "bullet_line_ratio": share(n["bullets"], n["lines"]),
+        "ellipsis_line_ratio": share(n["trailing"], n["lines"]),
+        "alphabetic_word_ratio": share(n["alphabetic"], n["words"]),
         "stop_word_count": pa.array(n["stop_words"], pa.int32()),
     }
+    match dialect:
+        case "dolma":
+            found["word_count"] = pa.array(n["words"], pa.int32())
+            found["median_word_length"] = pa.array(n["twice_median"] / 2, pa.float64())
+            found["symbol_ratio"] = defined(n["symbol_words"], n["words"])
+        case "dclm":
+            found["word_count"] = pa.array(n["counted"], pa.int32())
+            found["mean_word_length"] = ratio(n["word_characters"], n["words"])
+            found["symbol_ratio"] = ratio(n["hashes"] + n["ellipses"] + n["spaced"], n["words"])
+            # Of no line none begins with a bullet: the filters keep such a text.
+            found["bullet_line_ratio"] = defined(n["bullets"], n["lines"])
+            found["ellipsis_line_ratio"] = defined(n["trailing"], n["lines"])
+        case _:
+            found["word_count"] = pa.array(n["worded"], pa.int32())
+            found["mean_word_length"] = ratio(n["worded_characters"], n["worded"])
+            found["hash_ratio"] = ratio(n["hashes"], n["words"])
+            found["ellipsis_ratio"] = ratio(n["ellipses"], n["words"])
+    return found
 
 
 def resources(**params: object) -> dict[str, str]:
@@ -85,3 +141,8 @@ def ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> pa.Array:
     """part / whole as float64, null where whole is 0."""
     empty = whole == 0
     return pa.array(part / np.where(empty, 1, whole), pa.float64(), mask=empty)
+
+
+def defined(part: NDArray[np.int64], whole: NDArray[np.int64]) -> pa.Array:
+    """part / whole as float64, and part where whole is 0."""
+    return pa.array(part / np.maximum(whole, 1), pa.float64())

@@ -22,8 +22,13 @@ from tests.laws import nasty
 # A stage is tried with its defaults, and with what is listed here.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "normalise": [{"form": "NFKC"}],
-    "gopher": [{"units": "script"}, {"stop_words": ["mill", "磨", "a\x00b"]}],
-    "repetition": [{"units": "script"}],
+    "gopher": [
+        {"units": "script"},
+        {"stop_words": ["mill", "磨", "a\x00b"]},
+        {"dialect": "dolma"},
+        {"dialect": "dclm"},
+    ],
+    "repetition": [{"units": "script"}, {"dialect": "dolma", "units": "script"}, {"dialect": "dclm"}],
     "fineweb": [{"dialect": "paper"}, {"units": "script"}],
     "language": [{"characters": 5}],
     "near": [{"ngram": 1, "bands": 3, "rows": 3}, {"verify": False}],

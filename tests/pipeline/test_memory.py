@@ -63,7 +63,7 @@ def test_what_is_kept_for_speed_is_let_go_and_changes_nothing() -> None:
     text = pa.array(["the mill wheel turns with water", "and grinds grain into flour"] * 4)
     encoder = Encoder(vocabulary.train(text.to_pylist(), 300))
     before = encoder(text)
-    assert encoder._met.memory.used.sum() >= 0
+    assert hasattr(encoder._met, "memory")
     memory.forget()
     assert not hasattr(encoder._met, "memory")
     assert all((a == b).all() for a, b in zip(before, encoder(text), strict=True))

@@ -57,3 +57,13 @@ def test_what_is_asked_of_planes(text, a, b):
     assert planes.some(room, planes.LETTERS, a, b) == bits[planes.LETTERS][a:b].any()
     assert planes.characters_before(room, a) == (~bits[planes.CONTINUING][:a]).sum()
     assert counts.tolist() == [text.count("#"), text.count("...") + text.count("…"), text.count("\n"), len(text)]
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 128])
+def test_nothing_is_left_of_an_earlier_text(size):
+    room, copied = planes.planes(300), np.zeros(300 + planes.PAD, np.uint8)
+    for text in ("a1\né" * 60, "a" * size):
+        data = np.frombuffer(text.encode(), np.uint8)
+        planes.draw(copied, scratch.take(data, 0, data.size, copied), unicode.table(), room, np.zeros(4, np.int64))
+    for plane in (planes.LETTERS, planes.DIGITS, planes.WIDE, planes.BREAKS, planes.FEEDS):
+        assert planes.bits(room, plane, size) == 0

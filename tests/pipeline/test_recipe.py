@@ -109,7 +109,10 @@ STAGES = '[[stage]]\nuse = "normalise"\n[[stage]]\nuse = "gopher"\n'
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (HEAD + '[[stage]]\nuse = "gofer"', "stage 1: unknown stage 'gofer'; did you mean 'gopher'? has: eda, exact,"),
+        (
+            HEAD + '[[stage]]\nuse = "gofer"',
+            "stage 1: unknown stage 'gofer'; did you mean 'gopher'? has: c4, c4_lines,",
+        ),
         (
             HEAD + STAGES + 'unit = "script"',
             "stage 2 (gopher): unknown parameter 'unit'; did you mean 'units'? has: dial",

@@ -1,6 +1,7 @@
 """The whole chain: from a Parquet file to packed shards, by FineWeb's recipe.
 
-Language, Gopher's repetition and quality, FineWeb's own filters, MinHash, tokens. The texts are of many languages, so
+Language, Gopher's repetition and quality, C4's lines where datatrove runs as it comes, FineWeb's own filters, MinHash,
+tokens. The texts are of many languages, so
 any of them may stay and stop words of one are not asked for. Ours drops exact duplicates too, checks candidates, packs
 rows, draws a split and writes the books; datatrove writes the tokens of the documents one after another.
 """
@@ -18,7 +19,9 @@ from tests.bench.works.signals import BOUNDS, DATATROVE
 
 TITLE, OURS, LIKELY, END = "whole chain, Parquet to packed shards", "gristmill", 0.65, "<|endoftext|>"
 COMPARISONS = [
-    Comparison(TITLE, OURS, "datatrove", "sample", 50, 80, "as it comes: spaCy's words"),
+    Comparison(
+        "the same with c4", "gristmill_c4", "datatrove", "sample", 50, 80, "as it comes: spaCy's words and sentences"
+    ),
     Comparison(TITLE, OURS, "datatrove_whitespace", "corpus", 12, 20, "words by str.split"),
     Comparison("the same, its tokenizer trained", "gristmill_trained", OURS, "corpus", how="one that is given"),
     Comparison("the same, of JSON lines", "gristmill_lines", OURS, "corpus", how="of Parquet"),
@@ -39,15 +42,20 @@ paths = ["{path}"]
 Work = Callable[[], dict[str, Any]]
 
 
-def gristmill(data: Path, folder: Path, workers: int = 1, tokenizer: bool = True) -> Work:
+def gristmill(data: Path, folder: Path, workers: int = 1, tokenizer: bool = True, c4: bool = False) -> Work:
     """A build into a fresh store, by so many workers; before the clock one of a few rows, which loads the kernels."""
     import pyarrow.parquet as pq
 
     few = folder / "few.parquet"
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pq.read_table(data).slice(0, 64), few)
-    built(few, folder / "few", data.parent if tokenizer else None, workers)
-    return lambda: built(data, folder / "whole", data.parent if tokenizer else None, workers)
+    built(few, folder / "few", data.parent if tokenizer else None, workers, c4)
+    return lambda: built(data, folder / "whole", data.parent if tokenizer else None, workers, c4)
+
+
+def gristmill_c4(data: Path, folder: Path) -> Work:
+    """With C4's lines, which need no mark at their end, as in FineWeb."""
+    return gristmill(data, folder, c4=True)
 
 
 def gristmill_two(data: Path, folder: Path) -> Work:
@@ -73,7 +81,7 @@ def gristmill_lines(data: Path, folder: Path) -> Work:
     return lambda: built(lines, folder / "whole", data.parent, 1)
 
 
-def built(data: Path, folder: Path, tokenizer: Path | None, workers: int) -> dict[str, Any]:
+def built(data: Path, folder: Path, tokenizer: Path | None, workers: int, c4: bool = False) -> dict[str, Any]:
     """Numbers of the rows that are kept, and tokens, of a build whose store is `folder`; prints its steps."""
     from pipeline import recipe
     from pipeline.build import Mill
@@ -83,7 +91,7 @@ def built(data: Path, folder: Path, tokenizer: Path | None, workers: int) -> dic
 
     folder.mkdir(parents=True)
     (folder / "docs.toml").write_text(CARD.format(path=data), "utf-8")
-    checked = recipe.parse(table(tokenizer), "the bench's recipe", folder)
+    checked = recipe.parse(table(tokenizer, c4), "the bench's recipe", folder)
     steps = Steps()
     with pooled(workers, checked.foreign) as pool:
         version = Mill(Store(folder / "store"), Local(pool), steps).build(checked)
@@ -94,7 +102,7 @@ def built(data: Path, folder: Path, tokenizer: Path | None, workers: int) -> dic
     return {"kept": rows, "tokens": sum(index["tokens"].to_pylist()), "seconds": steps.seconds}
 
 
-def table(tokenizer: Path | None) -> dict[str, Any]:
+def table(tokenizer: Path | None, c4: bool) -> dict[str, Any]:
     """The recipe: datatrove's bounds, its text for the language (all of it), and the same tokenizer."""
     rules: dict[str, dict[str, Any]] = {name: {} for name in DATATROVE}
     for stage, bounds in BOUNDS.items():
@@ -102,7 +110,11 @@ def table(tokenizer: Path | None) -> dict[str, Any]:
             if column != "stop_word_count":
                 rules[stage].setdefault(column, {})["below" if breaks(0, 1) else "above"] = bound
     stages = [{"use": "language", "characters": 1 << 30, "drop": {"score": {"below": LIKELY}}}]
-    stages += [{"use": s, "dialect": "datatrove", "drop": rules[s]} for s in ("repetition", "gopher", "fineweb")]
+    stages += [{"use": s, "dialect": "datatrove", "drop": rules[s]} for s in ("repetition", "gopher")]
+    if c4:
+        stages += [{"use": "c4", "terminal_punctuation": False, "drop": rules["c4"]}]
+        stages += [{"use": "c4_lines", "terminal_punctuation": False}]
+    stages += [{"use": "fineweb", "dialect": "datatrove", "drop": rules["fineweb"]}]
     stages += [{"use": name, "drop": {"dup_rank": {"above": 0}}} for name in ("exact", "near")]
     given = {"tokenizer": str(tokenizer / "tokenizer.json")} if tokenizer else {"vocab_size": 16_384, "sample": "16MB"}
     return {
@@ -133,7 +145,7 @@ class Steps:
         return
 
 
-def datatrove(data: Path, folder: Path, language: Any = "eng") -> Work:
+def datatrove(data: Path, folder: Path, language: Any = "eng", c4: bool = True) -> Work:
     """Its FineWeb chain through its local executor, one task a step (one a band for the second of MinHash)."""
     from datatrove.executor.local import LocalPipelineExecutor
     from datatrove.pipeline import dedup, filters
@@ -166,6 +178,7 @@ def datatrove(data: Path, folder: Path, language: Any = "eng") -> Work:
         filters.LanguageFilter(language_threshold=LIKELY),
         filters.GopherRepetitionFilter(language=language),
         filters.GopherQualityFilter(language=language, min_stop_words=None),
+        *([filters.C4QualityFilter(filter_no_terminal_punct=False, language=language)] if c4 else []),
         filters.FineWebQualityFilter(language=language),
     ]
     tokenizer = DocumentTokenizer(tokens, str(data.parent / "tokenizer.json"), eos_token=END, seed=1)
@@ -188,8 +201,8 @@ def datatrove(data: Path, folder: Path, language: Any = "eng") -> Work:
 
 
 def datatrove_whitespace(data: Path, folder: Path) -> Work:
-    """The same with words split at white space, which is the fastest word tokenizer that it can be given."""
-    return datatrove(data, folder, peers.whitespace())
+    """Without c4 and with words split at white space, which is the fastest word tokenizer that it can be given."""
+    return datatrove(data, folder, peers.whitespace(), c4=False)
 
 
 def copy(data: Path, folder: Path) -> Work:
@@ -217,5 +230,14 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any], data: Path) -> str
 
 SIDES = {
     side.__name__: side
-    for side in (gristmill, gristmill_two, gristmill_trained, gristmill_lines, datatrove, datatrove_whitespace, copy)
+    for side in (
+        gristmill,
+        gristmill_c4,
+        gristmill_two,
+        gristmill_trained,
+        gristmill_lines,
+        datatrove,
+        datatrove_whitespace,
+        copy,
+    )
 }
