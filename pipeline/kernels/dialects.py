@@ -59,8 +59,6 @@ AT_SYMBOLS, AT_OWN, AT_LINES = len(WORDS), len(WORDS) + len(SYMBOLS), len(WORDS)
 AT_BULLETS = AT_LINES + 4
 DOLMA_NGRAMS, DCLM_NGRAMS, AT_PARAGRAPHS = DOLMA.index("top_2"), DCLM.index("top_2"), DCLM.index("paragraphs")
 
-# Inside kernels: masks of data[at:at + 64].
-
 
 @allocating_kernel
 def measure_dolma(
@@ -68,7 +66,6 @@ def measure_dolma(
     offsets: Ints,
     table: Table,
     stop: StopWords,
-    by_script: bool,
     repetition: bool,
     room: Scratch,
     out: Ints,
@@ -87,7 +84,7 @@ def measure_dolma(
             planes,
             stop,
             seen,
-            by_script,
+            False,
             room.cuts,
             room.whole,
             room.packed,

@@ -90,7 +90,7 @@ def counts(text: pa.Array, ask: Ask) -> Counts:
         case "datatrove":
             measure(data, offsets, table(), classes(), stop, ask.by_script, ask.repetition, room, out)
         case "dolma":
-            measure_dolma(data, offsets, table(), stop, ask.by_script, ask.repetition, room, out)
+            measure_dolma(data, offsets, table(), stop, ask.repetition, room, out)
         case "dclm":
             quality = ask.stop_words is not None
             measure_dclm(data, offsets, table(), classes(), stop, quality, ask.repetition, room, out)

@@ -31,9 +31,9 @@ dropped by it instead of quarantined. dolma defines all, and divides by 1 where 
 
 Chinese, Japanese, Thai and others write no spaces, and white space then counts clauses, not words. `units = "script"`
 counts each letter of such a script as a word (Han characters, kana, Thai letters; marks and punctuation go with the
-one before), and all else as before; DCLM's own words leave no room for it. There a word count is a count of characters,
-the length of a word lies near 1 and says nothing, and `stop_word_count` needs a list of the language: give the bounds
-of such a recipe anew.
+one before), and all else as before, in the dialect datatrove alone. There a word count is a count of characters, the
+length of a word lies near 1 and says nothing, and `stop_word_count` needs a list of the language: give the bounds of
+such a recipe anew.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def columns(*, dialect: str, **params: object) -> list[str]:
 
 def check(*, dialect: str, units: str, **params: object) -> None:
     """Raises ValueError where a dialect has words of its own."""
-    if dialect == "dclm" and units != "whitespace":
-        raise ValueError(f"dialect 'dclm' has words of its own, and none by units {units!r}")
+    if dialect != "datatrove" and units != "whitespace":
+        raise ValueError(f"dialect {dialect!r} has words of its own, and none by units {units!r}")
 
 
 def request(*, dialect: str, units: str, stop_words: list[str] | None, **params: object) -> Ask:

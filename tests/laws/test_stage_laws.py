@@ -28,7 +28,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"dialect": "dolma"},
         {"dialect": "dclm"},
     ],
-    "repetition": [{"units": "script"}, {"dialect": "dolma", "units": "script"}, {"dialect": "dclm"}],
+    "repetition": [{"units": "script"}, {"dialect": "dolma"}, {"dialect": "dclm"}],
     "fineweb": [{"dialect": "paper"}, {"units": "script"}],
     "language": [{"characters": 5}],
     "near": [{"ngram": 1, "bands": 3, "rows": 3}, {"verify": False}],
