@@ -172,7 +172,7 @@ def judge(
     if cleans and (not ended or words < least_words):
         return False, np.int64(0)
     lorem = phrases and _has(line, length, 0, 1)
-    script = phrases and _has_word(line, length, cleans)
+    script = phrases and _has_word(line, length, cleans, table)
     counts[LOREM] += lorem
     if script:
         counts[SCRIPT] += 1
@@ -256,13 +256,18 @@ def _has(line: Bytes, length: int, first: int, last: int) -> bool:
 
 
 @kernel
-def _has_word(line: Bytes, length: int, anywhere: bool) -> bool:
-    """Whether "javascript" stands in the line in lower case, anywhere or as a word between ASCII white space."""
-    for i in range(length):
-        if line[i] | 0x20 == 0x6A:
+def _has_word(line: Bytes, length: int, anywhere: bool, table: Table) -> bool:
+    """Whether "javascript" stands in the line in lower case, anywhere or as a word between white space."""
+    spaced = True
+    i = 0
+    while i < length:
+        code, width = decode(line, i, length)
+        if spaced or anywhere:
             end = _matches(line, length, i, 1)
-            if end > 0 and (anywhere or ((i == 0 or line[i - 1] <= 0x20) and (end == length or line[end] <= 0x20))):
+            if end > 0 and (anywhere or end == length or table[decode(line, end, length)[0]] & SPACE != 0):
                 return True
+        spaced = table[code] & SPACE != 0
+        i += width
     return False
 
 

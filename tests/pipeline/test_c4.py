@@ -29,7 +29,7 @@ SAID = (
     *("use of cookies", "use cookies", "use coo\u212aies", "{", "[1]", "[\u0663\u0669]", "[edit]", "["),
     *("[citation needed]", "a b c.", "one two three four five.", "It is. So it is!", 'he said "no"', "it's '"),
     *("wait...", "3.14", "x" * 1001, "。", "磨坊。水轮？转动！", "a.b", "?!", '." ', " ", "\n", "\n\n", "\r\n"),
-    *("\u2028", "\x1c", ".", "\u19da]"),
+    *(" javascript\u00a0now. ", "\u2028", "\x1c", ".", "\u19da]"),
 )
 LINES = st.lists(st.sampled_from((*PIECES, "the mill turns. ", "words of a line ")), max_size=12).map("".join)
 DROPS = ("Lorem ipsum", "{")
@@ -106,6 +106,7 @@ def dolma(text: str) -> dict[str, int]:
         "lines": len(rows),
         "lines_without_terminal_punctuation": sum(not row.endswith((".", "?", "!", '"')) for row in rows),
         "lines_with_too_few_words": sum(len(row.split()) < 3 for row in rows),
+        "javascript": sum("javascript" in row.split() for row in rows),
         "lorem_ipsum": sum("lorem ipsum" in row for row in rows),
         "curly_bracket": sum("{" in row for row in rows),
     }
