@@ -54,7 +54,7 @@ def test_an_unknown_document_or_option_is_a_mistake_too(built, gristmill):
     assert "never met a document 'grain:z:9'" in gristmill("why", "grain:z:9", "--store", store, code=2).stderr
     gristmill("build", "--workers", 0, code=2)
     said = gristmill("build", "--workers", 2, "--memory", "100MB", "--store", store, code=2).stderr
-    assert "too few for 2 workers; the least that works is 720MB, or give fewer --workers" in said
+    assert "too few for 2 workers; the least that works is 760MB, or give fewer --workers" in said
     gristmill("build", "--no-such-option", code=2)
     gristmill("grind", code=2)
 
