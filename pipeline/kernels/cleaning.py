@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.kernels._jit import Bytes, Ints, Table, allocating_kernel, kernel, trailing_zeros
 from pipeline.kernels.lanes import WIDTH, byte64, count64, within64
+from pipeline.kernels.lines import line_end
 from pipeline.kernels.planes import BREAKS, FEEDS, ONE, S1, S63, SPACES, Planes, after_space, before_space, draw
 from pipeline.kernels.scratch import Scratch, take
 from pipeline.kernels.sentences import sentences
@@ -108,7 +109,7 @@ def page(
                 turns &= turns - ONE
                 if at < start:
                     continue
-                following = at + _width(text, at)
+                following = at + line_end(text, at)
             elif b == blocks and (start < size or (dialect & COUNT_ONLY and start == size)):
                 at, following = np.int64(size), np.int64(size) + 1
             else:
@@ -124,14 +125,6 @@ def page(
                 end += length
             start = following
     return end
-
-
-@kernel
-def _width(text: Bytes, at: int) -> int:
-    """Bytes of what ends a line."""
-    if text[at] < 0x80:
-        return 2 if text[at] == 13 and text[at + 1] == LF else 1
-    return 2 if text[at] < 0xE0 else 3
 
 
 @kernel

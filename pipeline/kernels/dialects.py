@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.kernels._jit import Bytes, Ints, Table, allocating_kernel, kernel, trailing_zeros
 from pipeline.kernels.copies import copies, marked, pieces
-from pipeline.kernels.lanes import WIDTH, byte64, within64
+from pipeline.kernels.lanes import WIDTH, blank64, byte64
 from pipeline.kernels.ngrams import copied_ngrams, number_words, top_ngrams
 from pipeline.kernels.planes import ONE, S1, S63, SPACES, Planes, draw, some
 from pipeline.kernels.scratch import Scratch, Shorts, take
@@ -213,7 +213,7 @@ def fasttext_words(text: Bytes, size: int, table: Table) -> np.int64:
     found, before = np.int64(0), ONE
     for b in range((size + WIDTH - 1) // WIDTH):
         at = b * WIDTH
-        space = within64(text, at, 0, 9, 13) | byte64(text, at, ord(" ")) | byte64(text, at, 0)
+        space = blank64(text, at)
         starts = ~space & (space << S1 | before)
         before = space >> S63
         while starts != ZERO:

@@ -15,7 +15,7 @@ from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
 from pipeline.kernels.buffers import frozen
 from pipeline.kernels.fasttext_buckets import FNV_START, NONE, Rows, add, add_all, fnv, fnv_of, ranked, row_of, step
 from pipeline.kernels.fasttext_memory import find, keep, key_of, line_of, short
-from pipeline.kernels.lanes import byte64, prefetch, within64
+from pipeline.kernels.lanes import blank64, prefetch
 from pipeline.kernels.units import BLOCK, ONE, S6, S63, count, places
 from pipeline.kernels.wide import ZERO
 
@@ -99,7 +99,7 @@ def sum_rows(
         closed = 0
         for word in range(block, min(block + BLOCK, words)):
             at = start + (word << 6)
-            inside = ~_blank(data, at) if at + 64 <= end else _rest(data, at, end)
+            inside = ~blank64(data, at) if at + 64 <= end else _rest(data, at, end)
             shifted = inside << ONE | before
             before = inside >> S63
             places(inside & ~shifted, at, first, opened)
@@ -308,10 +308,3 @@ def _is_label(data: Bytes, begin: int, end: int) -> bool:
     while q < LABEL.size and data[begin + q] == LABEL[q]:
         q += 1
     return q == LABEL.size
-
-
-@kernel
-def _blank(data: Bytes, at: int) -> np.uint64:
-    """Which of data[at:at + 64] end a token: NUL, a space, tab to carriage return."""
-    found: np.uint64 = within64(data, at, 0, 9, 13) | byte64(data, at, 0) | byte64(data, at, 32)
-    return found

@@ -95,3 +95,10 @@ def byte64(data: Bytes, at: int, byte: int) -> np.uint64:
     """Which of data[at:at + 64] are `byte`."""
     found: np.uint64 = within64(data, at, 0, byte, byte)
     return found
+
+
+@kernel
+def blank64(data: Bytes, at: int) -> np.uint64:
+    """Which of data[at:at + 64] part fastText's tokens: NUL, a space, tab to carriage return."""
+    found: np.uint64 = within64(data, at, 0, 9, 13) | byte64(data, at, 0) | byte64(data, at, 32)
+    return found

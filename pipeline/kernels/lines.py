@@ -33,12 +33,17 @@ def lines(text: Bytes, size: int, planes: Planes, out: Ints) -> None:
                 # The line feed behind a carriage return.
                 continue
             _line(text, start, at, planes, out)
-            if text[at] < 0x80:
-                start = at + (2 if text[at] == CR and text[at + 1] == LF else 1)
-            else:
-                start = at + (2 if text[at] < 0xE0 else 3)
+            start = at + line_end(text, at)
     if start < size:
         _line(text, start, size, planes, out)
+
+
+@kernel
+def line_end(text: Bytes, at: int) -> int:
+    """Bytes of what ends a line at text[at]; a carriage return and its line feed are one end."""
+    if text[at] < 0x80:
+        return 2 if text[at] == CR and text[at + 1] == LF else 1
+    return 2 if text[at] < 0xE0 else 3
 
 
 @kernel
