@@ -48,6 +48,7 @@ def build(parameters: BuildParameters, make: MakeRunner = direct) -> Version:
             recipes.parse_size(mill.partition_size),
             mill.batch_rows,
             memory,
+            count,
         ).build(checked)
 
 

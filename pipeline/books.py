@@ -97,9 +97,10 @@ def check_train(store: Store, keys: BuildKeys) -> None:
 def accounting(recipe: Recipe, store: Store, keys: BuildKeys) -> list[dict[str, Any]]:
     """One entry a stage in the recipe's order, the source first. Raises ContractError if they do not add up."""
     left: dict[str, Counter[tuple[str, str]]] = {}
-    gone = ledger(store, keys)
-    for stage, verdict, reason in zip(*(gone[n].to_pylist() for n in ("stage", "verdict", "reason")), strict=True):
-        left.setdefault(stage, Counter())[(verdict, reason)] += 1
+    names = ["stage", "verdict", "reason"]
+    gone = ledger(store, keys).group_by(names).aggregate([([], "count_all")])
+    for stage, verdict, reason, count in zip(*(gone[n].to_pylist() for n in (*names, "count_all")), strict=True):
+        left.setdefault(stage, Counter())[(verdict, reason)] = count
     added: Counter[str] = Counter()
     for segment in keys.segments:
         for key in segment.parts:

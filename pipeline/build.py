@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from pipeline import books, plan
 from pipeline.limits import DEFAULT_MEMORY, Limits
@@ -19,13 +20,13 @@ from pipeline.runner import Local, Progress, Runner, Silent
 from pipeline.seal import seal
 from pipeline.store import Store
 
-# Bytes a task from which on steps that see the whole corpus are done side by side.
+# Bytes a task from which on steps that see the whole corpus are done side by side, and by several threads each.
 ROOMY = 1_000_000_000
 
 
 @dataclass
 class Mill:
-    """A store, who does the tasks, and how finely the work is cut; none of it changes the result."""
+    """A store, who does the tasks and how many at once, how finely the work is cut; the result knows none of it."""
 
     store: Store
     runner: Runner = field(default_factory=Local)
@@ -33,18 +34,25 @@ class Mill:
     partition_bytes: int = 8_000_000
     batch_rows: int = 4096
     memory: int = DEFAULT_MEMORY
+    workers: int = 1
 
-    def do(self, label: str, keys: Sequence[str]) -> None:
-        """Have every task of `keys` done that is not. What stands already is hashed again before it is believed."""
+    def do(self, label: str, keys: Sequence[str], sizes: Sequence[int] | None = None) -> None:
+        """Have every task of `keys` done that is not. What stands already is hashed again before it is believed.
+
+        Tasks whose `sizes` are known begin with the largest, so that no worker waits long for another's last one.
+        """
         self.progress.phase(label, len(keys))
+        # Roughly, so that neighbours, who may share what they read, stay neighbours.
+        steps = [-4 * size // self.partition_bytes for size in sizes or [0] * len(keys)]
         todo = []
-        for key in dict.fromkeys(keys):
+        for key in dict.fromkeys(key for _, key in sorted(zip(steps, keys, strict=True), key=itemgetter(0))):
             if self.store.done(key) is None:
                 todo.append(key)
             else:
                 self.store.check(key)
         self.progress.advance(len(keys) - len(todo))
-        for _ in self.runner.map(str(self.store.root.resolve()), todo, Limits(self.batch_rows, self.memory), label):
+        limits = Limits(self.batch_rows, self.memory, self.workers if self.memory >= ROOMY else 1)
+        for _ in self.runner.map(str(self.store.root.resolve()), todo, limits, label):
             self.progress.advance()
 
     def build(self, recipe: Recipe) -> Version:
@@ -61,7 +69,7 @@ class Mill:
         )
         self.do("vocabulary", [keys.vocabulary])
         keys.encoded = plan.encode_tasks(self.store, last.parts, last.survivors, keys.vocabulary)
-        self.do("encode", keys.encoded)
+        self.do("encode", keys.encoded, self._sizes(last.parts))
         keys.packed = plan.pack_task(self.store, recipe, keys.encoded, self.store.result(keys.vocabulary)["eot"])
         self.do("pack", [keys.packed])
         self.progress.phase("seal", 1)
@@ -75,13 +83,15 @@ class Mill:
         `beside` are tasks that wait for nothing: they are done while workers would wait.
         """
         keys = books.BuildKeys(segments=[])
-        given: list[plan.Partition] | list[str] = list(plan.partitions(inputs, self.partition_bytes))
+        read = list(plan.partitions(inputs, self.partition_bytes))
+        given: list[plan.Partition] | list[str] = read
         for number, segment in enumerate(recipe.segments):
             left = keys.segments[-1].survivors if keys.segments else ""
             cuts = keys.segments[-1].cuts if keys.segments else {}
             parts = plan.segment_tasks(self.store, recipe, segment, number, given, left, cuts)
             names = ", ".join(step.stage.name for step in segment.steps)
-            self.do(f"{'read' if number == 0 else 'go on'}: {names}" if names else "read", parts)
+            sizes = self._sizes(keys.segments[-1].parts) if keys.segments else [part.weight for part in read]
+            self.do(f"{'read' if number == 0 else 'go on'}: {names}" if names else "read", parts, sizes)
             here = books.SegmentKeys(parts, plan.judge_task(self.store, recipe, segment, number, parts))
             keys.segments.append(here)
             # What compares reads sketches, what judges reads signals: neither waits for the other.
@@ -101,6 +111,10 @@ class Mill:
             self.do("survivors", [here.survivors])
             given = parts
         return keys
+
+    def _sizes(self, parts: Sequence[str]) -> list[int]:
+        """Bytes of text that entered each partition of a segment."""
+        return [self.store.result(part)["text_bytes"] for part in parts]
 
     def _relating(self, step: plan.Step, pairs: str, here: books.SegmentKeys) -> None:
         cluster = plan.cluster_task(self.store, step, here.parts, pairs, here.ledgers)

@@ -28,6 +28,11 @@ class Partition:
     card: Card
     items: tuple[Item, ...]
 
+    @property
+    def weight(self) -> int:
+        """Bytes that it holds when it is unpacked, as far as they are known."""
+        return sum(item.weight for item in self.items)
+
 
 @dataclass(frozen=True)
 class Input:

@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline import books
 from pipeline.books import BuildKeys
-from pipeline.manifest import FORMAT, Version, content, shard_digest, table_digest, verify, version_digest
+from pipeline.manifest import FORMAT, Version, content, table_digest, verify, version_digest
 from pipeline.plan import Input
 from pipeline.recipe import Recipe
 from pipeline.stage import ConfigError, canonical, digest
@@ -96,7 +96,7 @@ def _manifest(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: Build
         "accounting": entries,
         "summaries": books.summaries(entries, store, keys, index),
         "labels": packed["labels"],
-        "splits": _splits(recipe, packed["shards"], folder),
+        "splits": _splits(recipe, packed["shards"]),
         "documents": {
             "file": "documents.parquet",
             "rows": index.num_rows,
@@ -140,16 +140,14 @@ def _sources(store: Store, inputs: Sequence[Input], keys: BuildKeys) -> list[dic
     return found
 
 
-def _splits(recipe: Recipe, shards: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
+def _splits(recipe: Recipe, shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     splits: dict[str, Any] = {}
     for name in sorted({"train", *recipe.pack.split}):
         entries = []
         mine = [shard for shard in shards if shard["split"] == name]
         for shard in mine:
-            path = folder / "shards" / shard["file"]
-            counts = {n: shard[n] for n in ("source", "rows", "tokens", "first_document", "documents", "bytes")}
-            digests = {"sha256": file_digest(path, "sha256"), "digest": shard_digest(path)}
-            entries.append({"file": f"shards/{shard['file']}", **counts, **digests})
+            known = ("source", "rows", "tokens", "first_document", "documents", "bytes", "sha256", "digest")
+            entries.append({"file": f"shards/{shard['file']}", **{name: shard[name] for name in known}})
         totals = {
             n: sum(shard[n] for shard in mine) for n in ("rows", "tokens", "documents", "text_bytes", "truncated")
         }

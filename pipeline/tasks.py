@@ -34,6 +34,7 @@ from pipeline.run import BORN, ContractError, run
 from pipeline.schema import LEDGER
 from pipeline.sources import Chunk, Item, read
 from pipeline.store import Store, Writing, read_group, read_parquet, read_tables, write_tables
+from pipeline.threads import ahead
 from pipeline.tokens import tasks as tokens
 
 Spec = dict[str, Any]
@@ -103,12 +104,16 @@ def _from_segment(store: Store, spec: Spec) -> Iterator[Chunk]:
 def judge(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output ledger: the errors of the segment, the documents that broke a rule, and children that may not stay."""
     broken = [_rule(table) for table in spec["rules"]]
-    ledgers, ids, born, others = [LEDGER.empty_table()], [], [], []
-    for key in spec["parts"]:
-        errors = read_parquet(store.file(key, "errors.parquet"))
-        names = ["doc_id", "parent_id", BORN, "text_digest", *sorted({rule.signal for rule in broken})]
+    names = ["doc_id", "parent_id", BORN, "text_digest", *sorted({rule.signal for rule in broken})]
+
+    def judged(key: str) -> tuple[pa.Table, pa.Table, pa.Table]:
         signals = read_parquet(store.file(key, "signals.parquet"), names)
         gone = rules.judge(signals, broken, exempt=children.not_born(spec["order"]))
+        return read_parquet(store.file(key, "errors.parquet")), signals, gone
+
+    ledgers, ids, born, others = [LEDGER.empty_table()], [], [], []
+    parts = ahead(judged, spec["parts"], limits.threads)
+    for key, (errors, signals, gone) in zip(spec["parts"], parts, strict=True):
         ledgers += [errors, gone]
         ids += [errors["doc_id"], signals["doc_id"]]
         if store.result(key)["added"]:
@@ -145,7 +150,7 @@ def _check_unique(ids: list[pa.ChunkedArray]) -> None:
 def pairs(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output pairs: what the relating stage found among all documents that entered, verified."""
     relating = stage.load(*spec["stage"])
-    sketches = _sketches(store, spec["parts"], relating.name)
+    sketches = _sketches(store, spec["parts"], relating.name, limits)
     with _workspace(out, limits) as workspace:
         found = relating.compare(sketches, _texts(store, spec["parts"]), workspace)
     out.table("pairs.parquet", found)
@@ -155,7 +160,7 @@ def pairs(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
 def find(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output pairs: what a stage that cuts found among all documents that entered, as it comes."""
     relating = stage.load(*spec["stage"])
-    sketches = _sketches(store, spec["parts"], relating.name)
+    sketches = _sketches(store, spec["parts"], relating.name, limits)
     with _workspace(out, limits) as workspace:
         found = relating.compare(sketches, _texts(store, spec["parts"]), workspace)
         rows = write_tables(out.folder / "pairs.parquet", relating.module.FOUND, found)
@@ -165,7 +170,7 @@ def find(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
 @contextlib.contextmanager
 def _workspace(out: Writing, limits: Limits) -> Iterator[Workspace]:
     """Room for what is put aside while a task runs, cleared behind it."""
-    workspace = Workspace(out.folder / "spill", limits.memory)
+    workspace = Workspace(out.folder / "spill", limits.memory, limits.threads)
     try:
         yield workspace
     finally:
@@ -182,13 +187,17 @@ def _texts(store: Store, parts: list[str]) -> Callable[[int, list[int]], pa.Arra
     return texts
 
 
-def _sketches(store: Store, parts: list[str], name: str) -> Iterator[pa.Table]:
+def _sketches(store: Store, parts: list[str], name: str, limits: Limits) -> Iterator[pa.Table]:
     """Sketch tables with `part` and `row` of each document, one partition at a time."""
-    for number, key in enumerate(parts):
+
+    def placed(given: tuple[int, str]) -> pa.Table:
+        number, key = given
         table = read_parquet(store.file(key, f"sketch-{name}.parquet"))
         documents = read_parquet(store.file(key, "documents.parquet"), ["doc_id"])["doc_id"].combine_chunks()
         table = table.append_column("part", pa.array([number] * table.num_rows, pa.int32()))
-        yield table.append_column("row", pc.index_in(table["doc_id"], documents).cast(pa.int32()))
+        return table.append_column("row", pc.index_in(table["doc_id"], documents).cast(pa.int32()))
+
+    return ahead(placed, enumerate(parts), limits.threads)
 
 
 def cluster(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:

@@ -11,11 +11,13 @@ import ctypes
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+S = TypeVar("S")
 Call = tuple[Future[Any], Callable[[], Any]]
 
 
@@ -81,3 +83,22 @@ class Threads(Executor):
             self._calls.put(None)
         for thread in self._threads if wait else ():
             thread.join()
+
+
+def ahead(function: Callable[[S], T], items: Iterable[S], count: int) -> Iterator[T]:
+    """`function` of each item, in their order, by `count` threads; as many are made before they are asked for."""
+    if count < 2:
+        yield from map(function, items)
+        return
+    with Threads(count) as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

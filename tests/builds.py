@@ -83,4 +83,4 @@ def make_recipe(folder: Path, stages: list[dict[str, Any]] | None = None, **tabl
 
 def build(recipe: Recipe, store: Path, count: int = 1, apart: bool = False, **settings: Any) -> Version:
     with workers(count, apart or recipe.foreign) as pool:
-        return Mill(Store(store), Local(pool), **settings).build(recipe)
+        return Mill(Store(store), Local(pool), workers=count, **settings).build(recipe)

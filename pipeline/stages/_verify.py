@@ -7,6 +7,7 @@ blocks are few unless a component is larger than a block. One block, or two, are
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipeline.limits import Workspace
 from pipeline.spill import Spill
 from pipeline.stages._clusters import whole
 from pipeline.stages._distinct import PAIR, SHARE, digests
+from pipeline.threads import ahead
 
 Texts = Callable[[int, list[int]], pa.Array]
 
@@ -33,7 +35,7 @@ def verified(
     Raises RuntimeError where a text is not the one that was sketched.
     """
     block, blocks = _blocks(places, pairs, workspace)
-    sets, local, starts = _lay(places, block, blocks, texts, ngram, workspace)
+    read, local = _lay(places, block, blocks, texts, ngram, workspace)
     dealt = Spill(workspace, "dealt", PAIR, blocks * blocks)
     for records in pairs.runs(workspace.memory // SHARE):
         a, b = block[records["a"]].astype(np.int64), block[records["b"]].astype(np.int64)
@@ -42,7 +44,7 @@ def verified(
     held: dict[int, Sets] = {}
     for number in np.flatnonzero(dealt.sizes).tolist():
         wanted = divmod(number, blocks)
-        held = {k: held[k] if k in held else (sets.read(k), starts[k]) for k in wanted}
+        held = {k: held[k] if k in held else read(k) for k in {*wanted}}
         records = dealt.take(number)
         left, right = records["a"], records["b"]
         swap = block[left] > block[right]
@@ -77,24 +79,32 @@ def _blocks(places: NDArray, pairs: Spill, workspace: Workspace) -> tuple[NDArra
 
 def _lay(
     places: NDArray, block: NDArray[np.int32], blocks: int, texts: Texts, ngram: int, workspace: Workspace
-) -> tuple[Spill, Ints, list[Ints]]:
-    """(values of the sets by block, position of each set in its block, where the sets of each block begin)."""
-    sets = Spill(workspace, "sets", np.uint64, blocks)
+) -> tuple[Callable[[int], Sets], Ints]:
+    """(what gives the sets of a block, position of each set in its block)."""
     wanted = np.flatnonzero(block >= 0)
     wanted = wanted[np.lexsort((places["row"][wanted], places["part"][wanted]))]
-    for members in _runs(places["part"][wanted], wanted):
-        values, _ = _read(places[members], texts, ngram)
-        if blocks == 1:
-            sets.extend(0, values)
-        else:
-            sets.add(np.repeat(block[members], places["size"][members]), values)
     arrived = wanted[np.argsort(block[wanted], kind="stable")]
     local = np.full(len(places), -1, np.int64)
     starts = []
     for members in _runs(block[arrived], arrived):
         local[members] = np.arange(members.size)
         starts.append(np.append(0, np.cumsum(places["size"][members], dtype=np.int64)))
-    return sets, local, starts
+    runs = list(_runs(places["part"][wanted], wanted))
+    if len(starts) == 1:
+        # They arrive in their order, so each partition's sets are laid where they stay.
+        values, begins = np.empty(starts[0][-1], np.uint64), starts[0]
+
+        def lay(members: Ints) -> None:
+            found, _ = _read(places[members], texts, ngram)
+            values[begins[local[members[0]]] :][: found.size] = found
+
+        deque(ahead(lay, runs, workspace.threads), maxlen=0)
+        return lambda number: (values, begins), local
+    sets = Spill(workspace, "sets", np.uint64, blocks)
+    arriving = ahead(lambda members: _read(places[members], texts, ngram)[0], runs, workspace.threads)
+    for members, found in zip(runs, arriving, strict=True):
+        sets.add(np.repeat(block[members], places["size"][members]), found)
+    return lambda number: (sets.read(number), starts[number]), local
 
 
 def _runs(keys: NDArray, members: Ints) -> Iterator[Ints]:

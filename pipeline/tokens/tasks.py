@@ -20,9 +20,11 @@ import xxhash
 from tokenizers import Tokenizer
 
 from pipeline.limits import Limits
+from pipeline.manifest import shard_digest
 from pipeline.schema import DOCUMENT
 from pipeline.stage import digest
 from pipeline.store import Store, Writing, file_digest, read_group, read_parquet, write_parquet, write_text
+from pipeline.threads import ahead
 from pipeline.tokens import pack, vocabulary
 from pipeline.tokens.encoding import Encoder
 
@@ -141,12 +143,18 @@ def pack_shards(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     order = pc.sort_indices(index, [("source", "ascending"), ("split", "ascending"), ("doc_id", "ascending")])
     index, place = index.take(order).combine_chunks(), order.to_numpy()
     labels = sorted(set(index["label"].drop_null().to_pylist())) if spec["layout"] == "examples" else None
-    shards: list[Spec] = []
-    for first, last in _runs(index):
-        for number, (start, stop) in enumerate(pack.blocks(index["doc_id"].slice(first, last - first).to_pylist())):
-            block = index.slice(first + start, stop - start)
-            tokens = _gather(encoded, place[first + start : first + stop])
-            shards.append(_shard(block, tokens, spec, labels, out.folder, first + start, number))
+
+    def shard(bounds: tuple[int, int, int]) -> Spec:
+        first, last, number = bounds
+        tokens = _gather(encoded, place[first:last])
+        return _shard(index.slice(first, last - first), tokens, spec, labels, out.folder, first, number)
+
+    bounds = [
+        (first + start, first + stop, number)
+        for first, last in _runs(index)
+        for number, (start, stop) in enumerate(pack.blocks(index["doc_id"].slice(first, last - first).to_pylist()))
+    ]
+    shards = list(ahead(shard, bounds, limits.threads))
     write_parquet(out.folder / "documents.parquet", index)
     out.result = {"labels": labels, "shards": shards, "documents": index.num_rows}
 
@@ -215,4 +223,6 @@ def _shard(
         "documents": block.num_rows,
         "text_bytes": pc.sum(block["text_bytes"]).as_py(),
         "bytes": (folder / name).stat().st_size,
+        "sha256": file_digest(folder / name, "sha256"),
+        "digest": shard_digest(folder / name),
     }

@@ -94,7 +94,7 @@ def built(data: Path, folder: Path, tokenizer: Path | None, workers: int, c4: bo
     checked = recipe.parse(table(tokenizer, c4), "the bench's recipe", folder)
     steps = Steps()
     with pooled(workers, checked.foreign) as pool:
-        version = Mill(Store(folder / "store"), Local(pool), steps).build(checked)
+        version = Mill(Store(folder / "store"), Local(pool), steps, workers=workers).build(checked)
     steps.phase("", 0)
     index = version.index()
     first = 1 if data.suffix == ".jsonl" else 0
