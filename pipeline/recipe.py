@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import rules, stage
@@ -265,6 +266,20 @@ def _check_order(recipe: Recipe, where: str) -> None:
                 "follow the split of their parent, which deduplication decides"
             )
         seen.add(step.stage.name)
+    for segment in recipe.segments:
+        known = {f"{s.stage.name}.{column}": kind for s in segment.steps for column, kind in s.stage.signals.items()}
+        for step in segment.relates:
+            for name in step.stage.reads:
+                if name == "text_bytes" or _number(known.get(name)):
+                    continue
+                raise ConfigError(
+                    f"{where} stage ({step.stage.name}): {name!r} is no number that a stage measures in its segment, "
+                    f"between the barrier before and this one{suggest(name, [k for k in known if _number(known[k])])}"
+                )
+
+
+def _number(kind: pa.DataType | None) -> bool:
+    return kind is not None and (pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def _check_sizes(recipe: Recipe, where: str) -> None:

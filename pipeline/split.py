@@ -23,19 +23,26 @@ SPACE = 1 << 64
 def assign(documents: pa.Table, relations: Sequence[pa.Table], shares: Mapping[str, float]) -> pa.Table:
     """Fill `split` and `split_group` of a table with doc_id and text_digest.
 
-    `relations` hold (doc_id, cluster) of every relating stage; a cluster is named by its lowest doc_id. Documents
-    with equal text belong together in any case.
+    `relations` hold (doc_id, cluster) of every relating stage; a cluster is named by its lowest doc_id, whether or not
+    that document is still here. Documents with equal text belong together in any case.
     """
     ids = documents["doc_id"].combine_chunks()
     order = pc.sort_indices(ids)
     ranked = ids.take(order)
     links = [_links(ranked, documents["text_digest"].combine_chunks().take(order))]
+    earliest = ranked
     for relation in relations:
         of = pc.index_in(ranked, relation["doc_id"].combine_chunks())
-        links.append(_links(ranked, relation["cluster"].combine_chunks().take(of)))
+        clusters = relation["cluster"].combine_chunks().take(of)
+        links.append(_links(ranked, clusters))
+        earliest = pc.min_element_wise(earliest, clusters)
     edges = np.concatenate(links)
     roots = components(len(ranked), edges[:, 0], edges[:, 1])
-    groups = ranked.take(pa.array(roots))
+    by_name = pc.sort_indices(earliest).to_numpy()
+    _, first, member = np.unique(roots[by_name], return_index=True, return_inverse=True)
+    lowest = np.empty(len(ranked), np.int64)
+    lowest[by_name] = by_name[first[member]]
+    groups = earliest.take(pa.array(lowest))
     names = {group: choose(group, shares) for group in groups.unique().to_pylist()}
     back = pc.sort_indices(order)
     groups = groups.take(back)

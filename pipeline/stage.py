@@ -89,13 +89,19 @@ class Stage:
         return function(sketches, texts, **self.params, **more)
 
     def cluster(self, documents: pa.Table, pairs: pa.Table) -> pa.Table:
-        """The signals of a relating stage for `documents`, which have doc_id and the columns of `clustered`."""
+        """The signals of a relating stage for `documents`: doc_id and the columns of `clustered` and `reads`."""
         return self.module.cluster(documents, pairs, **self.params)
 
     @property
     def clustered(self) -> list[str]:
         """The sketch columns that a relating stage's `cluster` reads: its digest, and what its module lists."""
         return ["digest", *getattr(self.module, "CLUSTERED", ())]
+
+    @property
+    def reads(self) -> list[str]:
+        """Signals of the documents that a relating stage's `cluster` reads beside its sketch: its module's `reads`."""
+        found: list[str] = getattr(self.module, "reads", lambda **params: [])(**self.params)
+        return found
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -204,10 +204,15 @@ def cluster(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Outputs relation (the relating stage's signals of every document that it met) and ledger."""
     relating = stage.load(*spec["stage"])
     gone = _gone(store, spec["ledgers"])
-    met = [
-        read_parquet(store.file(key, f"sketch-{relating.name}.parquet"), ["doc_id", *relating.clustered])
-        for key in spec["parts"]
-    ]
+    met = []
+    for key in spec["parts"]:
+        table = read_parquet(store.file(key, f"sketch-{relating.name}.parquet"), ["doc_id", *relating.clustered])
+        if relating.reads:
+            # A partition's signals and sketches have its documents in one order.
+            signals = read_parquet(store.file(key, "signals.parquet"), relating.reads)
+            for name in relating.reads:
+                table = table.append_column(name, signals[name])
+        met.append(table)
     documents = pa.concat_tables(met)
     documents = _without(documents, gone).sort_by("doc_id").combine_chunks()
     found = read_parquet(store.file(spec["pairs"], "pairs.parquet"))

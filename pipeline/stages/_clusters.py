@@ -1,11 +1,15 @@
 """Duplicate clusters from equal digests and verified pairs: what `exact` and `near` share.
 
 Documents come sorted by doc_id; documents with one digest are one node, and a pair of digests that are both present
-is an edge. So the clusters depend on which documents are present and on nothing else, and rank 0, the survivor
-"earliest", is the lowest doc_id of its cluster.
+is an edge. So the clusters depend on which documents are present and on nothing else. Rank 0, the survivor, is the
+"earliest" of its cluster, the lowest doc_id, or the "best": the highest `quality` (a column that another stage measures
+in the same segment; who was not measured comes last), then the longest text, then the lowest doc_id. A cluster bears
+its lowest doc_id whoever survives, so nobody changes splits with the survivor.
 """
 
 from __future__ import annotations
+
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.kernels.unionfind import components, predecessors
 
+Survivor = Literal["earliest", "best"]
 PAIRS = pa.schema(
     [
         pa.field("a", pa.binary(16), nullable=False),
@@ -27,9 +32,33 @@ UNVERIFIED = 0.0
 EDGES = 1 << 20
 
 
+def check(survivor: Survivor, quality: str | None) -> None:
+    """Raise ValueError for a survivor that cannot be told."""
+    if quality is not None and survivor != "best":
+        raise ValueError('quality is for survivor = "best"; the earliest is the lowest doc_id')
+
+
+def reads(*, survivor: Survivor, quality: str | None, **others: Any) -> list[str]:
+    """Signals by which documents are preferred, the one that counts most first."""
+    return [*([quality] if quality else []), "text_bytes"] if survivor == "best" else []
+
+
+def preferred(documents: pa.Table, pairs: pa.Table, by: list[str]) -> pa.Table:
+    """What `clusters` gives where the survivor has the highest of the columns `by`, one after the other."""
+    if not by:
+        return clusters(documents, pairs)
+    order = pc.sort_indices(documents, [*((name, "descending") for name in by), ("doc_id", "ascending")])
+    found = clusters(documents.take(order).combine_chunks(), pairs).take(pc.sort_indices(order)).combine_chunks()
+    survivor = whole(found["cluster"]).dictionary_encode().indices
+    _, first = np.unique(survivor.to_numpy(), return_index=True)
+    lowest = whole(found["doc_id"]).take(pa.array(first)).take(survivor)
+    return found.set_column(found.schema.get_field_index("cluster"), "cluster", lowest)
+
+
 def clusters(documents: pa.Table, pairs: pa.Table) -> pa.Table:
     """doc_id, dup_rank, dup_of, cluster, cluster_size, jaccard, via, via_jaccard of every document, in its order.
 
+    The first document of a cluster is its survivor, and here its name.
     `jaccard` is the verified similarity to the survivor, null where the two were not compared. `via` is the next
     document on a shortest way of pairs to the survivor (the survivor itself where they are a pair) and `via_jaccard`
     the similarity of that step, null where the pair was not verified. Documents without a digest stand alone.

@@ -4,7 +4,8 @@ The sketch is blake2b-128 of the text: a fast non-cryptographic hash would do ag
 from strangers, and one who can make two texts collide can have somebody's page dropped. Nothing is normalised here:
 put `normalise` before it if white space and Unicode forms shall not count.
 
-    dup_rank      0 for the lowest doc_id of a group, then 1, 2, ... by doc_id (`drop.dup_rank = {above = 0}`)
+    dup_rank      0 for the survivor of a group, then 1, 2, ... (`drop.dup_rank = {above = 0}`): by doc_id, or with
+                  `survivor = "best"` by `quality`, length and doc_id (`_clusters`)
     dup_of        the doc_id of rank 0, null for itself
     cluster       the lowest doc_id of the group, for every member
     cluster_size  members of the group, 1 for a text that stands once
@@ -15,18 +16,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.kernels.buffers import text_buffers
 from pipeline.stage import relate
-from pipeline.stages._clusters import PAIRS, clusters
+from pipeline.stages._clusters import PAIRS, Survivor, check, preferred, reads
 
+__all__ = ["check", "cluster", "compare", "exact", "reads"]
 SIGNALS = ("dup_rank", "dup_of", "cluster", "cluster_size")
 
 
 @relate(dup_rank="int32", dup_of="string", cluster="string", cluster_size="int32")
-def exact(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+def exact(batch: pa.RecordBatch, *, survivor: Survivor = "earliest", quality: str | None = None) -> dict[str, pa.Array]:
     """Sketch every document: `digest`, 16 bytes."""
     data, offsets = text_buffers(batch["text"])
     raw, bounds = data.data, offsets.tolist()
@@ -34,11 +37,13 @@ def exact(batch: pa.RecordBatch) -> dict[str, pa.Array]:
     return {"digest": pa.array(digests, pa.binary(16))}
 
 
-def compare(sketches: Iterator[pa.Table], texts: Callable[[int, list[int]], pa.Array]) -> pa.Table:
+def compare(sketches: Iterator[pa.Table], texts: Callable[[int, list[int]], pa.Array], **params: Any) -> pa.Table:
     """No pairs: equal digests say all."""
     return PAIRS.empty_table()
 
 
-def cluster(documents: pa.Table, pairs: pa.Table) -> pa.Table:
+def cluster(
+    documents: pa.Table, pairs: pa.Table, *, survivor: Survivor = "earliest", quality: str | None = None
+) -> pa.Table:
     """Groups of equal digests among (doc_id ascending, digest): doc_id and the signals, in the same order."""
-    return clusters(documents, pairs).select(["doc_id", *SIGNALS])
+    return preferred(documents, pairs, reads(survivor=survivor, quality=quality)).select(["doc_id", *SIGNALS])

@@ -18,7 +18,8 @@ A band shared by more than BUCKET distinct sets is not compared in full: each se
 that bucket, different ones in each band. Pairs are missed there, clusters hardly ever. The table of pairs says how
 often that happened in its schema's metadata: `candidates`, `verified`, `large_buckets`.
 
-    dup_rank      0 for the lowest doc_id of a cluster, then 1, 2, ... by doc_id (`drop.dup_rank = {above = 0}`)
+    dup_rank      0 for the survivor of a cluster, then 1, 2, ... (`drop.dup_rank = {above = 0}`): by doc_id, or with
+                  `survivor = "best"` by `quality`, length and doc_id (`_clusters`)
     dup_of        the doc_id of rank 0, null for itself
     cluster       the lowest doc_id of the cluster, for every member
     cluster_size  members of the cluster
@@ -52,7 +53,8 @@ from pipeline.kernels.shingles import packed
 from pipeline.kernels.unicode import table_digest
 from pipeline.limits import UNBOUNDED, Workspace
 from pipeline.stage import relate
-from pipeline.stages._clusters import PAIRS, clusters
+from pipeline.stages import _clusters
+from pipeline.stages._clusters import PAIRS, Survivor, preferred, reads
 from pipeline.stages._distinct import PAIR, digests, gather, pairs
 from pipeline.stages._verify import Texts, verified
 
@@ -80,6 +82,8 @@ def near(
     permutations: int = 112,
     seed: int = 1,
     verify: bool = True,
+    survivor: Survivor = "earliest",
+    quality: str | None = None,
 ) -> dict[str, pa.Array]:
     """Sketch every document: `signature` (bands * rows uint32, little-endian), `digest` of its set, its `shingles`.
 
@@ -121,8 +125,11 @@ def check(
     permutations: int,
     seed: int,
     verify: bool,
+    survivor: Survivor,
+    quality: str | None,
 ) -> None:
     """Raise ValueError for parameters that cannot be."""
+    _clusters.check(survivor, quality)
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"threshold must be above 0 and at most 1, not {threshold}")
     if (bands is None) != (rows is None):
@@ -170,6 +177,7 @@ def compare(
     seed: int = 1,
     verify: bool = True,
     workspace: Workspace = UNBOUNDED,
+    **others: Any,
 ) -> pa.Table:
     """Verified pairs (a < b, jaccard) of distinct set digests, sorted; without `verify` all candidates, jaccard null.
 
@@ -192,17 +200,6 @@ def compare(
     return pa.table(columns, schema=PAIRS.with_metadata(said))
 
 
-def cluster(
-    documents: pa.Table,
-    pairs: pa.Table,
-    *,
-    threshold: float | None = None,
-    ngram: int = 5,
-    bands: int | None = None,
-    rows: int | None = None,
-    permutations: int = 112,
-    seed: int = 1,
-    verify: bool = True,
-) -> pa.Table:
+def cluster(documents: pa.Table, pairs: pa.Table, **params: Any) -> pa.Table:
     """Clusters among (doc_id ascending, digest): doc_id and the signals of every document, in the same order."""
-    return clusters(documents, pairs)
+    return preferred(documents, pairs, reads(**params))

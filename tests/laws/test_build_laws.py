@@ -141,6 +141,30 @@ def test_each_cluster_keeps_one_document_and_every_pair_shares_a_cluster(built):
             assert all(len(kept & set(ids)) == 1 for ids in members.values())
 
 
+def test_the_best_of_a_cluster_survives_in_the_split_of_the_earliest(built, corpus, tmp_path):
+    best = {"survivor": "best", "quality": "gopher.word_count"}
+    stages = [{**table, **best} if table["use"] == "near" else table for table in builds.STAGES]
+    version, store = builds.build(builds.make_recipe(corpus, stages), tmp_path), Store(tmp_path)
+    assert audit(version, store).problems == []
+    (segment,) = version.build_keys().segments
+    relations = {relate["stage"]: relate["cluster"] for relate in segment.relates}
+    signals = pa.concat_tables([read_parquet(store.file(key, "signals.parquet")) for key in segment.parts])
+    worth = {row["doc_id"]: (-row["gopher.word_count"], -row["text_bytes"]) for row in signals.to_pylist()}
+    rows = read_parquet(store.file(relations["near"], "relation.parquet")).to_pylist()
+    members: dict[str, list[str]] = {}
+    for row in rows:
+        members.setdefault(row["near.cluster"], []).append(row["doc_id"])
+    for row in rows:
+        ranked = sorted(members[row["near.cluster"]], key=lambda doc_id: (*worth[doc_id], doc_id))
+        assert row["near.cluster"] == min(ranked) and ranked.index(row["doc_id"]) == row["near.dup_rank"]
+    before, after = (
+        dict(zip(v.index()["split_group"].to_pylist(), v.index()["split"].to_pylist(), strict=True))
+        for v in (built[0], version)
+    )
+    assert before == after
+    assert version.index()["doc_id"].to_pylist() != built[0].index()["doc_id"].to_pylist(), "the law was not tried"
+
+
 def test_the_order_of_the_input_does_not_choose_the_survivor(built, corpus, tmp_path):
     """The same rows under the same ids, partitioned so that every document meets the others in another order."""
     again = builds.build(builds.make_recipe(corpus), tmp_path, partition_bytes=3_000, batch_rows=3)

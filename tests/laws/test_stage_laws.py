@@ -199,7 +199,8 @@ def test_how_much_memory_there_is_decides_nothing(stage, batch, tmp_path):
     expected, clusters = relation(stage, batch, parts)
     for memory in (1, 1 << 12, 1 << 30):
         (tmp_path / str(memory)).mkdir()
-        pairs, found = relation(stage, batch, parts, workspace=Workspace(tmp_path / str(memory), memory))
+        workspace = Workspace(tmp_path / str(memory), memory, threads=memory % 7)
+        pairs, found = relation(stage, batch, parts, workspace=workspace)
         assert pairs.equals(expected, check_metadata=True) and found.equals(clusters)
 
 

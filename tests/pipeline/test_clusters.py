@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline import split
 from pipeline.kernels import unionfind
-from pipeline.stages._clusters import PAIRS, clusters
+from pipeline.stages._clusters import PAIRS, clusters, preferred, reads
 from tests.pipeline import twins
 
 GRAPHS = st.integers(1, 12).flatmap(
@@ -140,6 +140,44 @@ def test_what_via_claims_is_true_step_by_step(corpus):
         assert row["jaccard"] == similarity(digests[number], digests[survivor], pairs)
 
 
+QUALITIES = twins.long_lists(
+    st.tuples(st.none() | st.sampled_from([0.5, 0.5, 0.9, float("nan")]), st.integers(0, 2)), 20
+)
+
+
+@given(corpus=CORPORA, worth=QUALITIES)
+def test_the_best_survives_under_the_name_of_the_earliest(corpus, worth):
+    """Ranks go by quality, length and doc_id; who is in which cluster, and its name, are as ever."""
+    digests, pairs = corpus
+    documents, found = tables(digests, pairs)
+    quality, size = zip(*((worth + [(None, 0)] * len(digests))[: len(digests)]), strict=True) if digests else ((), ())
+    documents = documents.append_column("a.quality", pa.array(quality, pa.float64()))
+    documents = documents.append_column("text_bytes", pa.array(size, pa.int64()))
+    usual = clusters(documents, found).to_pylist()
+    rows = preferred(documents, found, reads(survivor="best", quality="a.quality")).to_pylist()
+    assert preferred(documents, found, reads(survivor="earliest", quality=None)).to_pylist() == usual
+
+    def worse(number: int) -> tuple[int, float, int, int]:
+        known = quality[number]
+        rank = 2 if known is None else 1 if np.isnan(known) else 0
+        return rank, 0.0 if rank else -known, -size[number], number
+
+    members: dict[str, list[int]] = {}
+    for number, (row, before) in enumerate(zip(rows, usual, strict=True)):
+        assert all(row[name] == before[name] for name in ("doc_id", "cluster", "cluster_size"))
+        members.setdefault(row["cluster"], []).append(number)
+    for together in members.values():
+        ranked = sorted(together, key=worse)
+        assert [rows[number]["dup_rank"] for number in ranked] == list(range(len(ranked)))
+        best = rows[ranked[0]]["doc_id"]
+        assert [rows[number]["dup_of"] for number in ranked] == [None, *[best] * (len(ranked) - 1)]
+        for number in ranked[1:]:
+            here, steps = number, 0
+            while here != ranked[0]:
+                here, steps = int(rows[here]["via"][-3:]), steps + 1
+                assert steps <= len(ranked)
+
+
 def similarity(a: int | None, b: int | None, pairs: dict[tuple[int, int], float | None]) -> float | None:
     """What was verified of two sets; None where they were not compared."""
     assert a is not None and b is not None
@@ -176,13 +214,16 @@ def test_split_groups_join_what_any_relation_joins(digests, exact, near, seed):
     """Against walking over all links; and the rows' order does not matter."""
     ids = [f"s:f:{number:02}" for number in range(len(digests))]
     edges = [(i, j) for i, a in enumerate(digests) for j, b in enumerate(digests[:i]) if a == b]
-    relations = []
+    relations, names = [], [*map(list, zip(ids, strict=True))]
     for clustered in (exact, near):
         of = [min(number, clustered[number]) for number in range(len(digests))]
         edges += [(i, j) for i, a in enumerate(of) for j, b in enumerate(of[:i]) if a == b]
-        # A relation knows documents that have left since, too.
-        others = {"doc_id": [*ids, "s:gone:0"], "cluster": [*(ids[c] for c in of), ids[0]]}
-        relations.append(pa.table(others))
+        # A relation knows documents that have left since, too,
+        # and a cluster whose lowest has left keeps its name.
+        named = [f"s:e:{c:02}" if c % 3 == 0 else ids[c] for c in of]
+        relations.append(pa.table({"doc_id": [*ids, "s:gone:0"], "cluster": [*named, named[0] if named else None]}))
+        for known, name in zip(names, named, strict=True):
+            known.append(name)
     order = np.random.default_rng(seed).permutation(len(ids))
     unset = pa.nulls(len(ids), pa.string())
     table = pa.table({"doc_id": ids, "text_digest": [bytes([d]) * 16 for d in digests], "split": unset})
@@ -190,7 +231,8 @@ def test_split_groups_join_what_any_relation_joins(digests, exact, near, seed):
     found = split.assign(table, relations, {"val": 0.4, "test": 0.1})
     roots = twins.components(len(ids), edges)
     for row in found.to_pylist():
-        group = ids[roots[ids.index(row["doc_id"])]]
+        root = roots[ids.index(row["doc_id"])]
+        group = min(name for known, other in zip(names, roots, strict=True) if other == root for name in known)
         assert row["split_group"] == group and row["split"] == split.choose(group, {"test": 0.1, "val": 0.4})
     assert found["doc_id"].to_pylist() == [ids[number] for number in order]
 

@@ -131,6 +131,15 @@ STAGES = '[[stage]]\nuse = "normalise"\n[[stage]]\nuse = "gopher"\n'
         (HEAD + '[stage]\nuse = "gopher"', "stages are written as [[stage]] tables, with double brackets"),
         (HEAD + "[[stages]]", "unknown key 'stages'; did you mean 'stage'? has: licence, name, pack, seed, sources"),
         (HEAD + '[[stage]]\nuse = "near"\nthreshold = 1.5', "stage 1 (near): threshold must be above 0 and at most 1"),
+        (
+            HEAD + '[[stage]]\nuse = "exact"\nquality = "gopher.word_count"',
+            'stage 1 (exact): quality is for survivor = "best"',
+        ),
+        (
+            HEAD + STAGES + '[[stage]]\nuse = "near"\nsurvivor = "best"\nquality = "gopher.word_cout"',
+            "(near): 'gopher.word_cout' is no number that a stage measures in its segment, between the barrier before "
+            "and this one; did you mean 'gopher.word_count'?",
+        ),
         (HEAD + '[[stage]]\nuse = "language"\ncharacters = 0', "stage 1 (language): characters must be at least 1"),
         (HEAD + '[[stage]]\nuse = "eda"', "stage 1 (eda): a stage that adds documents comes after exact and near"),
         (
