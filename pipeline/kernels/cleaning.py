@@ -1,22 +1,23 @@
 """C4's rules for lines, over the planes of a text: which lines stay, why the others go, and what stays of them.
 
-A line is judged once, by the first rule that it breaks, in the order of TFDS's clean_page. Phrases are looked for in
-lower case; of all characters only KELVIN SIGN becomes an ASCII letter there.
+A line is judged once, by the first rule that it breaks, in the order of TFDS's clean_page.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.kernels._jit import Bytes, Ints, Table, allocating_kernel, kernel, trailing_zeros
-from pipeline.kernels.lanes import WIDTH, byte64, count64, within64
+from pipeline.kernels.citations import without_citations
+from pipeline.kernels.lanes import WIDTH, count64
 from pipeline.kernels.lines import line_end
+from pipeline.kernels.phrases import LOREM_IPSUM, PHRASES, POLICIES, found, has, has_word
 from pipeline.kernels.planes import BREAKS, FEEDS, ONE, S1, S63, SPACES, Planes, after_space, before_space, draw
 from pipeline.kernels.scratch import Scratch, take
 from pipeline.kernels.sentences import sentences
-from pipeline.kernels.unicode import ALNUM, SPACE, WORD_BREAK, WORD_BREAKS
+from pipeline.kernels.unicode import SPACE
 from pipeline.kernels.utf8 import decode
 from pipeline.kernels.wide import ALL, ZERO, copy
 
@@ -37,26 +38,24 @@ LINES, KEPT, LONG_WORD, UNENDED, FEW_WORDS, LOREM, SCRIPT, CURLY, POLICY, SENTEN
 # What a dialect is: marks that end a line beside . ? ! and ", an ellipsis as none, words counted when citations are
 # gone, lines by line feeds alone and counted without being cleaned.
 APOSTROPHE, ELLIPSIS, WORDS_AFTER, COUNT_ONLY, ANY_END = (1 << k for k in range(5))
-PHRASES = (
-    *("lorem ipsum", "javascript", "terms of use", "privacy policy", "cookie policy"),
-    *("uses cookies", "use of cookies", "use cookies"),
-)
-SPELT = np.frombuffer("".join(PHRASES).encode(), np.uint8)
-BEGINS = np.cumsum([0, *map(len, PHRASES)])
-LF, DOT, QUOTE, APOSTROPHE_MARK, OPEN, CLOSE, K, KELVIN = 10, 0x2E, 0x22, 0x27, 0x5B, 0x5D, 0x6B, 0x212A
-EDIT, NEEDED = np.frombuffer(b"[edit]", np.uint8), np.frombuffer(b"[citation needed]", np.uint8)
-NUMERIC, NOT_DECIMAL = WORD_BREAKS.index("Numeric"), 0x19DA
+LF, DOT, QUOTE, APOSTROPHE_MARK = 10, 0x2E, 0x22, 0x27
+
+
+class Rules(NamedTuple):
+    """The tables of characters, a dialect's flags, the fewest words of a line and the most characters of a word."""
+
+    table: Table
+    classes: Bytes
+    dialect: int
+    least_words: int
+    longest_word: int
 
 
 @allocating_kernel
 def clean(
     data: Bytes,
     offsets: Ints,
-    table: Table,
-    classes: Bytes,
-    dialect: int,
-    least_words: int,
-    longest_word: int,
+    rules: Rules,
     room: Scratch,
     counts: Ints,
     out: Bytes,
@@ -71,26 +70,20 @@ def clean(
     writes, filled = ends.size > 0, np.int64(0)
     for d in range(offsets.size - 1):
         size = take(data, offsets[d], offsets[d + 1], text)
-        draw(text, size, table, planes, symbols)
+        draw(text, size, rules.table, planes, symbols)
         begin = filled
-        filled = page(
-            text, size, table, classes, planes, dialect, least_words, longest_word, line, counts[d], out, filled, writes
-        )
+        filled = page(text, size, planes, rules, line, counts[d], out, filled, writes)
         counts[d, CHARACTERS] = symbols[3]
         if writes:
-            ends[d] = filled = _stripped(out, begin, filled, table)
+            ends[d] = filled = _stripped(out, begin, filled, rules.table)
 
 
 @kernel
 def page(
     text: Bytes,
     size: int,
-    table: Table,
-    classes: Bytes,
     planes: Planes,
-    dialect: int,
-    least_words: int,
-    longest_word: int,
+    rules: Rules,
     line: Bytes,
     counts: Ints,
     out: Bytes,
@@ -98,6 +91,7 @@ def page(
     writes: bool,
 ) -> np.int64:
     """Judge the lines of one page; returns where what was written ends."""
+    dialect = rules.dialect
     plane = FEEDS if dialect & COUNT_ONLY else BREAKS
     start, begin, end = np.int64(0), np.int64(filled), np.int64(filled)
     blocks = (size + WIDTH - 1) // WIDTH
@@ -114,9 +108,7 @@ def page(
                 at, following = np.int64(size), np.int64(size) + 1
             else:
                 break
-            kept, length = judge(
-                text, start, at, table, classes, planes, dialect, least_words, longest_word, line, counts
-            )
+            kept, length = judge(text, start, at, planes, rules, line, counts)
             if kept and writes:
                 if end > begin:
                     out[end] = LF
@@ -132,16 +124,13 @@ def judge(
     text: Bytes,
     start: int,
     end: int,
-    table: Table,
-    classes: Bytes,
     planes: Planes,
-    dialect: int,
-    least_words: int,
-    longest_word: int,
+    rules: Rules,
     line: Bytes,
     counts: Ints,
 ) -> tuple[bool, np.int64]:
     """Count one line and say whether it stays; what stays of it is then line[:length], of the length returned."""
+    table, classes, dialect, least_words, longest_word = rules
     counts[LINES] += 1
     a = after_space(planes, start, end)
     b = before_space(planes, a, end)
@@ -149,12 +138,12 @@ def judge(
     if longest_word >= 0 and b - a > longest_word and _longest(planes, text, a, b) > longest_word:
         counts[LONG_WORD] += 1
         return False, np.int64(0)
-    bracket, curly, phrases = _found(text, a, b)
+    bracket, curly, phrases = found(text, a, b)
     cleans = not dialect & COUNT_ONLY
     length = b - a
     copy(text, a, line, 0, length)
     if bracket and cleans:
-        length = _without_citations(line, length, table, classes)
+        length = without_citations(line, length, table, classes)
         if dialect & WORDS_AFTER:
             words = _plain_words(line, length, table)
     ended = _ends(line, length, dialect)
@@ -164,15 +153,15 @@ def judge(
         counts[FEW_WORDS] += 1
     if cleans and (not ended or words < least_words):
         return False, np.int64(0)
-    lorem = phrases and _has(line, length, 0, 1)
-    script = phrases and _has_word(line, length, cleans, table)
+    lorem = phrases and has(line, length, LOREM_IPSUM, LOREM_IPSUM + 1)
+    script = phrases and has_word(line, length, cleans, table)
     counts[LOREM] += lorem
     if script:
         counts[SCRIPT] += 1
         if cleans:
             return False, np.int64(0)
     counts[CURLY] += curly
-    if cleans and phrases and _has(line, length, 2, len(PHRASES)):
+    if cleans and phrases and has(line, length, POLICIES, len(PHRASES)):
         counts[POLICY] += 1
         return False, np.int64(0)
     if ended and words >= least_words:
@@ -209,119 +198,6 @@ def _longest(planes: Planes, text: Bytes, a: int, b: int) -> np.int64:
             size += (text[i] & 0xC0) != 0x80
             most = max(most, size)
     return most
-
-
-@kernel
-def _found(text: Bytes, a: int, b: int) -> tuple[bool, bool, bool]:
-    """Whether text[a:b] has a "[", a "{", and what a phrase begins with."""
-    bracket = curly = begun = ZERO
-    for at in range(a, b, WIDTH):
-        inside = ALL >> np.uint64(WIDTH - (b - at) if b - at < WIDTH else 0)
-        bracket |= byte64(text, at, OPEN) & inside
-        curly |= byte64(text, at, 0x7B) & inside
-        begun |= (
-            (_fold(text, at, ord("l")) & _fold(text, at + 1, ord("o")) & _fold(text, at + 2, ord("r")))
-            | (_fold(text, at, ord("j")) & _fold(text, at + 1, ord("a")) & _fold(text, at + 2, ord("v")))
-            | (_fold(text, at, ord("t")) & _fold(text, at + 1, ord("e")) & _fold(text, at + 2, ord("r")))
-            | (_fold(text, at, ord("p")) & _fold(text, at + 1, ord("r")) & _fold(text, at + 2, ord("i")))
-            | (_fold(text, at, ord("c")) & _fold(text, at + 1, ord("o")) & _fold(text, at + 2, ord("o")))
-            | (_fold(text, at, ord("u")) & _fold(text, at + 1, ord("s")) & _fold(text, at + 2, ord("e")))
-        ) & inside
-    return bracket != ZERO, curly != ZERO, begun != ZERO
-
-
-@kernel
-def _fold(text: Bytes, at: int, letter: int) -> np.uint64:
-    """Which of text[at:at + 64] are a letter in either case."""
-    found: np.uint64 = within64(text, at, 0x20, letter, letter)
-    return found
-
-
-@kernel
-def _has(line: Bytes, length: int, first: int, last: int) -> bool:
-    """Whether one of PHRASES[first:last] stands in the line in lower case."""
-    for i in range(length):
-        c = line[i] | 0x20
-        for phrase in range(first, last):
-            if c == SPELT[BEGINS[phrase]] and line[i] < 0x80 and _matches(line, length, i, phrase) > 0:
-                return True
-    return False
-
-
-@kernel
-def _has_word(line: Bytes, length: int, anywhere: bool, table: Table) -> bool:
-    """Whether "javascript" stands in the line in lower case, anywhere or as a word between white space."""
-    spaced = True
-    i = 0
-    while i < length:
-        code, width = decode(line, i, length)
-        if spaced or anywhere:
-            end = _matches(line, length, i, 1)
-            if end > 0 and (anywhere or end == length or table[decode(line, end, length)[0]] & SPACE != 0):
-                return True
-        spaced = table[code] & SPACE != 0
-        i += width
-    return False
-
-
-@kernel
-def _matches(line: Bytes, length: int, i: Any, phrase: int) -> np.int64:
-    """Where a phrase that begins at line[i] ends, or 0."""
-    for k in range(BEGINS[phrase], BEGINS[phrase + 1]):
-        if i >= length:
-            return np.int64(0)
-        c = line[i]
-        if ord("A") <= c <= ord("Z"):
-            c |= 0x20
-        if c == SPELT[k]:
-            i += 1
-        elif SPELT[k] == K and c == 0xE2 and decode(line, i, length)[0] == KELVIN:
-            i += 3
-        else:
-            return np.int64(0)
-    return np.int64(i)
-
-
-@kernel
-def _without_citations(line: Bytes, length: int, table: Table, classes: Bytes) -> np.int64:
-    """Take "[" digits "]", "[edit]" and "[citation needed]" out of the line; returns its length."""
-    i = n = np.int64(0)
-    while i < length:
-        if line[i] == OPEN:
-            past = _citation(line, i, length, table, classes)
-            if past > i:
-                i = past
-                continue
-        line[n] = line[i]
-        n += 1
-        i += 1
-    return n
-
-
-@kernel
-def _citation(line: Bytes, i: int, length: int, table: Table, classes: Bytes) -> np.int64:
-    """Where the citation that begins at line[i] ends, or i."""
-    j = np.int64(i) + 1
-    while j < length and line[j] != CLOSE:
-        code, width = decode(line, j, length)
-        if classes[code] & WORD_BREAK != NUMERIC or table[code] & ALNUM == 0 or code == NOT_DECIMAL:
-            break
-        j += width
-    if j < length and line[j] == CLOSE:
-        return j + 1
-    if _begins(line, i, length, EDIT):
-        return np.int64(i + EDIT.size)
-    return np.int64(i + NEEDED.size if _begins(line, i, length, NEEDED) else i)
-
-
-@kernel
-def _begins(line: Bytes, i: int, length: int, with_: Bytes) -> bool:
-    if i + with_.size > length:
-        return False
-    k = 0
-    while k < with_.size and line[i + k] == with_[k]:
-        k += 1
-    return bool(k == with_.size)
 
 
 @kernel

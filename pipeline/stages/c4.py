@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.kernels.buffers import text_buffers
-from pipeline.kernels.cleaning import ANY_END, APOSTROPHE, COUNT_ONLY, COUNTS, ELLIPSIS, WORDS_AFTER, clean
+from pipeline.kernels.cleaning import ANY_END, APOSTROPHE, COUNT_ONLY, COUNTS, ELLIPSIS, WORDS_AFTER, Rules, clean
 from pipeline.kernels.scratch import scratch
 from pipeline.kernels.unicode import classes, classes_digest, table, table_digest
 from pipeline.stage import measure
@@ -73,7 +73,7 @@ def cleaned(text: pa.Array, dialect: str, terminal_punctuation: bool, *, writes:
     out = np.empty(int(offsets[-1] - offsets[0]) + len(text) if writes else 0, np.uint8)
     ends = np.zeros(len(text) if writes else 0, np.int64)
     flags |= 0 if terminal_punctuation else ANY_END
-    clean(data, offsets, table(), classes(), flags, least_words, longest_word, room, counts, out, ends)
+    clean(data, offsets, Rules(table(), classes(), flags, least_words, longest_word), room, counts, out, ends)
     return counts, out, ends
 
 
