@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.books import BuildKeys
+from pipeline.digests import canonical, digest
 from pipeline.kernels.buffers import text_buffers
-from pipeline.stage import ConfigError, canonical, digest, suggest
+from pipeline.stage import ConfigError, suggest
 from pipeline.store import Store, StoreError, file_digest, read_parquet
 
 FORMAT = "gristmill.manifest/1"

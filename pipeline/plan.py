@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.catalog.cards import Card
+from pipeline.digests import digest, source_digest
 from pipeline.recipe import Recipe, Segment, Step
 from pipeline.sources import Item, survey
-from pipeline.stage import ConfigError, digest, source_digest
+from pipeline.stage import ConfigError
 from pipeline.store import Store, file_digest
 
 Spec = dict[str, Any]

@@ -18,10 +18,11 @@ from typing import Any
 
 from pipeline import books
 from pipeline.books import BuildKeys
+from pipeline.digests import canonical, digest
 from pipeline.manifest import FORMAT, Version, content, table_digest, verify, version_digest
 from pipeline.plan import Input
 from pipeline.recipe import Recipe
-from pipeline.stage import ConfigError, canonical, digest
+from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError, file_digest, read_parquet, room, sync_folder, write_text
 from pipeline.tokens.tasks import token_type
 

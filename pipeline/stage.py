@@ -13,8 +13,9 @@ A relating stage is three functions. The decorated one gives the sketch of each 
 
     compare(sketches, texts, **params) -> pairs     `sketches` yields a table for each partition, with `part` and `row`;
                                                     texts(part, rows) gives the texts of those rows of a partition
-    cluster(documents, pairs, **params) -> signals  `documents` has doc_id (ascending), `digest` and the sketch columns
-                                                    that the module lists in CLUSTERED, of those who are still there
+    cluster(documents, pairs, **params) -> signals  `documents` has doc_id (ascending), `digest`, the sketch columns
+                                                    that the module lists in CLUSTERED and the signals that its
+                                                    `reads(**params)` names, of those who are still there
 
 A `compare` that has a keyword `workspace` is given a `limits.Workspace`: a folder of its own to spill into, and the
 bytes that it may hold. What it returns must not depend on either.
@@ -26,26 +27,20 @@ runner keeps the books. The folder is the registry: `use = "gopher"` is
 
 from __future__ import annotations
 
-import ast
 import difflib
-import functools
-import hashlib
 import importlib
-import importlib.metadata
-import importlib.util
 import inspect
-import json
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 from pydantic import ConfigDict, ValidationError, create_model
 
+from pipeline.digests import source_digest
 from pipeline.limits import Workspace
 
 Kind = Literal["measure", "rewrite", "extend", "relate"]
@@ -220,94 +215,3 @@ def check_params(function: Callable[..., Any], params: Mapping[str, Any], where:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{where}: parameter {name!r}: {first['msg']} (got {first['input']!r})") from error
-
-
-def canonical(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, UTF-8 kept as it is."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def digest(value: Any) -> str:
-    """32 hexadecimal characters over the canonical JSON of a value."""
-    return hashlib.blake2b(canonical(value).encode(), digest_size=16).hexdigest()
-
-
-@functools.cache
-def source_digest(module: str) -> str:
-    """Digest of the code behind a module: its syntax tree, those of the modules of its own package and of this one
-    that it imports, and the versions of third-party packages that they import.
-
-    Docstrings and comments do not count: a comment is not a new key, a changed kernel is.
-    """
-    followed = {module.split(".")[0], "pipeline"}
-    seen: dict[str, str] = {}
-    outside: set[str] = set()
-    todo = [module]
-    while todo:
-        name = todo.pop()
-        if name in seen or (found := _code(name)) is None:
-            continue
-        seen[name], names = found
-        for imported in names:
-            if imported.split(".")[0] in followed:
-                todo.append(imported)
-            elif imported.split(".")[0] not in sys.stdlib_module_names:
-                outside.add(imported.split(".")[0])
-    return digest([sorted(seen.items()), sorted((name, _package_version(name)) for name in outside)])
-
-
-def _code(module: str) -> tuple[str, tuple[str, ...]] | None:
-    """The syntax tree of a module, written out, and the names that it imports; None where there is no source."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        return None
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-        return None
-    stat = Path(spec.origin).stat()
-    package = spec.name if spec.submodule_search_locations else spec.parent or ""
-    return _parsed(spec.origin, package, stat.st_mtime_ns, stat.st_size)
-
-
-@functools.cache
-def _parsed(path: str, package: str, *state: int) -> tuple[str, tuple[str, ...]]:
-    """What `_code` says of a file in this state: the stages of a recipe share most of their modules."""
-    with Path(path).open(encoding="utf-8") as file:
-        tree = ast.parse(file.read())
-    names = tuple(_imports(tree, package))
-    _strip_docstrings(tree)
-    return ast.dump(tree), names
-
-
-def _imports(tree: ast.Module, package: str) -> Iterable[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            yield name
-            yield from (f"{name}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-
-
-def _strip_docstrings(tree: ast.Module) -> None:
-    documented = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node) is not None:
-            node.body[0] = ast.Pass()
-
-
-@functools.cache
-def _package_version(name: str) -> str:
-    try:
-        # Most distributions are named as what they hold; to look into all of them takes a sixth of a second.
-        return f"{name} {importlib.metadata.version(name)}"
-    except importlib.metadata.PackageNotFoundError:
-        pass
-    for distribution in _distributions().get(name, []):
-        return f"{distribution} {importlib.metadata.version(distribution)}"
-    return "absent"
-
-
-@functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()

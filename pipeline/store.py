@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipeline.stage import canonical, digest
+from pipeline.digests import canonical, digest
 
 DONE = "_done.json"
 READ_ROWS = 1 << 17

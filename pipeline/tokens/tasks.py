@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 import xxhash
 from tokenizers import Tokenizer
 
+from pipeline.digests import digest
 from pipeline.limits import Limits
 from pipeline.manifest import shard_digest
 from pipeline.schema import DOCUMENT
-from pipeline.stage import digest
 from pipeline.store import Store, Writing, file_digest, read_group, read_parquet, write_parquet, write_text
 from pipeline.threads import ahead
 from pipeline.tokens import pack, vocabulary

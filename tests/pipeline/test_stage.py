@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import stage
+from pipeline import digests, stage
 
 THING = '''
 from pipeline.stage import measure
@@ -46,11 +46,11 @@ def mill(tmp_path, monkeypatch) -> Any:
         for name in [name for name in sys.modules if name.split(".")[0] == "mill"]:
             monkeypatch.delitem(sys.modules, name)
         importlib.invalidate_caches()
-        stage.source_digest.cache_clear()
+        digests.source_digest.cache_clear()
         return stage.load("mill.stages.thing", {}).code
 
     yield digest
-    stage.source_digest.cache_clear()
+    digests.source_digest.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -73,19 +73,19 @@ def test_comments_docstrings_layout_and_what_is_not_imported_are_no_new_key(mill
 def test_the_mills_own_kernels_count_for_a_stage_that_uses_them(mill, monkeypatch):
     """As if the file of `pipeline.kernels.random` had another body."""
     uses = "from pipeline.kernels import random\n" + MODULES["mill/stages/thing.py"]
-    before, code = mill({"mill/stages/thing.py": uses}), stage._code
+    before, code = mill({"mill/stages/thing.py": uses}), digests._code
 
     def changed(module: str) -> Any:
         found = code(module)
         return found and (found[0] + "!" * (module == "pipeline.kernels.random"), found[1])
 
-    monkeypatch.setattr(stage, "_code", changed)
+    monkeypatch.setattr(digests, "_code", changed)
     assert mill({"mill/stages/thing.py": uses}) != before
 
 
 def test_versions_of_other_packages_count(mill, monkeypatch):
-    before, version = mill(), stage._package_version
-    monkeypatch.setattr(stage, "_package_version", lambda name: version(name) + "!" * (name == "numpy"))
+    before, version = mill(), digests._package_version
+    monkeypatch.setattr(digests, "_package_version", lambda name: version(name) + "!" * (name == "numpy"))
     assert mill() != before
 
 
@@ -108,7 +108,7 @@ def test_a_package_of_several_modules_is_followed_from_its_init(tmp_path, monkey
     path = tmp_path / "grist" / "__init__.py"
     path.write_text("from .part import A\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = stage.source_digest("grist")
+    before = digests.source_digest("grist")
     Path(tmp_path / "grist" / "part.py").write_text("A = 2\n")
-    stage.source_digest.cache_clear()
-    assert stage.source_digest("grist") != before
+    digests.source_digest.cache_clear()
+    assert digests.source_digest("grist") != before
