@@ -139,7 +139,7 @@ def boundary(behind: list[str], last: str, c: str, d: str, pictograph: bool) -> 
         return True
     if (last == "ZWJ" and pictograph) or last == c == "WSegSpace" or c in SKIPPED:
         return False
-    b, a = ["", *behind][-2:]
+    b, a = behind[-2] if len(behind) > 1 else "", behind[-1]
     flags = 0
     while flags < len(behind) and behind[-1 - flags] == "Regional_Indicator":
         flags += 1
