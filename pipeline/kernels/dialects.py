@@ -77,21 +77,7 @@ def measure_dolma(
         row = out[d]
         size = take(data, offsets[d], offsets[d + 1], text)
         draw(text, size, table, planes, row[AT_SYMBOLS:])
-        n = words(
-            text,
-            size,
-            table,
-            planes,
-            stop,
-            seen,
-            False,
-            room.cuts,
-            room.whole,
-            room.packed,
-            room.ends,
-            room.sizes,
-            row,
-        )
+        n = words(text, size, table, stop, seen, False, room, row)
         row[AT_SYMBOLS - 1] = seen.sum()
         row[AT_OWN] = twice_median(room.sizes, n, room.cuts)
         row[AT_OWN + 1] = symbol_words(text, size, planes)
@@ -128,21 +114,7 @@ def measure_dclm(
         draw(text, size, table, planes, row[AT_SYMBOLS:])
         if quality:
             lower(text, size, room.sieve)
-            n = words(
-                room.sieve,
-                size,
-                table,
-                planes,
-                stop,
-                seen,
-                False,
-                room.cuts,
-                room.whole,
-                room.packed,
-                room.ends,
-                room.sizes,
-                row,
-            )
+            n = words(room.sieve, size, table, stop, seen, False, room, row)
             row[AT_SYMBOLS - 1] = seen.sum()
             row[AT_OWN] = fasttext_words(text, size, table)
             row[AT_OWN + 1] = spaced_dots(text, size)
@@ -163,11 +135,9 @@ def measure_dclm(
 @kernel
 def ngrams(n: int, room: Scratch, longest: bool, out: Ints) -> None:
     """NGRAMS of the n words that lie packed."""
-    number_words(room.packed, room.ends, n, room.word, room.tally, room.table, room.stamp)
-    places = top_ngrams(
-        room.sizes, n, room.word, room.gram, room.tally, room.chosen, room.table, room.stamp, 0, longest, out
-    )
-    copied_ngrams(room.sizes, n, places, room.word, room.gram, room.tally, room.chosen, room.table, room.stamp, out[3:])
+    number_words(n, room)
+    places = top_ngrams(n, 0, longest, room, out)
+    copied_ngrams(n, places, room, out[3:])
 
 
 @kernel

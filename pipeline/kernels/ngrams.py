@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
-from pipeline.kernels.scratch import ABSENT, Shorts, mask_for, next_stamp, put, slot_of, value_at
+from pipeline.kernels._jit import Ints, kernel
+from pipeline.kernels.scratch import ABSENT, Scratch, mask_for, next_stamp, put, slot_of, value_at
 from pipeline.kernels.wide import S29, SECOND, SEED, hashed_padded, load8, same_padded, step
 
 S32 = np.uint64(32)
 
 
 @kernel
-def number_words(packed: Bytes, ends: Shorts, n: int, word: Shorts, tally: Shorts, table: Hashes, stamps: Ints) -> None:
-    """word[w] = the first place at which word w stands, tally[that place] = how often it does."""
-    stamp, mask = next_stamp(table, stamps), mask_for(n)
+def number_words(n: int, room: Scratch) -> None:
+    """word[w] = the first place at which word w of n stands, tally[that place] = how often it does."""
+    packed, ends, word, tally, table = room.packed, room.ends, room.word, room.tally, room.table
+    stamp, mask = next_stamp(table, room.stamp), mask_for(n)
     for w in range(n):
         a, b = np.int64(ends[w]), np.int64(ends[w + 1])
         key = hashed_padded(packed, a, b)
@@ -45,25 +46,14 @@ def number_words(packed: Bytes, ends: Shorts, n: int, word: Shorts, tally: Short
 
 
 @kernel
-def top_ngrams(
-    sizes: Shorts,
-    n: int,
-    word: Shorts,
-    gram: Shorts,
-    tally: Shorts,
-    chosen: Shorts,
-    table: Hashes,
-    stamps: Ints,
-    spaces: int,
-    longest: bool,
-    out: Ints,
-) -> np.int64:
+def top_ngrams(n: int, spaces: int, longest: bool, room: Scratch, out: Ints) -> np.int64:
     """out[n - 2] = characters of the commonest n-gram, words `spaces` apart, times how often it stands; n is 2, 3, 4.
 
     Of several that are as common the one that stands first counts, as in collections.Counter.most_common; `longest`
     takes the one of most characters, and none where none repeats. `word` and `tally` are as `number_words` left them.
     Returns how many places the 4-grams have that repeat, as `lengthened` does.
     """
+    sizes, word, gram, tally, chosen = room.sizes, room.word, room.gram, room.tally, room.chosen
     places = np.int64(0)
     for w in range(n):
         gram[w] = word[w]
@@ -74,7 +64,7 @@ def top_ngrams(
             places = np.int64(0)
             out[size - 2] = 0
             continue
-        places = lengthened(places, size, word, gram, tally, chosen, table, stamps)
+        places = lengthened(places, size, room)
         best, at = np.int64(1), np.int64(0)
         for k in range(places):
             first = np.int64(gram[chosen[k]])
@@ -89,27 +79,17 @@ def top_ngrams(
 
 
 @kernel
-def copied_ngrams(
-    sizes: Shorts,
-    n: int,
-    places: int,
-    word: Shorts,
-    gram: Shorts,
-    tally: Shorts,
-    chosen: Shorts,
-    table: Hashes,
-    stamps: Ints,
-    out: Ints,
-) -> None:
+def copied_ngrams(n: int, places: int, room: Scratch, out: Ints) -> None:
     """What n-grams of 5 to 10 words take that stand at several places, each of `places` (of 4-grams) among them.
 
     out[n - 5] = characters of all their places, out[n + 1] = characters of all n-grams at all places, out[n + 7] =
     characters of the words that they cover, each word once.
     """
+    sizes, chosen = room.sizes, room.chosen
     for size in range(5, 11):
         weight = every = covered = past = np.int64(0)
         if n >= size:
-            places = lengthened(places, size, word, gram, tally, chosen, table, stamps)
+            places = lengthened(places, size, room)
             for k in range(places):
                 w = np.int64(chosen[k])
                 end = np.int64(sizes[w + size])
@@ -123,15 +103,14 @@ def copied_ngrams(
 
 
 @kernel
-def lengthened(
-    places: int, size: int, word: Shorts, gram: Shorts, tally: Shorts, chosen: Shorts, table: Hashes, stamps: Ints
-) -> np.int64:
+def lengthened(places: int, size: int, room: Scratch) -> np.int64:
     """From the repeated (size - 1)-grams to the size-grams that repeat, in `chosen`; returns how many places they have.
 
     chosen[:places] are places whose (size - 1)-gram repeats, ascending, and gram[w] its first place. After it the same
     holds of size-grams, and tally[first place] is how often each stands.
     """
-    stamp, mask = next_stamp(table, stamps), mask_for(places)
+    word, gram, tally, chosen, table = room.word, room.gram, room.tally, room.chosen, room.table
+    stamp, mask = next_stamp(table, room.stamp), mask_for(places)
     found = np.int64(0)
     for k in range(places):
         w = np.int64(chosen[k])
@@ -164,19 +143,9 @@ def lengthened(
 
 
 @kernel
-def joined_duplicates(
-    packed: Bytes,
-    ends: Shorts,
-    sizes: Shorts,
-    n: int,
-    chosen: Shorts,
-    begins: Hashes,
-    sieve: Bytes,
-    table: Hashes,
-    stamps: Ints,
-    out: Ints,
-) -> None:
+def joined_duplicates(n: int, room: Scratch, out: Ints) -> None:
     """out[n - 5] = characters in n-grams that stood before, n from 5 to 10, read from left to right without overlap."""
+    packed, ends, chosen, begins = room.packed, room.ends, room.chosen, room.begins
     for size in range(5, 11):
         out[size - 5] = 0
     if n < 6:
@@ -188,29 +157,19 @@ def joined_duplicates(
         begins[w] = step(step(SEED, load8(packed, a)), load8(packed, a + 8))
     for size in range(5, 11):
         prefix = 16 + 8 * (size - 5)
-        places = _repeated_beginnings(ends, n, size, prefix, places, chosen, begins, sieve)
-        out[size - 5] = _again(packed, ends, sizes, n, size, prefix, places, chosen, begins, table, stamps)
+        places = _repeated_beginnings(n, size, prefix, places, room)
+        out[size - 5] = _again(n, size, prefix, places, room)
         for k in range(places):
             at = np.int64(chosen[k])
             begins[at] = step(begins[at], load8(packed, np.int64(ends[at]) + prefix))
 
 
 @kernel
-def _again(
-    packed: Bytes,
-    ends: Shorts,
-    sizes: Shorts,
-    n: int,
-    size: int,
-    prefix: int,
-    places: int,
-    chosen: Shorts,
-    begins: Hashes,
-    table: Hashes,
-    stamps: Ints,
-) -> np.int64:
+def _again(n: int, size: int, prefix: int, places: int, room: Scratch) -> np.int64:
     """Characters of the n-grams of `size` words at chosen[:places] that stood before, without overlap."""
-    stamp, mask = next_stamp(table, stamps), mask_for(places)
+    packed, ends, sizes = room.packed, room.ends, room.sizes
+    chosen, begins, table = room.chosen, room.begins, room.table
+    stamp, mask = next_stamp(table, room.stamp), mask_for(places)
     past = characters = np.int64(0)
     for k in range(places):
         w = np.int64(chosen[k])
@@ -240,14 +199,13 @@ def _again(
 
 
 @kernel
-def _repeated_beginnings(
-    ends: Shorts, n: int, size: int, prefix: int, places: int, chosen: Shorts, begins: Hashes, sieve: Bytes
-) -> np.int64:
+def _repeated_beginnings(n: int, size: int, prefix: int, places: int, room: Scratch) -> np.int64:
     """Leave in `chosen` every place whose n-gram may begin as another one does; returns how many of `places` those are.
 
     begins[w] is the hash of `prefix` bytes from word w on. An n-gram that is shorter is always among them. What begins
     as no other of five words does, begins as no other of six: so no place comes back.
     """
+    ends, chosen, begins, sieve = room.ends, room.chosen, room.begins, room.sieve
     mask = mask_for(2 * places)
     sieve[: mask + 1] = 0
     for k in range(places):

@@ -118,21 +118,7 @@ def measure(
         row = out[d]
         size = take(data, offsets[d], offsets[d + 1], text)
         draw(text, size, table, planes, row[SYMBOLS:])
-        n = words(
-            text,
-            size,
-            table,
-            planes,
-            stop,
-            seen,
-            by_script,
-            room.cuts,
-            room.whole,
-            room.packed,
-            room.ends,
-            room.sizes,
-            row,
-        )
+        n = words(text, size, table, stop, seen, by_script, room, row)
         lines(text, size, planes, row[LINES:])
         count = row[SYMBOLS + 2]
         feeds(text, size, planes, classes, count, room.table, room.stamp, row[FED:])
@@ -144,19 +130,6 @@ def measure(
 @kernel
 def repeats(n: int, room: Scratch, row: Ints) -> None:
     """The n-grams of one document whose n words lie packed."""
-    number_words(room.packed, room.ends, n, room.word, room.tally, room.table, room.stamp)
-    top_ngrams(
-        room.sizes, n, room.word, room.gram, room.tally, room.chosen, room.table, room.stamp, 1, False, row[TOP:]
-    )
-    joined_duplicates(
-        room.packed,
-        room.ends,
-        room.sizes,
-        n,
-        room.chosen,
-        room.begins,
-        room.sieve,
-        room.table,
-        room.stamp,
-        row[AGAIN:],
-    )
+    number_words(n, room)
+    top_ngrams(n, 1, False, room, row[TOP:])
+    joined_duplicates(n, room, row[AGAIN:])

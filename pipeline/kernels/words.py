@@ -26,7 +26,7 @@ from pipeline.kernels.planes import (
     characters_before,
     some,
 )
-from pipeline.kernels.scratch import Shorts
+from pipeline.kernels.scratch import Scratch, Shorts
 from pipeline.kernels.unicode import ALNUM, ALPHA, MARK, PUNCT, SPACELESS
 from pipeline.kernels.utf8 import decode
 from pipeline.kernels.wide import ALL, SECOND, ZERO, load8, store8
@@ -54,37 +54,24 @@ def stop_words(listed: list[bytes]) -> StopWords:
 
 @kernel
 def words(
-    text: Bytes,
-    size: int,
-    table: Table,
-    planes: Planes,
-    stop: StopWords,
-    seen: Ints,
-    by_script: bool,
-    cuts: Shorts,
-    whole: Shorts,
-    packed: Bytes,
-    ends: Shorts,
-    sizes: Shorts,
-    out: Ints,
+    text: Bytes, size: int, table: Table, stop: StopWords, seen: Ints, by_script: bool, room: Scratch, out: Ints
 ) -> np.int64:
     """Pack the words of text[:size] and count them: out[0:5] as text.COUNTS begins. Returns how many there are.
 
-    `seen` has a place for each stop word, and room for no more.
+    The planes of `room` are the text's. `seen` has a place for each stop word, and room for no more.
     """
+    planes, cuts, packed, ends, sizes = room.planes, room.cuts, room.packed, room.ends, room.sizes
     n = _between_spaces(planes, size, cuts)
     filled = characters = worded = worded_characters = alphabetic = np.int64(0)
     wide = planes[(size + WIDTH - 1) >> 6, RANK] != 0
     if by_script and wide:
-        n = _by_script(text, planes, n, table, cuts, whole)
+        n = _by_script(text, planes, n, table, cuts, room.whole)
     seen[:] = 0
     ends[0] = sizes[0] = 0
-    # Taken out of their tuple here: inside the loop each taking would be counted.
-    listed, starts, lengths, first, sieve = stop.data, stop.starts, stop.sizes, stop.first, stop.sieve
     for w in range(n):
         a, b = np.int64(cuts[2 * w]), np.int64(cuts[2 * w + 1])
         length = b - a
-        # What the planes of one word of 64 bits tell needs no call, which would count the arrays that it is given.
+        # Most words have a letter among their first 64 bytes.
         inside = ALL >> np.uint64(WIDTH - length if length < WIDTH else 0)
         letter = bits(planes, LETTERS, a) & inside != ZERO
         other = letter | (bits(planes, DIGITS, a) & inside != ZERO)
@@ -95,8 +82,8 @@ def words(
         worded += other
         worded_characters += points * other
         word = load8(text, a) & (ALL >> np.uint64(64 - 8 * length if length < 8 else 0))
-        if sieve >> (word * SECOND >> S58) & ONE != ZERO:
-            _mark(text, a, word, length, listed, starts, lengths, first, seen)
+        if stop.sieve >> (word * SECOND >> S58) & ONE != ZERO:
+            _mark(text, a, word, length, stop, seen)
         store8(packed, filled, load8(text, a))
         store8(packed, filled + 8, load8(text, a + 8))
         for k in range(16, length, 8):
@@ -181,21 +168,11 @@ def _kinds(text: Bytes, planes: Planes, a: int, b: int, table: Table) -> tuple[b
 
 
 @kernel
-def _mark(
-    text: Bytes,
-    a: int,
-    word: np.uint64,
-    length: int,
-    listed: Bytes,
-    starts: Ints,
-    lengths: Ints,
-    first: Hashes,
-    seen: Ints,
-) -> None:
+def _mark(text: Bytes, a: int, word: np.uint64, length: int, stop: StopWords, seen: Ints) -> None:
     """Count the word text[a:a + length], which begins as `word`, in `seen` where it is a stop word, byte for byte."""
     for k in range(seen.size):
-        if first[k] == word and lengths[k] == length:
+        if stop.first[k] == word and stop.sizes[k] == length:
             j = 8
-            while j < length and listed[starts[k] + j] == text[a + j]:
+            while j < length and stop.data[stop.starts[k] + j] == text[a + j]:
                 j += 1
             seen[k] += j >= length
