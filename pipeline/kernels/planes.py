@@ -90,7 +90,6 @@ def draw(text: Bytes, size: int, table: Table, planes: Planes, out: Ints) -> Non
     for plane in range(RANK):
         planes[blocks, plane] = ZERO
     planes[blocks, RANK] = continuing
-    planes[blocks, SPACES] = ALL
     if size % WIDTH != 0:
         planes[blocks - 1, SPACES] |= ALL << np.uint64(size % WIDTH)
     out[0], out[1], out[2], out[3] = hashes, ellipses, feeds, size - continuing

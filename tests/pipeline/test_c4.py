@@ -26,7 +26,7 @@ from datatrove.utils.text import TERMINAL_PUNCTUATION  # noqa: E402
 
 SAID = (
     *("Lorem ipsum", "JavaScript", "javascript", "Terms of Use", "privacy policy", "cookie policy", "uses cookies"),
-    *("use of cookies", "use cookies", "use coo\u212aies", "{", "[1]", "[\u0663\u0669]", "[edit]", "["),
+    *("use of cookies", "use cookies", "use coo\u212aies", "{", "[1]", "[\u0663\u0669]", "[\u19da]", "[edit]", "["),
     *("[citation needed]", "a b c.", "one two three four five.", "It is. So it is!", 'he said "no"', "it's '"),
     *("wait...", "3.14", "x" * 1001, "。", "磨坊。水轮？转动！", "a.b", "?!", '." ', " ", "\n", "\n\n", "\r\n"),
     *(" javascript\u00a0now. ", "\u2028", "\x1c", ".", "\u19da]"),
