@@ -20,7 +20,7 @@ from pipeline import manifest as manifests
 from pipeline.audit import audit
 from pipeline.catalog import queries
 from pipeline.store import Store, read_parquet
-from pipeline.tokens import vocabulary
+from pipeline.tokens import pack, vocabulary
 from tests import builds
 
 LABELLED = [
@@ -217,9 +217,22 @@ def test_children_follow_their_parent_and_only_train_has_them(extended):
     assert found.parent_id == children[0]["parent_id"] and found.verdict == "kept"
 
 
-def test_no_token_is_lost(built):
+@pytest.fixture(scope="module")
+def blocks(corpus, tmp_path_factory):
+    """Blocks of sixteen documents, so that a split has many shards, written by two threads."""
+    store = tmp_path_factory.mktemp("blocks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack, "BLOCK_DOCUMENTS", 16)
+        version = builds.build(builds.make_recipe(corpus), store, count=2)
+    assert len(version.manifest["splits"]["train"]["shards"]) > 4
+    return version, Store(store)
+
+
+@pytest.mark.parametrize("which", ["built", "blocks"])
+def test_no_token_is_lost(which, request):
     """Every document's tokens, put together again from the shards, are its text's tokens between two end-of-text."""
-    version, store = built
+    version, store = request.getfixturevalue(which)
+    assert audit(version, store).problems == []
     tokenizer = vocabulary.load(version.folder / "tokenizer.json")
     index = version.index()
     texts = {}
