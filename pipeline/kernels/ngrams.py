@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.kernels._jit import Ints, kernel
 from pipeline.kernels.scratch import ABSENT, Scratch, mask_for, next_stamp, put, slot_of, value_at
-from pipeline.kernels.wide import S29, SECOND, SEED, hashed_padded, load8, same_padded, step
+from pipeline.kernels.wide import S29, SECOND, SEED, first8, hashed_padded, load8, same_padded, step
 
 S32 = np.uint64(32)
 
@@ -28,7 +28,9 @@ def number_words(n: int, room: Scratch) -> None:
     stamp, mask = next_stamp(table, room.stamp), mask_for(n)
     for w in range(n):
         a, b = np.int64(ends[w]), np.int64(ends[w + 1])
-        key = hashed_padded(packed, a, b)
+        # Of up to eight bytes no two words of a size have one key.
+        short = b - a <= 8
+        key = step(SEED ^ np.uint64(b - a), load8(packed, a) & first8(b - a)) if short else hashed_padded(packed, a, b)
         slot = slot_of(key, mask)
         while True:
             first = value_at(table, slot, stamp)
@@ -38,7 +40,8 @@ def number_words(n: int, room: Scratch) -> None:
                 tally[w] = 1
                 break
             c = np.int64(ends[first])
-            if table[slot, 0] == key and ends[first + 1] - c == b - a and same_padded(packed, a, c, b - a):
+            alike = table[slot, 0] == key and ends[first + 1] - c == b - a
+            if alike and (short or same_padded(packed, a, c, b - a)):
                 word[w] = first
                 tally[first] += 1
                 break
@@ -110,15 +113,12 @@ def lengthened(places: int, size: int, room: Scratch) -> np.int64:
     holds of size-grams, and tally[first place] is how often each stands.
     """
     word, gram, tally, chosen, table = room.word, room.gram, room.tally, room.chosen, room.table
+    places = _likely(places, size, room)
     stamp, mask = next_stamp(table, room.stamp), mask_for(places)
-    found = np.int64(0)
     for k in range(places):
         w = np.int64(chosen[k])
-        # The next one must repeat as well.
-        if k + 1 >= places or chosen[k + 1] != w + 1:
-            continue
-        key = np.uint64(gram[w]) << S32 | np.uint64(word[w + size - 1])
-        slot = slot_of(key ^ (key >> S29), mask)
+        key = _pair(gram[w], word[w + size - 1])
+        slot = slot_of(key, mask)
         while True:
             first = value_at(table, slot, stamp)
             if first == ABSENT:
@@ -131,15 +131,45 @@ def lengthened(places: int, size: int, room: Scratch) -> np.int64:
                 break
             slot = (slot + 1) & mask
         gram[w] = first
+    kept = np.int64(0)
+    for k in range(places):
+        w = chosen[k]
+        chosen[kept] = w
+        kept += tally[gram[w]] > 1
+    return kept
+
+
+@kernel
+def _likely(places: int, size: int, room: Scratch) -> np.int64:
+    """Leave in `chosen` the places whose size-gram may repeat; returns how many they are.
+
+    The next place's (size - 1)-gram must repeat as well, and another pair have the same hash. This is without branches
+    that nobody could foresee, and most pairs that stand once never come to the table.
+    """
+    word, gram, chosen, sieve = room.word, room.gram, room.chosen, room.sieve
+    mask = mask_for(2 * places)
+    sieve[: mask + 1] = 0
+    found = np.int64(0)
+    for k in range(places - 1):
+        w = np.int64(chosen[k])
         chosen[found] = w
-        found += 1
+        if chosen[k + 1] == w + 1:
+            place = slot_of(_pair(gram[w], word[w + size - 1]), mask)
+            sieve[place] = min(sieve[place] + 1, 2)
+            found += 1
     kept = np.int64(0)
     for k in range(found):
-        w = chosen[k]
-        if tally[gram[w]] > 1:
-            chosen[kept] = w
-            kept += 1
+        w = np.int64(chosen[k])
+        chosen[kept] = w
+        kept += sieve[slot_of(_pair(gram[w], word[w + size - 1]), mask)] > 1
     return kept
+
+
+@kernel
+def _pair(first: int, second: int) -> np.uint64:
+    """Two numbers of 32 bits as one, mixed; no other two give it."""
+    key = np.uint64(first) << S32 | np.uint64(second)
+    return key ^ (key >> S29)
 
 
 @kernel
@@ -150,18 +180,21 @@ def joined_duplicates(n: int, room: Scratch, out: Ints) -> None:
         out[size - 5] = 0
     if n < 6:
         return
+    # So long a beginning that few n-grams are shorter: their words are of three bytes in Chinese, of five in English.
+    total = min(np.int64(ends[n]), 8 * n)
+    prefix = first = min(max(4 * total // n, 8), 16)
     places: Any = n - 4
     for w in range(n - 4):
         a = np.int64(ends[w])
         chosen[w] = w
-        begins[w] = step(step(SEED, load8(packed, a)), load8(packed, a + 8))
+        begins[w] = step(step(SEED, load8(packed, a)), load8(packed, a + prefix - 8))
     for size in range(5, 11):
-        prefix = 16 + 8 * (size - 5)
         places = _repeated_beginnings(n, size, prefix, places, room)
         out[size - 5] = _again(n, size, prefix, places, room)
+        prefix = first + (size - 4) * total // n
         for k in range(places):
             at = np.int64(chosen[k])
-            begins[at] = step(begins[at], load8(packed, np.int64(ends[at]) + prefix))
+            begins[at] = step(begins[at], load8(packed, np.int64(ends[at]) + prefix - 8))
 
 
 @kernel
@@ -178,8 +211,10 @@ def _again(n: int, size: int, prefix: int, places: int, room: Scratch) -> np.int
         if w + size > n:
             break
         a, b = np.int64(ends[w]), np.int64(ends[w + size])
-        if prefix <= b - a <= prefix + 16:
-            # The hash of the beginning and the last bytes have met every byte.
+        # The hash of the beginning and the last bytes have met every byte.
+        if prefix <= b - a <= prefix + 8:
+            key = step(begins[w] ^ np.uint64(b - a), load8(packed, b - 8)) * SECOND
+        elif prefix < b - a <= prefix + 16:
             key = step(step(begins[w] ^ np.uint64(b - a), load8(packed, b - 16)), load8(packed, b - 8)) * SECOND
         else:
             key = hashed_padded(packed, a, b)

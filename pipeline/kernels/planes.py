@@ -55,7 +55,7 @@ def draw(text: Bytes, size: int, table: Table, planes: Planes, out: Ints) -> Non
         )
         planes[b, RANK] = continuing
         if wide != ZERO:
-            letter |= _letters_by_two_bytes(text, at)
+            letter |= _letters(text, at)
             within = within64(text, at, 0, 0x80, 0xBF)
             odd = _odd(text, at)
             while odd != ZERO:
@@ -112,9 +112,10 @@ def _odd(text: Bytes, at: int) -> np.uint64:
 
 
 @kernel
-def _letters_by_two_bytes(text: Bytes, at: int) -> np.uint64:
-    """First bytes of Latin, Greek, Cyrillic, Arabic, Han and Hangul letters: what two bytes tell for certain."""
-    ends = at + 1
+def _letters(text: Bytes, at: int) -> np.uint64:
+    """First bytes of the commonest letters of Latin, Greek, Cyrillic, Arabic, Thai, kana, Han and Hangul."""
+    ends, third = at + 1, at + 2
+    kana, thai = byte64(text, at, 0xE3), byte64(text, at, 0xE0)
     return (
         (
             within64(text, at, 0, 0xC4, 0xCA)
@@ -127,6 +128,24 @@ def _letters_by_two_bytes(text: Bytes, at: int) -> np.uint64:
         | (byte64(text, at, 0xCF) & within64(text, ends, 0, 0x80, 0xB5))
         | (byte64(text, at, 0xD8) & within64(text, ends, 0, 0xA0, 0xBF))
         | (byte64(text, at, 0xD9) & within64(text, ends, 0, 0x80, 0x8A))
+        | (byte64(text, at, 0xE4) & (within64(text, ends, 0, 0x80, 0xB6) | within64(text, ends, 0, 0xB8, 0xBF)))
+        | (kana & byte64(text, ends, 0x81) & within64(text, third, 0, 0x81, 0xBF))
+        | (
+            kana
+            & byte64(text, ends, 0x82)
+            & (within64(text, third, 0, 0x80, 0x96) | within64(text, third, 0, 0xA1, 0xBF))
+        )
+        | (
+            kana
+            & byte64(text, ends, 0x83)
+            & (within64(text, third, 0, 0x80, 0xBA) | within64(text, third, 0, 0xBC, 0xBF))
+        )
+        | (
+            thai
+            & byte64(text, ends, 0xB8)
+            & (within64(text, third, 0, 0x81, 0xB0) | within64(text, third, 0, 0xB2, 0xB3))
+        )
+        | (thai & byte64(text, ends, 0xB9) & within64(text, third, 0, 0x80, 0x86))
     )
 
 

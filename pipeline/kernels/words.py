@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.kernels._jit import Bytes, Hashes, Ints, Table, kernel, trailing_zeros
+from pipeline.kernels.lanes import count64
 from pipeline.kernels.planes import (
+    CONTINUING,
     DIGITS,
     LETTERS,
     ONE,
@@ -31,25 +34,28 @@ from pipeline.kernels.unicode import ALNUM, ALPHA, MARK, PUNCT, SPACELESS
 from pipeline.kernels.utf8 import decode
 from pipeline.kernels.wide import ALL, SECOND, ZERO, load8, store8
 
-S58 = np.uint64(58)
+S54 = np.uint64(54)
+HAN_5, HAN_9 = 0xE5, 0xE9
 
 
 class StopWords(NamedTuple):
-    """Words to look for: their bytes, where each starts, its size, its first eight bytes with zeros behind; a sieve."""
+    """Words to look for: their bytes, where each starts, its size, its first eight bytes with zeros behind; and at
+    which hashes of those there is one."""
 
     data: Bytes
     starts: Ints
     sizes: Ints
     first: Hashes
-    sieve: np.uint64
+    sieve: NDArray[np.bool_]
 
 
 def stop_words(listed: list[bytes]) -> StopWords:
     """The words of a list, ready to be compared."""
     sizes = np.array([len(word) for word in listed], np.int64)
     first = np.array([int.from_bytes(word[:8], "little") for word in listed], np.uint64)
-    sieve = np.bitwise_or.reduce(ONE << (first * SECOND >> S58), initial=ZERO)
-    return StopWords(np.array([*b"".join(listed)], np.uint8), np.cumsum(sizes) - sizes, sizes, first, np.uint64(sieve))
+    sieve = np.zeros(1 << 10, bool)
+    sieve[first * SECOND >> S54] = True
+    return StopWords(np.array([*b"".join(listed)], np.uint8), np.cumsum(sizes) - sizes, sizes, first, sieve)
 
 
 @kernel
@@ -74,19 +80,22 @@ def words(
         # Most words have a letter among their first 64 bytes.
         inside = ALL >> np.uint64(WIDTH - length if length < WIDTH else 0)
         letter = bits(planes, LETTERS, a) & inside != ZERO
-        other = letter | (bits(planes, DIGITS, a) & inside != ZERO)
+        other = letter or bits(planes, DIGITS, a) & inside != ZERO
         if not letter and (length > WIDTH or bits(planes, WIDE, a) & inside != ZERO):
             letter, other = _kinds(text, planes, a, b, table)
-        points = characters_before(planes, b) - characters_before(planes, a) if wide else length
+        points = length
+        if wide and length <= WIDTH:
+            points = count64(~bits(planes, CONTINUING, a) & inside)
+        elif wide:
+            points = characters_before(planes, b) - characters_before(planes, a)
         alphabetic += letter
         worded += other
         worded_characters += points * other
         word = load8(text, a) & (ALL >> np.uint64(64 - 8 * length if length < 8 else 0))
-        if stop.sieve >> (word * SECOND >> S58) & ONE != ZERO:
+        if stop.sieve[word * SECOND >> S54]:
             _mark(text, a, word, length, stop, seen)
         store8(packed, filled, load8(text, a))
-        store8(packed, filled + 8, load8(text, a + 8))
-        for k in range(16, length, 8):
+        for k in range(8, length, 8):
             store8(packed, filled + k, load8(text, a + k))
         filled += length
         characters += points
@@ -131,15 +140,19 @@ def _by_script(text: Bytes, planes: Planes, n: int, table: Table, cuts: Shorts, 
         if some(planes, WIDE, a, b):
             i, spaceless = a, False
             while i < b:
-                code, width = decode(text, i, b)
-                entry = np.int64(table[code])
-                if i > a and cuts_word(entry, spaceless):
+                # From U+5000 to U+9FFF all are Han letters, which is told by the first of three bytes.
+                if HAN_5 <= text[i] <= HAN_9:
+                    cut, letter, width = i > a, True, 3
+                else:
+                    code, width = decode(text, i, b)
+                    entry = np.int64(table[code])
+                    cut, letter = i > a and cuts_word(entry, spaceless), entry & SPACELESS != 0
+                if cut:
                     cuts[2 * found + 1] = i
                     found += 1
                     cuts[2 * found] = i
-                    spaceless = entry & SPACELESS != 0
-                elif i == a:
-                    spaceless = entry & SPACELESS != 0
+                if cut or i == a:
+                    spaceless = letter
                 i += width
         cuts[2 * found + 1] = b
         found += 1

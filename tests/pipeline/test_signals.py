@@ -26,9 +26,11 @@ from datatrove.data import Document  # noqa: E402
 from datatrove.pipeline.filters import fineweb_quality_filter as lines  # noqa: E402
 
 WORDS = ("a", "b", "ab", "bc", "c", "abcabc", "the", "millstone", "x" * 17, "x" * 16, "é", "磨")
+SPACELESS = ("磨坊", "水轮", "的", "。", "中", "ก็", "ไทย", "กรุง", "カタ", "ひらがな", "ー", "、", "ab", "3", "\n", "한국")
 TEXTS = twins.long_lists(st.sampled_from((*PIECES, "\n\n", "\n\n\n", "line\n", "line two\n", "part\n\n")), 60).map(
     "".join
 ) | twins.long_lists(st.sampled_from(WORDS), 120).map(" ".join)
+TEXTS |= twins.long_lists(st.sampled_from(SPACELESS), 120).map("".join)
 UNITS = {"whitespace": str.split, "script": twins.by_script}
 
 

@@ -1,0 +1,71 @@
+"""Speed by script: `python tests/bench/scripts.py`. How fast signals and sketches go over languages without spaces.
+
+Documents are made of 40 sentences each of lingua's test sentences, so every language is the same kind of text. The
+sketch of near, and the signals of gopher, repetition and fineweb, with words between white space and by script; medians
+of CPU seconds, the languages in turn. The last column is the speed beside English, in bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+LANGUAGES, SENTENCES, COPIES = ("en", "zh", "ja", "th", "ko", "ru"), 40, 20
+
+
+def main() -> None:
+    """Measure and print."""
+    root = Path(__file__).resolve().parents[2]
+    sys.path[0] = str(root)
+    from pipeline import stage, together
+    from pipeline.stages.near import near
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=root.parent / "shared/data/lid/lingua_sentences.parquet")
+    parser.add_argument("--runs", type=int, default=7)
+    options = parser.parse_args()
+    works: dict[str, Callable[[pa.RecordBatch], object]] = {"near": near}
+    for name, units in (("signals", {}), ("signals by script", {"units": "script"})):
+        stages = [stage.load(*each) for each in (("repetition", units), ("gopher", units), ("fineweb", {}))]
+        works[name] = functools.partial(together.measure, stages)
+    batches = documents(options.data)
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for run in range(options.runs + 1):
+        for language, batch in batches.items():
+            for work, do in works.items():
+                began = time.process_time()
+                do(batch)
+                if run:
+                    seconds.setdefault((work, language), []).append(time.process_time() - began)
+    for work in works:
+        speed = {lang: b["text"].nbytes / 1e6 / statistics.median(seconds[work, lang]) for lang, b in batches.items()}
+        for language, rate in speed.items():
+            print(f"{work:18} {language}  {rate:6.1f} MB/s  {rate / speed['en']:.2f} of English")
+
+
+def documents(path: Path) -> dict[str, pa.RecordBatch]:
+    """Documents of each language, with copies that differ in their first sentence."""
+    table = pq.read_table(path)
+    found = {}
+    for language in LANGUAGES:
+        mine = [
+            text
+            for text, lang in zip(table["text"].to_pylist(), table["lang"].to_pylist(), strict=True)
+            if lang == language
+        ]
+        whole = ["\n".join(mine[k : k + SENTENCES]) for k in range(0, len(mine), SENTENCES)]
+        texts = [f"{mine[(7 * c) % len(mine)]}\n{text}" for c in range(COPIES) for text in whole]
+        found[language] = pa.record_batch({"text": pa.array(texts)})
+    return found
+
+
+if __name__ == "__main__":
+    main()
