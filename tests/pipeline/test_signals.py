@@ -26,7 +26,7 @@ from datatrove.data import Document  # noqa: E402
 from datatrove.pipeline.filters import fineweb_quality_filter as lines  # noqa: E402
 
 WORDS = ("a", "b", "ab", "bc", "c", "abcabc", "the", "millstone", "x" * 17, "x" * 16, "é", "磨")
-SPACELESS = ("磨坊", "水轮", "的", "。", "中", "ก็", "ไทย", "กรุง", "カタ", "ひらがな", "ー", "、", "ab", "3", "\n", "한국")
+SPACELESS = (*"的中䷀。ー、3\n", *"磨坊 水轮 ก็ ไทย กรุง カタ ひらがな ab 한국".split())
 TEXTS = twins.long_lists(st.sampled_from((*PIECES, "\n\n", "\n\n\n", "line\n", "line two\n", "part\n\n")), 60).map(
     "".join
 ) | twins.long_lists(st.sampled_from(WORDS), 120).map(" ".join)
