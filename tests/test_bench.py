@@ -52,13 +52,14 @@ def sides():
 
 @pytest.mark.parametrize(("work", "side", "data"), sides())
 def test_our_side_answers(files, prose, tmp_path, work, side, data):
-    found = measured(work, side, (prose if work == "chain" else files)[data], tmp_path)
+    found = measured(work, side, (prose if work in ("chain", "workers") else files)[data], tmp_path)
     assert found["cpu"] >= 0 and found["peak"] > 1_000_000
     assert (tmp_path / "answer").stat().st_size > 0
 
 
 def test_workers_and_the_form_of_the_input_change_no_answer_of_the_chain(prose, tmp_path):
-    sides, found = import_module("tests.bench.works.chain").SIDES, []
+    chain, workers = (import_module(f"tests.bench.works.{name}").SIDES for name in ("chain", "workers"))
+    sides, found = chain | workers, []
     for side in ("gristmill", "gristmill_two", "gristmill_lines"):
         found.append(sides[side](prose["corpus"], tmp_path / side)())
         assert sum(cpu for _, cpu in found[-1].pop("seconds").values()) > 0

@@ -103,7 +103,8 @@ def compare(python: Python, work: str, row: Comparison, data: Path, runs: int) -
             folders = [Path(temporary) / place for place in "AB"]
             for which in (0, 1) if number % 2 == 0 else (1, 0):
                 side = names[which]
-                out = child(python.of(side), work, side, data, folders[which], row.cores)
+                # A worker has a core, and so has a peer.
+                out = child(python.of(side), work, side, data, folders[which], row.cores if which == 0 else 1)
                 run = json.loads(out.strip().splitlines()[-1])
                 note(f"{work}: {side} {run['cpu']:.2f} s of CPU in {run['wall']:.2f} s, {run['others']:.2f} of others")
                 if row.cores == 1 or run["others"] < DISTURBED * run["wall"]:
@@ -114,7 +115,10 @@ def compare(python: Python, work: str, row: Comparison, data: Path, runs: int) -
                 note(f"{work}: {row.peer}: {said}")
     if not all(found):
         raise SideError(f"{row.ours}: others take the processor; measure when the machine is quiet")
-    return Measured.of(found[0]), Measured.of(found[1]), said
+    ours, theirs = Measured.of(found[0]), Measured.of(found[1])
+    if row.cores > 1:
+        said = f"{ours.cpu / theirs.cpu:.2f} of the CPU seconds; {said}"
+    return ours, theirs, said
 
 
 def note(line: str) -> None:

@@ -25,7 +25,7 @@ from tests.bench import environment, inputs, table
 from tests.bench.measuring import ROOT, Python, SideError, child, compare, note
 
 DATA = ROOT.parent / "shared" / "data" / "corpus" / "debian_docs.parquet"
-WORKS = ("language", "dedup", "signals", "bpe", "chain")
+WORKS = ("language", "dedup", "signals", "bpe", "chain", "workers")
 
 
 def rows(work: str, python: Python, files: dict[str, Path], runs: int) -> list[dict[str, Any]]:

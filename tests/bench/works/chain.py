@@ -26,7 +26,6 @@ COMPARISONS = [
     Comparison("the same, its tokenizer trained", "gristmill_trained", OURS, "corpus", how="one that is given"),
     Comparison("the same, of JSON lines", "gristmill_lines", OURS, "corpus", how="of Parquet"),
     Comparison(TITLE, OURS, "copy", "corpus", how="pyarrow reads and writes the same rows"),
-    Comparison("the same by two workers", "gristmill_two", OURS, "corpus", 1.6, 1.8, "one worker", cores=2),
 ]
 CARD = """
 name = "docs"
@@ -56,11 +55,6 @@ def gristmill(data: Path, folder: Path, workers: int = 1, tokenizer: bool = True
 def gristmill_c4(data: Path, folder: Path) -> Work:
     """With C4's lines, which need no mark at their end, as in FineWeb."""
     return gristmill(data, folder, c4=True)
-
-
-def gristmill_two(data: Path, folder: Path) -> Work:
-    """By two workers."""
-    return gristmill(data, folder, 2)
 
 
 def gristmill_trained(data: Path, folder: Path) -> Work:
@@ -233,7 +227,6 @@ SIDES = {
     for side in (
         gristmill,
         gristmill_c4,
-        gristmill_two,
         gristmill_trained,
         gristmill_lines,
         datatrove,
