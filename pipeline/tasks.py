@@ -31,7 +31,6 @@ from pipeline.run import BORN, ContractError, run
 from pipeline.schema import LEDGER
 from pipeline.sources import Chunk, Item, read
 from pipeline.store import Store, Writing, read_group, read_parquet, write_tables
-from pipeline.threads import ahead
 from pipeline.tokens import tasks as tokens
 
 Spec = dict[str, Any]
@@ -109,7 +108,7 @@ def judge(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
         return read_parquet(store.file(key, "errors.parquet")), signals, gone
 
     ledgers, ids, born, others = [LEDGER.empty_table()], [], [], []
-    parts = ahead(judged, spec["parts"], limits.threads)
+    parts = map(judged, spec["parts"])
     for key, (errors, signals, gone) in zip(spec["parts"], parts, strict=True):
         ledgers += [errors, gone]
         ids += [errors["doc_id"], signals["doc_id"]]

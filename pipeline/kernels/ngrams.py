@@ -181,7 +181,7 @@ def joined_duplicates(n: int, room: Scratch, out: Ints) -> None:
     if n < 6:
         return
     # So long a beginning that few n-grams are shorter: their words are of three bytes in Chinese, of five in English.
-    total = min(np.int64(ends[n]), 8 * n)
+    total: Any = min(np.int64(ends[n]), 8 * n)
     prefix = first = min(max(4 * total // n, 8), 16)
     places: Any = n - 4
     for w in range(n - 4):

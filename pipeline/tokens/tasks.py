@@ -20,6 +20,7 @@ import xxhash
 from tokenizers import Tokenizer
 
 from pipeline.digests import digest
+from pipeline.kernels.packing import lay
 from pipeline.limits import Limits
 from pipeline.manifest import shard_digest
 from pipeline.schema import DOCUMENT
@@ -185,14 +186,19 @@ def _flat(store: Store, keys: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
 def _gather(encoded: list[tuple[np.ndarray, np.ndarray]], wanted: np.ndarray) -> pack.Tokens:
     """The tokens of some documents, side by side in the order asked for."""
     ends = np.cumsum([len(starts) - 1 for _, starts in encoded])
+    wanted = wanted.astype(np.int64)
     home = np.searchsorted(ends, wanted, side="right")
-    found = []
-    for piece, position in zip(home.tolist(), wanted.tolist(), strict=True):
-        values, starts = encoded[piece]
-        local = position - (int(ends[piece - 1]) if piece else 0)
-        found.append(values[starts[local] : starts[local + 1]])
-    starts = np.concatenate([[0], np.cumsum([len(tokens) for tokens in found])]).astype(np.int64)
-    return pack.Tokens(np.concatenate(found), starts)
+    first, size = np.empty((2, len(wanted)), np.int64)
+    members = {piece: np.flatnonzero(home == piece) for piece in np.unique(home).tolist()}
+    for piece, mine in members.items():
+        starts = encoded[piece][1]
+        local = wanted[mine] - (ends[piece - 1] if piece else 0)
+        first[mine], size[mine] = starts[local], starts[local + 1] - starts[local]
+    begins = np.concatenate([[0], np.cumsum(size)])
+    flat = np.empty(int(begins[-1]), encoded[0][0].dtype)
+    for piece, mine in members.items():
+        lay(encoded[piece][0], first[mine], size[mine], flat, begins[mine])
+    return pack.Tokens(flat, begins)
 
 
 def _shard(
