@@ -24,8 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SIDE = Path(__file__).with_name("side.py")
 # The names of our sides begin so.
 OURS = "gristmill"
-# Where the wall clock is compared: the part of a core that others may take, and how often to try for one quiet run.
-DISTURBED, ATTEMPTS = 0.1, 4
+# Where the wall clock is compared: the part of a core that others may take, what a core is worth at the least beside
+# the others (a host may give it to strangers and not say so), and how often to try for one quiet run.
+DISTURBED, CORE, ATTEMPTS = 0.1, 0.9, 4
 THREADS = ("OMP", "OPENBLAS", "MKL", "RAYON", "POLARS_MAX", "NUMBA")
 
 
@@ -104,10 +105,12 @@ def compare(python: Python, work: str, row: Comparison, data: Path, runs: int) -
             for which in (0, 1) if number % 2 == 0 else (1, 0):
                 side = names[which]
                 # A worker has a core, and so has a peer.
-                out = child(python.of(side), work, side, data, folders[which], row.cores if which == 0 else 1)
+                cores = row.cores if which == 0 else 1
+                out = child(python.of(side), work, side, data, folders[which], cores)
                 run = json.loads(out.strip().splitlines()[-1])
                 note(f"{work}: {side} {run['cpu']:.2f} s of CPU in {run['wall']:.2f} s, {run['others']:.2f} of others")
-                if row.cores == 1 or run["others"] < DISTURBED * run["wall"]:
+                quiet = run["others"] < DISTURBED * run["wall"] and run["scale"] >= CORE * cores
+                if row.cores == 1 or quiet:
                     found[which].append(run)
             if number == 0:
                 answers: list[Any] = [pickle.loads((folder / "answer").read_bytes()) for folder in folders]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import hashlib
 import importlib
 import io
 import json
@@ -19,6 +20,7 @@ import pstats
 import re
 import resource
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -41,14 +43,32 @@ def busy() -> float:
     return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
+def scale() -> float:
+    """How many times as fast as one core all that we may use are together: less where the host gives them to others."""
+    cores, given = len(os.sched_getaffinity(0)), bytes(32_000_000)
+
+    def spin(count: int) -> float:
+        threads = [threading.Thread(target=lambda: hashlib.blake2b(given).digest()) for _ in range(count)]
+        began = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return time.perf_counter() - began
+
+    return cores * spin(1) / spin(cores)
+
+
 def measured(work: str, side: str, data: Path, folder: Path) -> dict[str, float]:
     """Do one side's work once. Its answer is pickled into `folder`/answer."""
     function = importlib.import_module(f"tests.bench.works.{work}").SIDES[side]
     ready = function(data, folder)
-    start_up, began, everyone = cpu(), time.perf_counter(), busy()
+    start_up, before = cpu(), scale()
+    spent, began, everyone = cpu(), time.perf_counter(), busy()
     answer = ready()
-    found = {"wall": time.perf_counter() - began, "cpu": cpu() - start_up, "start_up": start_up, "peak": peak()}
+    found = {"wall": time.perf_counter() - began, "cpu": cpu() - spent, "start_up": start_up, "peak": peak()}
     found["others"] = busy() - everyone - found["cpu"]
+    found["scale"] = min(before, scale())
     (folder / "answer").write_bytes(pickle.dumps(answer))
     return found
 
