@@ -32,9 +32,10 @@ def decoder(
     model.initialise(seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
-                parameter.add_(torch.empty_like(parameter).uniform_(-0.5, 0.5, generator=generator))
+                most = 0.1 if name.endswith("bias") else 0.5  # larger ones say the same token for ever
+                parameter.add_(torch.empty_like(parameter).uniform_(-most, most, generator=generator))
             else:
                 parameter.mul_(scale)
     return model
