@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -49,6 +50,19 @@ def in_transformers(model: Model) -> Any:
     assert not unexpected and missing == (["lm_head.weight"] if model.config.tie_embeddings else [])
     theirs.tie_weights()
     return theirs
+
+
+def compare_gradients(model: Model, theirs: Any) -> None:
+    """Each within 1e-4 of its largest entry; a bias of keys has none but rounding, so beside it the largest of all."""
+    gradients = copy.deepcopy(model)
+    for mine, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
+        mine.data = parameter.grad
+    found = gpt.theirs(gradients)
+    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    largest = max(other.abs().max() for other in expected.values())
+    for name, gradient in found.items():
+        difference, size = (gradient - expected[name]).abs().max(), expected[name].abs().max()
+        assert difference < 1e-4 * size or difference < 1e-6 * largest, name
 
 
 def tokens_of(rows: int, length: int, vocab_size: int = 97, seed: int = 0) -> torch.Tensor:

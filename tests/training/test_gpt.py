@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import pytest
@@ -12,9 +11,8 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.training.small_models import TABLES, decoder, in_transformers, packed, tokens_of
+from tests.training.small_models import TABLES, compare_gradients, decoder, in_transformers, packed, tokens_of
 from training import TrainingError, models
-from training.hugging_face import gpt as hugging_face
 from training.models import _blocks, gpt, layers
 
 LARGEST = 1e-5  # seen: 4e-6 on logits of up to 4.4
@@ -33,19 +31,6 @@ def test_logits_and_gradients_are_those_of_transformers(table):
     (ours * weights).sum().backward()
     (expected * weights).sum().backward()
     compare_gradients(model, theirs)
-
-
-def compare_gradients(model, theirs):
-    """Each within 1e-4 of its largest entry; a bias of keys has none but rounding, so beside it the largest of all."""
-    gradients = copy.deepcopy(model)
-    for mine, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
-        mine.data = parameter.grad
-    found = hugging_face.theirs(gradients)
-    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    largest = max(other.abs().max() for other in expected.values())
-    for name, gradient in found.items():
-        difference, size = (gradient - expected[name]).abs().max(), expected[name].abs().max()
-        assert difference < 1e-4 * size or difference < 1e-7 * largest, name
 
 
 @pytest.mark.parametrize("name", ["grouped", "llama", "gpt2"])
