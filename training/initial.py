@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def fill(model: Any, folder: Path, version: Version) -> None:
     """Give the model the weights of `folder`. Raises TrainingError where tokenizer, names or shapes differ."""
     found = source(folder)
     _same_tokenizer(found.tokenizer, version)
-    checkpoint.fill(model, _fitted(found.tensors(), model), str(folder))
+    checkpoint.fill(model, _at(str(folder), partial(_fitted, model=model), found.tensors()), str(folder))
 
 
 def _same_tokenizer(file: Path, version: Version) -> None:
@@ -143,17 +144,22 @@ def _fitted(tensors: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
     """
     parameters = checkpoint.weights(model)
     known = [tensors[name] for name in tensors.keys() & parameters.keys()]
+    tables = {model.vocab_size, model.length}
     return {
-        name: _cut(tensor, parameters[name], {model.vocab_size, model.length}) if name in parameters else tensor
+        name: _cut(name, tensor, parameters[name], tables) if name in parameters else tensor
         for name, tensor in tensors.items()
         if name in parameters or not any(_same(tensor, other) for other in known)
     }
 
 
-def _cut(tensor: Tensor, parameter: Tensor, tables: set[int]) -> Tensor:
+def _cut(name: str, tensor: Tensor, parameter: Tensor, tables: set[int]) -> Tensor:
     """Only a table of tokens or positions has rows that a smaller one can do without."""
     rows = len(parameter)
-    return tensor[:rows] if rows in tables and tensor.shape[1:] == parameter.shape[1:] else tensor
+    if rows not in tables or tensor.shape[1:] != parameter.shape[1:]:
+        return tensor
+    if len(tensor) < rows:
+        raise TrainingError(f"{name!r} has {len(tensor)} rows; the version's tokens, or its rows' length, need {rows}")
+    return tensor[:rows]
 
 
 def _same(tensor: Tensor, other: Tensor) -> bool:

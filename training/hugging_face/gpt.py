@@ -211,10 +211,10 @@ def theirs(model: Model) -> dict[str, Tensor]:
 def ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Their tensors under our names, of any form. Raises TrainingError for a name that no form has."""
     tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(CONSTANTS)}
-    if any("wte.weight" in name for name in tensors):
-        return _from_gpt2({_whole(name, "transformer."): _turned(name, tensor) for name, tensor in tensors.items()})
+    if any(name.endswith("wte.weight") for name in tensors):
+        return _from_gpt2({name: _turned(name, tensor) for name, tensor in _whole(tensors, "transformer.").items()})
     names = {theirs: ours for ours, theirs in ROTARY_NAMES.items()}
-    return {_renamed(_whole(name, "model."), names): tensor for name, tensor in tensors.items()}
+    return {_renamed(name, names): tensor for name, tensor in _whole(tensors, "model.").items()}
 
 
 def _from_gpt2(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -232,9 +232,11 @@ def _from_gpt2(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _whole(name: str, prefix: str) -> str:
-    """The name in a model with a head; one saved without it, like GPT-2's first, lacks the prefix."""
-    return name if name.startswith((prefix, "lm_head.")) else prefix + name
+def _whole(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The names in a model with a head; one saved without it, like GPT-2 when it was published, has no prefix."""
+    if any(name.startswith(prefix) for name in tensors):
+        return tensors
+    return {name if name.startswith("lm_head.") else prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def _turned(name: str, tensor: Tensor) -> Tensor:
