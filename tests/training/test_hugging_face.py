@@ -206,8 +206,8 @@ def test_what_is_not_computed_is_refused(form, change, said):
         gpt.table({"model_type": form, **PLAIN[form], **change})
 
 
-@pytest.mark.parametrize("key", ["hidden_size", "num_attention_heads", "intermediate_size", "num_hidden_layers"])
-@pytest.mark.parametrize("value", ["32", 0, -1, 2.5, [4], True])
+@pytest.mark.parametrize("key", ["hidden_size", "num_attention_heads", "num_hidden_layers", "rope_theta"])
+@pytest.mark.parametrize("value", ["32", -1, [4], True])
 def test_values_that_cannot_be_are_refused_by_the_models_own_check(key, value):
     with pytest.raises(TrainingError, match=r"config\.json"):
         models.described(gpt.table({"model_type": "llama", **ROTARY, key: value}), "config.json")

@@ -132,11 +132,11 @@ def _refuse(config: Mapping[str, Any], form: str) -> None:
             raise TrainingError(f"{key} {value!r} is not computed here, only {can[0]!r}")
     if beyond := [key for key in NEVER if config.get(key)]:
         raise TrainingError(f"{beyond[0]} asks for more than plain weights, which cannot be read")
-    if kinds := set(config.get("layer_types") or ()) - {"full_attention"}:
-        raise TrainingError(f"layer_types {sorted(kinds)} are not computed here, only 'full_attention'")
+    if kinds := [kind for kind in config.get("layer_types") or () if kind != "full_attention"]:
+        raise TrainingError(f"layer_types {kinds[0]!r} is not computed here, only 'full_attention'")
 
 
-def _theta(config: Mapping[str, Any]) -> float:
+def _theta(config: Mapping[str, Any]) -> Any:
     """The base of rotary positions: transformers 5 keeps it in rope_parameters, 4 beside rope_scaling."""
     theta = config.get("rope_theta") or ROTARY_THETA
     for key in ("rope_scaling", "rope_parameters"):
@@ -145,7 +145,7 @@ def _theta(config: Mapping[str, Any]) -> float:
         if not plain or any(said.get(name, usual) != usual for name, usual in PLAIN_ROTATION.items()):
             raise TrainingError(f"{key} {said!r} is not computed here, only rope_type 'default'")
         theta = said.get("rope_theta", theta)
-    return float(theta)
+    return theta  # checked with the table
 
 
 def config(model: Model, *, eot: int, length: int) -> dict[str, Any]:
