@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,17 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 def load_weights(checkpoint: Path, model: nn.Module) -> None:
     """Fill the model's parameters. Raises TrainingError where names or shapes differ."""
-    _fill(checkpoint / "model.safetensors", weights(model))
+    path = checkpoint / "model.safetensors"
+    fill(model, read_tensors(path), str(path))
 
 
 def load_optimizer(checkpoint: Path, optimizer: Optimizer) -> None:
     """Take up the optimiser's state. Raises TrainingError where it belongs to another run."""
-    optimizer.restore(_tensors(checkpoint / "optimizer.safetensors"))
+    optimizer.restore(read_tensors(checkpoint / "optimizer.safetensors"))
 
 
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, on the CPU. Raises TrainingError."""
     try:
         found: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -95,14 +98,15 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def _fill(path: Path, parameters: dict[str, torch.Tensor]) -> None:
-    tensors = _tensors(path)
+def fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Give every parameter the tensor of its name. Raises TrainingError where names or shapes differ."""
+    parameters = weights(model)
     if differing := sorted(set(tensors) ^ set(parameters)):
-        raise TrainingError(f"{path}: {differing[0]!r} is on one side only: the checkpoint is of another model")
+        raise TrainingError(f"{where}: {differing[0]!r} is on one side only: the checkpoint is of another model")
     with torch.no_grad():
         for name, parameter in parameters.items():
             if tensors[name].shape != parameter.shape:
                 raise TrainingError(
-                    f"{path}: {name!r} is {list(tensors[name].shape)}, the model's is {list(parameter.shape)}"
+                    f"{where}: {name!r} is {list(tensors[name].shape)}, the model's is {list(parameter.shape)}"
                 )
             parameter.copy_(tensors[name])

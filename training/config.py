@@ -103,11 +103,19 @@ class Samples(Table):
     return_sequences: Positive = 2
 
 
+class Init(Table):
+    """What the first weights were read from: written `init = "DIR"` in a run file, looked up by `load`."""
+
+    folder: str
+    weights: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
 class Run(Table):
     """A run file. `model` and `objective` are checked by the family and the objective that they name."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    init: Init | None = None
     model: dict[str, Any]
     objective: dict[str, Any] = Field(default_factory=lambda: {"use": "causal"})
     batch: Batch = Batch()
@@ -122,6 +130,8 @@ class Run(Table):
         """32 hexadecimal characters over all that decides what is learnt, and the version it is learnt from."""
         table = self.model_dump(mode="json", exclude={"name", "evaluation", "checkpoint", "samples"})
         table["batch"].pop("micro_rows")
+        if (init := table.pop("init")) is not None:
+            table["init"] = init["weights"]  # wherever they lay
         table["precision"] = {"compute": self.precision.compute}
         return digest({"run": table, "version": version})
 
@@ -137,6 +147,10 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> Run:
         raise TrainingError(f"{path}: not valid TOML: {error}") from error
     for change in changes:
         table = _changed(table, change)
+    if "init" in table:
+        from training import initial  # which reads runs, and they run files
+
+        table = initial.resolved(table, str(path))
     return check(Run, table, str(path))
 
 

@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training import TrainingError, batch, checkpoint, evaluate, models, objectives, order
+from training import TrainingError, batch, checkpoint, evaluate, initial, models, objectives, order
 from training.config import Run
 from training.journal import Journal
 from training.manifest import Version
@@ -90,7 +91,10 @@ class Loop:
         self.objective = objectives.load(run.objective, "[objective]")
         vocabulary, length = version.manifest.tokenizer.vocab_size, version.manifest.length
         self.model: Any = models.build(run.model, vocab_size=vocabulary, length=length, where="[model]")
-        self.model.initialise(run.seed)
+        if run.init is None:
+            self.model.initialise(run.seed)
+        else:
+            initial.fill(self.model, Path(run.init.folder), version)
         self.model.to(group.device)
         self.optimizer = Optimizer(self.model, run.optimizer)
         self.chain = batch.chain_start(version.manifest.version, run.seed, run.batch.rows)

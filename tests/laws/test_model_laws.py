@@ -13,7 +13,13 @@ from training import TrainingError, models
 # A family is built from those of these keys that its table has, and once more with each of its variants.
 SMALL = {"layers": 2, "width": 32, "heads": 4}
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "gpt": [{"kv_heads": 2}, {"kv_heads": 1, "head_width": 16, "feed_forward": 40, "tie_embeddings": False}],
+    "gpt": [
+        {"kv_heads": 2},
+        {"kv_heads": 1, "head_width": 16, "feed_forward": 40, "tie_embeddings": False},
+        {"form": "llama", "kv_heads": 2},
+        {"form": "gpt2"},
+        {"form": "gpt2", "feed_forward": 40, "tie_embeddings": False},
+    ],
 }
 VOCABULARY, LENGTH = 61, 192
 SIZES = [[1, 140, 40, 11], [192], [64, 64, 64]]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from training import export, models
+from training import models
+from training.hugging_face import gpt
 from training.models.gpt import Model
 
 TABLES: dict[str, dict[str, Any]] = {
@@ -15,6 +17,10 @@ TABLES: dict[str, dict[str, Any]] = {
     "grouped": {"layers": 3, "width": 64, "heads": 4, "kv_heads": 2, "feed_forward": 96},
     "untied": {"layers": 2, "width": 32, "heads": 6, "kv_heads": 1, "head_width": 20, "tie_embeddings": False},
     "other constants": {"layers": 1, "width": 32, "heads": 2, "rope_theta": 1e6, "norm_epsilon": 1e-2},
+    "llama": {"form": "llama", "layers": 2, "width": 64, "heads": 4, "kv_heads": 2},
+    "llama untied": {"form": "llama", "layers": 2, "width": 32, "heads": 4, "head_width": 12, "tie_embeddings": False},
+    "gpt2": {"form": "gpt2", "layers": 3, "width": 48, "heads": 3},
+    "gpt2 untied": {"form": "gpt2", "layers": 2, "width": 40, "heads": 2, "feed_forward": 72, "tie_embeddings": False},
 }
 
 
@@ -27,21 +33,36 @@ def decoder(
     model.initialise(seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
-                parameter.add_(torch.empty_like(parameter).uniform_(-0.5, 0.5, generator=generator))
+                most = 0.1 if name.endswith("bias") else 0.5  # larger ones say the same token for ever
+                parameter.add_(torch.empty_like(parameter).uniform_(-most, most, generator=generator))
             else:
                 parameter.mul_(scale)
     return model
 
 
-def in_transformers(model: Model) -> Qwen3ForCausalLM:
-    """The same weights in Qwen3ForCausalLM."""
-    theirs = Qwen3ForCausalLM(Qwen3Config(**export.config(model, 0, model.length))).eval()
-    missing, unexpected = theirs.load_state_dict(export.weights(model), strict=False)
+def in_transformers(model: Model) -> Any:
+    """The same weights in Qwen3ForCausalLM, LlamaForCausalLM or GPT2LMHeadModel."""
+    config = AutoConfig.for_model(**gpt.config(model, eot=0, length=model.length))
+    theirs = AutoModelForCausalLM.from_config(config).eval()
+    missing, unexpected = theirs.load_state_dict(gpt.theirs(model), strict=False)
     assert not unexpected and missing == (["lm_head.weight"] if model.config.tie_embeddings else [])
     theirs.tie_weights()
     return theirs
+
+
+def compare_gradients(model: Model, theirs: Any) -> None:
+    """Each within 1e-4 of its largest entry; a bias of keys has none but rounding, so beside it the largest of all."""
+    gradients = copy.deepcopy(model)
+    for mine, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
+        mine.data = parameter.grad
+    found = gpt.theirs(gradients)
+    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    largest = max(other.abs().max() for other in expected.values())
+    for name, gradient in found.items():
+        difference, size = (gradient - expected[name]).abs().max(), expected[name].abs().max()
+        assert difference < 1e-4 * size or difference < 1e-6 * largest, name
 
 
 def tokens_of(rows: int, length: int, vocab_size: int = 97, seed: int = 0) -> torch.Tensor:

@@ -16,10 +16,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from training import TrainingError
-from training.tables import check, suggest
+from training.tables import Table, check, suggest
 
 
 def available() -> list[str]:
@@ -33,6 +34,18 @@ def build(table: Mapping[str, Any], *, vocab_size: int, length: int, where: str)
     `length` is the longest context in tokens. Nothing is drawn from torch's global generator.
     Raises TrainingError naming `where`, the key and what exists.
     """
+    module, config = _checked(table, where)
+    return module.Model(config, vocab_size=vocab_size, length=length)
+
+
+def described(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The table with every default written out. Raises TrainingError as `build` does."""
+    module, config = _checked(table, where)
+    return {"family": module.__name__.rpartition(".")[2], **config.model_dump(mode="json")}
+
+
+def _checked(table: Mapping[str, Any], where: str) -> tuple[ModuleType, Table]:
+    """The family's module and its checked Config."""
     keys = dict(table)
     family = keys.pop("family", None)
     if family is None:
@@ -40,5 +53,5 @@ def build(table: Mapping[str, Any], *, vocab_size: int, length: int, where: str)
     if family not in available():
         raise TrainingError(f"{where}: unknown family {family!r}{suggest(str(family), available())}")
     module = importlib.import_module(f"{__name__}.{family}")
-    config = check(module.Config, keys, f"{where} ({family})")
-    return module.Model(config, vocab_size=vocab_size, length=length)
+    config: Table = check(module.Config, keys, f"{where} ({family})")
+    return module, config

@@ -1,15 +1,21 @@
-"""A decoder in the form of Qwen3: pre-norm, rotary positions, QK-norm, grouped queries, SwiGLU, no biases.
+"""The decoder of our time in three forms: causal attention, pre-norm (Vaswani et al. 2017; Radford et al. 2019).
 
     x = embedding[tokens];  each layer: x += attention(norm(x));  x += feed_forward(norm(x));  hidden = norm(x)
 
-The law: the same weights give the logits of `transformers`' Qwen3ForCausalLM (the largest difference seen in
-float32 is 4e-6), and a document in a packed row has the hidden states that it has alone.
+    form     norm                positions        queries, keys   feed-forward    biases   source
+    qwen3    RMSNorm             rotary           RMSNorm each    SwiGLU          none     Qwen3, arXiv 2505.09388
+    llama    RMSNorm             rotary           as they are     SwiGLU          none     Llama, arXiv 2302.13971
+    gpt2     LayerNorm, biased   learned, added   as they are     GELU (tanh)     all      GPT-2, Radford et al. 2019
+
+The law: the same weights give the logits of `transformers`' Qwen3ForCausalLM, LlamaForCausalLM and GPT2LMHeadModel
+(the largest difference seen in float32 is 6e-6), and a document in a packed row has the hidden states that it
+has alone.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -17,43 +23,79 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.models.layers import Attention, Cache, Linear, RMSNorm, Sight, SwiGLU, causal, turns
+from training.models.layers import (
+    GELU,
+    Attention,
+    Cache,
+    LayerNorm,
+    Linear,
+    RMSNorm,
+    Sight,
+    SwiGLU,
+    Turn,
+    causal,
+    turns,
+)
 from training.order import derive
 from training.tables import Table
 
 Size = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+ROTARY_THETA = 10_000.0
 
 
 class Config(Table):
     """The keys of `[model]` beside `family`. By default every head has its own keys, heads divide the width, and
-    the feed-forward is 8/3 of the width, up to a multiple of 64."""
+    the feed-forward is 8/3 of the width, up to a multiple of 64. The form gpt2 knows no other heads, no rotation,
+    and by default a feed-forward of 4 times the width."""
 
+    form: Literal["qwen3", "llama", "gpt2"] = "qwen3"
     layers: Size
     width: Size
     heads: Size
     kv_heads: Size
     head_width: Annotated[int, Field(ge=2, multiple_of=2)]
     feed_forward: Size
-    rope_theta: Annotated[float, Field(gt=0)] = 10_000.0
-    norm_epsilon: Annotated[float, Field(gt=0)] = 1e-6
+    rope_theta: Positive | None = None
+    norm_epsilon: Positive = 1e-6
     tie_embeddings: bool = True
 
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, table: Any) -> Any:
-        width, heads = table.get("width"), table.get("heads")
+        width, heads, learned = table.get("width"), table.get("heads"), table.get("form") == "gpt2"
         if not (type(width) is int and type(heads) is int and heads > 0):
             return table  # the fields' own checks say what is wrong
         if "head_width" not in table and width % heads:
-            raise ValueError(f"width {width} is not a multiple of heads {heads}; change one or give head_width")
-        feed_forward = -(-width * 8 // (3 * 64)) * 64
-        return {"kv_heads": heads, "head_width": width // heads, "feed_forward": feed_forward, **table}
+            advice = "change one" if learned else "change one or give head_width"
+            raise ValueError(f"width {width} is not a multiple of heads {heads}; {advice}")
+        usual = {"kv_heads": heads, "head_width": width // heads}
+        if learned:
+            return {**usual, "feed_forward": 4 * width, "norm_epsilon": 1e-5, **table}
+        return {**usual, "feed_forward": -(-width * 8 // (3 * 64)) * 64, "rope_theta": ROTARY_THETA, **table}
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        if self.rotary and self.rope_theta is None:
+            raise ValueError(f"form {self.form!r} needs a rope_theta")
+        if not self.rotary:
+            usual = {"kv_heads": self.heads, "head_width": self.width // self.heads, "rope_theta": None}
+            for key, value in usual.items():
+                if (given := getattr(self, key)) != value:
+                    raise ValueError(f"form 'gpt2' has no {key} {given}; leave {key} out")
         return self
+
+    @property
+    def rotary(self) -> bool:
+        """Positions turn queries and keys; otherwise they are learned vectors, added to the embedding."""
+        return self.form != "gpt2"
+
+
+def norm(config: Config) -> nn.Module:
+    """The norm of the form, over the width."""
+    return (RMSNorm if config.rotary else LayerNorm)(config.width, config.norm_epsilon)
 
 
 class Layer(nn.Module):
@@ -62,14 +104,13 @@ class Layer(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         c = config
-        self.attention_norm = RMSNorm(c.width, c.norm_epsilon)
-        self.attention = Attention(c.width, c.heads, c.kv_heads, c.head_width, c.norm_epsilon)
-        self.feed_forward_norm = RMSNorm(c.width, c.norm_epsilon)
-        self.feed_forward = SwiGLU(c.width, c.feed_forward)
+        epsilon = c.norm_epsilon if c.form == "qwen3" else None
+        self.attention_norm = norm(c)
+        self.attention = Attention(c.width, c.heads, c.kv_heads, c.head_width, epsilon, bias=not c.rotary)
+        self.feed_forward_norm = norm(c)
+        self.feed_forward = (SwiGLU if c.rotary else GELU)(c.width, c.feed_forward)
 
-    def forward(
-        self, x: Tensor, turn: tuple[Tensor, Tensor], sight: Sight, cache: Cache | None = None, layer: int = 0
-    ) -> Tensor:
+    def forward(self, x: Tensor, turn: Turn | None, sight: Sight, cache: Cache | None = None, layer: int = 0) -> Tensor:
         x = x + self.attention(self.attention_norm(x), turn, sight, cache, layer)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
@@ -82,9 +123,10 @@ class Model(nn.Module):
     def __init__(self, config: Config, *, vocab_size: int, length: int) -> None:
         super().__init__()
         self.config, self.vocab_size, self.length = config, vocab_size, length
-        self.embedding = nn.Embedding(vocab_size, config.width, _weight=torch.zeros(vocab_size, config.width))
+        self.embedding = _table(vocab_size, config.width)
+        self.positions = None if config.rotary else _table(length, config.width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.norm = RMSNorm(config.width, config.norm_epsilon)
+        self.norm = norm(config)
         self.head = None if config.tie_embeddings else Linear(config.width, vocab_size)
 
     def forward(self, tokens: Tensor, positions: Tensor, pieces: Tensor | None, cache: Cache | None = None) -> Tensor:
@@ -98,8 +140,10 @@ class Model(nn.Module):
             sight: Sight = causal(pieces, tokens, c.heads, c.kv_heads)
         else:
             sight = cache.extend(torch.zeros_like(tokens, dtype=torch.int32) if pieces is None else pieces)
-        turn = turns(positions, c.head_width, c.rope_theta)
+        turn = None if c.rope_theta is None else turns(positions, c.head_width, c.rope_theta)
         x = self.embedding(tokens)
+        if self.positions is not None:
+            x = x + self.positions(positions)
         for number, layer in enumerate(self.layers):
             x = layer(x, turn, sight, cache, number)
         hidden: Tensor = self.norm(x)
@@ -117,10 +161,11 @@ class Model(nn.Module):
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
         """Fill every parameter: normal(0, .02), projections into the residual stream by 1 / sqrt(2 layers) of that
-        (GPT-2, section 2.3), norms 1. Each has a generator named by (seed, its name), so nothing else moves it."""
+        (GPT-2, section 2.3), norms 1, biases 0. Each has a generator named by (seed, its name), so nothing else
+        moves it."""
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
-                parameter.fill_(1)
+                parameter.fill_(0 if name.endswith("bias") else 1)
                 continue
             into_residual = name.endswith(("attention.output.weight", "feed_forward.down.weight"))
             deviation = 0.02 / math.sqrt(2 * self.config.layers) if into_residual else 0.02
@@ -131,10 +176,11 @@ class Model(nn.Module):
     def flops_per_token(self, length: int) -> int:
         """Training FLOPs a token: 6 N + 12 layers heads head_width length (PaLM, arXiv 2204.02311, appendix B).
 
-        N counts the weights of matrix products: no norms, and no embedding table that is only looked up.
+        N counts the weights of matrix products: no norms, no biases, and no table that is only looked up.
         """
         c = self.config
-        looked_up = 0 if c.tie_embeddings else self.embedding.weight.numel()
+        tables = [self.positions, None if c.tie_embeddings else self.embedding]
+        looked_up = sum(table.weight.numel() for table in tables if table is not None)
         multiplied = sum(p.numel() for p in self.parameters() if p.ndim == 2) - looked_up
         return 6 * multiplied + 12 * c.layers * c.heads * c.head_width * length
 
@@ -143,3 +189,8 @@ class Model(nn.Module):
         tables = [self.embedding.weight, *(self.head.parameters() if self.head else [])]
         everything = sum(p.numel() for p in self.parameters())
         return {"parameters": everything, "embedding_parameters": sum(table.numel() for table in tables)}
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """A lookup table, zero; torch's own would draw from the global generator."""
+    return nn.Embedding(rows, width, _weight=torch.zeros(rows, width))

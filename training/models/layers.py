@@ -1,4 +1,4 @@
-"""What model families share: norm, rotation, attention, feed-forward, and the cache of keys and values.
+"""What model families share: norms, rotation, attention, feed-forward, and the cache of keys and values.
 
 The law: all scaled dot-product attention of the house goes through `attention`, so what may see what is decided
 in one place, once a forward (`causal` or a cache), and never layer by layer. Parameters are float32 and zero
@@ -17,18 +17,20 @@ from torch.nn import functional
 from training.models import _blocks
 from training.models._blocks import Blocks
 
+Turn = tuple[Tensor, Tensor]  # cosine and sine of rotary positions
 Sight = Blocks | Tensor | None  # what sees what: blocks, a boolean mask [B, 1, T, S], or None: all that came before
 
 
 class Linear(nn.Module):
-    """y = x W^T; no bias. W [outputs, inputs] is drawn from nobody's generator."""
+    """y = x W^T, + b with `bias`. W [outputs, inputs] is drawn from nobody's generator."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight)
+        return functional.linear(x, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
@@ -67,6 +69,21 @@ class _Normalised(torch.autograd.Function):
         return to_x.to(x.dtype), product.flatten(0, -2).sum(0), None, None
 
 
+class LayerNorm(nn.Module):
+    """(x - mean) / sqrt(variance + epsilon) * weight + bias over the last axis (Ba et al. 2016, arXiv 1607.06450)."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Computed in float32 at the least; the result is what the next product takes."""
+        dtype = product_dtype(x)
+        return functional.layer_norm(_wide(x), self.weight.shape, self.weight, self.bias, self.epsilon).to(dtype)
+
+
 def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -77,14 +94,14 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def turns(positions: Tensor, width: int, theta: float) -> tuple[Tensor, Tensor]:
+def turns(positions: Tensor, width: int, theta: float) -> Turn:
     """Cosine and sine [B, T, 1, width / 2] of position * theta^(-2i / width) (RoPE: Su et al. 2021, section 3.2.2)."""
     frequencies = 1.0 / theta ** (torch.arange(0, width, 2, device=positions.device).float() / width)
     angles = positions[..., None, None].float() * frequencies
     return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, turn: Turn) -> Tensor:
     """Turn each pair (x_i, x_{i + width/2}) of x [B, T, H, width] by its angle: the half-split form."""
     cosine, sine = turn
     first, second = x.chunk(2, -1)
@@ -149,29 +166,41 @@ class Cache:
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with normed queries and keys (QK-norm: Dehghani et al. 2023, arXiv 2302.05442)."""
+    """Grouped-query attention. `epsilon` norms queries and keys (QK-norm: Dehghani et al. 2023, arXiv 2302.05442);
+    None leaves them as they are. `bias` gives each of the four projections one."""
 
-    def __init__(self, width: int, heads: int, kv_heads: int, head_width: int, epsilon: float) -> None:
+    def __init__(
+        self, width: int, heads: int, kv_heads: int, head_width: int, epsilon: float | None, bias: bool = False
+    ) -> None:
         super().__init__()
         self.head_width = head_width
-        self.query = Linear(width, heads * head_width)
-        self.key = Linear(width, kv_heads * head_width)
-        self.value = Linear(width, kv_heads * head_width)
-        self.output = Linear(heads * head_width, width)
-        self.query_norm = RMSNorm(head_width, epsilon)
-        self.key_norm = RMSNorm(head_width, epsilon)
+        self.query = Linear(width, heads * head_width, bias)
+        self.key = Linear(width, kv_heads * head_width, bias)
+        self.value = Linear(width, kv_heads * head_width, bias)
+        self.output = Linear(heads * head_width, width, bias)
+        self.query_norm = None if epsilon is None else RMSNorm(head_width, epsilon)
+        self.key_norm = None if epsilon is None else RMSNorm(head_width, epsilon)
 
-    def forward(
-        self, x: Tensor, turn: tuple[Tensor, Tensor], sight: Sight, cache: Cache | None = None, layer: int = 0
-    ) -> Tensor:
-        """x [B, T, width] -> [B, T, width]; with a cache, `sight` is over its tokens too."""
+    def forward(self, x: Tensor, turn: Turn | None, sight: Sight, cache: Cache | None = None, layer: int = 0) -> Tensor:
+        """x [B, T, width] -> [B, T, width]; queries and keys are turned by `turn`, where positions are rotary.
+
+        With a cache, `sight` is over its tokens too.
+        """
         q, k, v = (project(x).unflatten(-1, (-1, self.head_width)) for project in (self.query, self.key, self.value))
-        dtype = q.dtype
-        q = rotate(self.query_norm(q, torch.promote_types(dtype, torch.float32)), turn).to(dtype)
-        k = rotate(self.key_norm(k, torch.promote_types(dtype, torch.float32)), turn).to(dtype)
+        q, k = self._placed(q, self.query_norm, turn), self._placed(k, self.key_norm, turn)
         if cache is not None:
             k, v = cache.append(layer, k, v)
         return self.output(attention(q, k, v, sight).flatten(2))
+
+    @staticmethod
+    def _placed(x: Tensor, norm: RMSNorm | None, turn: Turn | None) -> Tensor:
+        """Queries or keys as they meet: normed, then turned, in float32 between the two."""
+        dtype = x.dtype
+        if norm is not None:
+            x = norm(x, torch.promote_types(dtype, torch.float32))
+        if turn is not None:
+            x = rotate(x, turn)
+        return x.to(dtype)
 
 
 class SwiGLU(nn.Module):
@@ -185,3 +214,15 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(functional.silu(self.gate(x)) * self.up(x))
+
+
+class GELU(nn.Module):
+    """down(gelu(up(x))) with biases; gelu by its tanh approximation (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
+
+    def __init__(self, width: int, feed_forward: int) -> None:
+        super().__init__()
+        self.up = Linear(width, feed_forward, bias=True)
+        self.down = Linear(feed_forward, width, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(functional.gelu(self.up(x), approximate="tanh"))

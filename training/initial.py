@@ -1,0 +1,166 @@
+"""The first weights of a run that goes on from another's: `init = "DIR"` in the run file.
+
+DIR is a run of ours (its newest checkpoint counts), one of its checkpoints, or a Hugging Face folder. The model is
+the one found there, so `[model]` may be left out, and what it says must agree.
+
+The law: weights go on in their own vocabulary or not at all, and the digest of the weights, never the place where
+they lay, is part of the identity of the run. All is read and refused before the first step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from training import TrainingError, checkpoint, hugging_face, journal, models
+from training.hugging_face import _folder
+from training.manifest import Version, digest, file_digest
+from training.tables import suggest
+
+
+@dataclass(frozen=True)
+class Source:
+    """Trained weights on disk: the model's table, the digest of the weights, the tokenizer, and how to read them."""
+
+    model: dict[str, Any]
+    digest: str
+    tokenizer: Path
+    tensors: Callable[[], dict[str, Tensor]]
+
+
+def resolved(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A run file's table whose `init` is looked up: the folder, the digest of its weights, and the model found there.
+
+    Raises TrainingError where the folder cannot be continued, or `[model]` says otherwise.
+    """
+    folder = table["init"]
+    if not isinstance(folder, str):
+        raise TrainingError(f"{where}: init: expected the name of a folder, got {folder!r}")
+    found = source(Path(folder))
+    model = models.described(found.model, folder)
+    given = table.get("model", {})
+    if not isinstance(given, Mapping):
+        raise TrainingError(f"{where}: model: expected a table, got {given!r}")
+    for key, value in given.items():
+        if key not in model:
+            raise TrainingError(f"{where} [model]: unknown key {key!r}{suggest(key, model)}")
+        if model[key] != value:
+            raise TrainingError(
+                f"{where} [model]: {key} is {value!r}, and that of the model in {folder} {model[key]!r}; "
+                f"leave [model] out to go on with that model"
+            )
+    return {**table, "model": model, "init": {"folder": folder, "weights": found.digest}}
+
+
+def source(folder: Path) -> Source:
+    """What lies in a folder. Raises TrainingError where it is nothing that can be continued."""
+    if (folder / "run.json").is_file():
+        return _of_run(folder, None)
+    if (folder / "state.json").is_file():
+        return _of_run(folder.absolute().parents[1], folder)
+    if (folder / "config.json").is_file():
+        return _of_hugging_face(folder)
+    raise TrainingError(
+        f"init {folder}: no run (run.json), checkpoint (state.json) or Hugging Face folder (config.json) is here"
+    )
+
+
+def _of_run(folder: Path, chosen: Path | None) -> Source:
+    books, run, version = journal.read(folder, verify=False)
+    found = [chosen] if chosen else checkpoint.steps(books.checkpoints)
+    if not found:
+        raise TrainingError(f"{folder}: has no checkpoint yet")
+    weights = found[-1] / checkpoint.FILES[0]
+    said = checkpoint.read_state(found[-1])["files"][weights.name]
+    return Source(
+        run.model, digest({weights.name: said}), version.tokenizer_file, lambda: checkpoint.read_tensors(weights)
+    )
+
+
+def _of_hugging_face(folder: Path) -> Source:
+    place = folder / "config.json"
+    config = _folder.read_table(place)
+    family = hugging_face.of_config(config, str(place))
+
+    def tensors() -> dict[str, Tensor]:
+        found: dict[str, Tensor] = _at(str(folder), family.ours, _folder.tensors(folder))
+        return found
+
+    table = _at(str(place), family.table, config)
+    return Source(table, _folder.weights_digest(folder), folder / "tokenizer.json", tensors)
+
+
+def _at(place: str, function: Callable[[Any], Any], given: Any) -> Any:
+    """Call; what it refuses is said with the place."""
+    try:
+        return function(given)
+    except TrainingError as error:
+        raise TrainingError(f"{place}: {error}") from error
+
+
+def fill(model: Any, folder: Path, version: Version) -> None:
+    """Give the model the weights of `folder`. Raises TrainingError where tokenizer, names or shapes differ."""
+    found = source(folder)
+    _same_tokenizer(found.tokenizer, version)
+    checkpoint.fill(model, _at(str(folder), partial(_fitted, model=model), found.tensors()), str(folder))
+
+
+def _same_tokenizer(file: Path, version: Version) -> None:
+    """By bytes, or else by content: the same tokenizer written by another release has other bytes."""
+    if not file.is_file():
+        raise TrainingError(f"{file}: missing; whether the model knows the version's tokens cannot be told without it")
+    if file_digest(file) == version.manifest.tokenizer.sha256:
+        return
+    theirs, ours = (tokenizer_digest(path) for path in (file, version.tokenizer_file))
+    if theirs != ours:
+        raise TrainingError(
+            f"{file}: the model's tokenizer has the digest {theirs} and that of {version.address} {ours}; "
+            f"build a version with the model's tokenizer"
+        )
+
+
+def tokenizer_digest(file: Path) -> str:
+    """32 hexadecimal characters over what a tokenizer.json says, however it is written. Raises TrainingError."""
+    try:
+        text: str = Tokenizer.from_file(str(file)).to_str()
+    except Exception as error:  # the Rust side raises plain Exception
+        raise TrainingError(f"{file}: not a tokenizer.json: {error}") from error
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _fitted(tensors: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """The tensors, less what the model has no use for.
+
+    A tied table that is written twice counts once. Rows of tokens that the tokenizer does not have (a vocabulary
+    that was padded), and of positions beyond the version's rows, are cut.
+    """
+    parameters = checkpoint.weights(model)
+    known = [tensors[name] for name in tensors.keys() & parameters.keys()]
+    tables = {model.vocab_size, model.length}
+    return {
+        name: _cut(name, tensor, parameters[name], tables) if name in parameters else tensor
+        for name, tensor in tensors.items()
+        if name in parameters or not any(_same(tensor, other) for other in known)
+    }
+
+
+def _cut(name: str, tensor: Tensor, parameter: Tensor, tables: set[int]) -> Tensor:
+    """Only a table of tokens or positions has rows that a smaller one can do without."""
+    rows = len(parameter)
+    if rows not in tables or tensor.shape[1:] != parameter.shape[1:]:
+        return tensor
+    if len(tensor) < rows:
+        raise TrainingError(f"{name!r} has {len(tensor)} rows; the version's tokens, or its rows' length, need {rows}")
+    return tensor[:rows]
+
+
+def _same(tensor: Tensor, other: Tensor) -> bool:
+    return tensor.shape == other.shape and torch.equal(tensor, other)
