@@ -95,6 +95,10 @@ def prompts(run: Run, version: Version) -> list[tuple[str | None, list[int]]]:
     Raises TrainingError where one has no room for its continuation: asked before the first step, not after the last.
     """
     if not objectives.load(run.objective, "[objective]").causal:
+        if run.samples.prompts:
+            raise TrainingError(
+                f"[samples]: prompts: a model of the objective {run.objective['use']!r} continues nothing; leave them out"
+            )
         return []
     settings, length = run.samples, version.manifest.length
     tokenizer = Tokenizer.from_file(str(version.tokenizer_file))

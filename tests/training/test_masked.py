@@ -220,3 +220,11 @@ def test_it_continues_no_text_and_says_so(finished, version):
         generate.generate(
             model, [[1]], new_tokens=1, temperature=0, top_k=None, top_p=None, return_sequences=1, seed=0, eot=0
         )
+
+
+def test_prompts_that_nothing_will_continue_are_refused_before_the_first_step(version, tmp_path):
+    run = config.load(runs.write_run(tmp_path), ['objective.use="masked"'])
+    assert outcome.prompts(run, version) == []
+    asked = config.load(runs.write_run(tmp_path), ['objective.use="masked"', 'samples.prompts=["the mill"]'])
+    with pytest.raises(TrainingError, match=r"\[samples\]: prompts: .*'masked' continues nothing"):
+        outcome.prompts(asked, version)
