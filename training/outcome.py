@@ -97,7 +97,7 @@ def prompts(run: Run, version: Version) -> list[tuple[str | None, list[int]]]:
     if not objectives.load(run.objective, "[objective]").causal:
         if run.samples.prompts:
             raise TrainingError(
-                f"[samples]: prompts: a model of the objective {run.objective['use']!r} continues nothing; leave them out"
+                f"[samples]: prompts: the objective {run.objective['use']!r} makes a model that continues nothing"
             )
         return []
     settings, length = run.samples, version.manifest.length

@@ -9,6 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from tests.training import runs
 from tests.training.versions import train_tokenizer
@@ -116,8 +119,6 @@ def tokenizer_of(folder, texts, size):
 
 def words_of(path, text):
     """The words of a text, as bytes, by the rule of `vocabulary`."""
-    from tokenizers import Tokenizer
-
     ids = np.array([Tokenizer.from_file(str(path)).encode(text).ids])
     begins = vocabulary._vocabulary(path).words(ids, np.arange(ids.shape[1])[None])[0]
     spelt = vocabulary.spelling(path)
@@ -142,6 +143,41 @@ def test_words_are_those_that_a_reader_sees(tmp_path, size):
         assert [word.strip() for word in chinese if word.strip()] == wanted
     else:
         assert "mill" in chinese and chinese[-1].strip() == "x"
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory):
+    """A vocabulary of single bytes and merges, some of them of halves of characters."""
+    return tokenizer_of(
+        tmp_path_factory.mktemp("merged"), ["the mill grün naïve " * 3, CHINESE * 4, "привет мир " * 3], 330
+    )
+
+
+def letter(character: str) -> bool:
+    """The rule of `vocabulary`, by code points."""
+    code = ord(character)
+    return character.isalnum() if code < 0x80 else 0xC0 <= code < 0x2000 or 0xA000 <= code < 0xE000
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    text=st.text(
+        st.one_of(st.sampled_from("the mill,\n'x" + CHINESE + "üïмир한"), st.characters(codec="utf-8")), min_size=1
+    )
+)
+def test_words_begin_where_characters_say(merged, text):
+    """Against the text itself: a token begins a word where it begins a character that is, or follows, no letter."""
+    spelt = vocabulary.spelling(merged)
+    ids = Tokenizer.from_file(str(merged)).encode(text).ids
+    begins = vocabulary._vocabulary(merged).words(np.array([ids]), np.arange(len(ids))[None])[0]
+    offsets = np.cumsum([0, *(len(spelt[token]) for token in ids)])[:-1].tolist()
+    starts = np.cumsum([0, *(len(character.encode()) for character in text)])[:-1].tolist()
+    wanted = {
+        start
+        for n, (start, character) in enumerate(zip(starts, text, strict=True))
+        if n == 0 or not letter(character) or not letter(text[n - 1])
+    }
+    assert [offset in wanted for offset in offsets] == begins.tolist()
 
 
 def test_whole_words_are_selected_whole(version, split):
@@ -226,5 +262,5 @@ def test_prompts_that_nothing_will_continue_are_refused_before_the_first_step(ve
     run = config.load(runs.write_run(tmp_path), ['objective.use="masked"'])
     assert outcome.prompts(run, version) == []
     asked = config.load(runs.write_run(tmp_path), ['objective.use="masked"', 'samples.prompts=["the mill"]'])
-    with pytest.raises(TrainingError, match=r"\[samples\]: prompts: .*'masked' continues nothing"):
+    with pytest.raises(TrainingError, match=r"\[samples\]: prompts: .*'masked' makes a model that continues"):
         outcome.prompts(asked, version)
