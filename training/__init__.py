@@ -3,8 +3,8 @@
 It reads a manifest and nothing else, and never imports the data half. Read the rooms in this
 order: `manifest` (refuse what is not whole), `shards` (rows of the mapped files), `order` (which
 row comes when: arithmetic, no state), `batch` (whose rows are they), `config` (the run file),
-`models` and `objectives` (one file each, the folder is the registry), `optim`, `parallel`,
-`checkpoint`, `loop` (the run), then `evaluate`, `ngram`, `generate`, `report` and `export`.
+`vocabulary` (what tokens spell), `models` and `objectives` (one file each, the folder is the registry),
+`optim`, `parallel`, `checkpoint`, `loop` (the run), then `evaluate`, `ngram`, `generate`, `report` and `export`.
 """
 
 from __future__ import annotations

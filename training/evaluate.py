@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders
 
 from training import TrainingError
+from training.batch import row_keys
 from training.config import Evaluation, Precision
 from training.manifest import Version
 from training.ngram import Flat, KneserNey, flat_rows
@@ -34,6 +34,7 @@ from training.objectives import Objective
 from training.parallel import Group, autocast
 from training.progress import Reporter, Silent
 from training.shards import Rows, Split
+from training.vocabulary import spelling
 
 Doubles = NDArray[np.float64]
 
@@ -111,9 +112,10 @@ def score(
     model.eval()
     with torch.inference_mode(), autocast(group.device, precision.compute):
         for part in _parts(split, mine, settings.micro_rows):
-            batch = objective.prepare(part, np.zeros(len(part), np.uint64))
+            keys = row_keys(0, 0, part.index)
+            batch = objective.prepare(part, keys)
             losses = objective.losses(model, {k: v.to(group.device) for k, v in batch.items()})
-            document = target_documents(part)
+            document = documents_at(part, objective.targets(part, keys))
             np.add.at(nats, document, losses.double().cpu().numpy())
             np.add.at(tally.targets, document, 1)
             np.add.at(tally.size, document, sizes[batch["targets"].numpy()])
@@ -136,30 +138,22 @@ def _parts(split: Split, wanted: NDArray[np.int64], size: int) -> Iterator[Rows]
         yield split.take(wanted[first : first + size])
 
 
-def target_documents(rows: Rows) -> NDArray[np.int64]:
-    """The document of every target (each token of a piece but the first), in order of place."""
-    return np.repeat(rows.documents.astype(np.int64), rows.lengths - 1)
+def documents_at(rows: Rows, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The document of the token at each flat place of [B, length]."""
+    begins = rows.piece_row * rows.tokens.shape[1] + rows.starts
+    return rows.documents.astype(np.int64)[np.searchsorted(begins, places, side="right") - 1]
 
 
 @lru_cache(maxsize=4)
 def token_bytes(tokenizer: Path) -> Doubles:
-    """Bytes of text that each token of a byte-level vocabulary stands for; special tokens stand for none.
-
-    Raises TrainingError for a vocabulary that is not byte-level: its tokens have no bytes of their own.
-    """
-    loaded = Tokenizer.from_file(str(tokenizer))
-    if not isinstance(loaded.decoder, decoders.ByteLevel):
-        raise TrainingError(f"{tokenizer}: not a byte-level vocabulary; bits per byte need one")
-    sizes = np.zeros(loaded.get_vocab_size(with_added_tokens=True))
-    for text, number in loaded.get_vocab(with_added_tokens=True).items():
-        sizes[number] = len(text)  # the byte-level alphabet has one character a byte
-    for number in loaded.get_added_tokens_decoder():
-        sizes[number] = 0
-    return sizes
+    """Bytes of text that each token of a byte-level vocabulary stands for; added tokens stand for none."""
+    return np.array([len(text) for text in spelling(tokenizer)], np.float64)
 
 
-def yardstick(tally: Tally, orders: list[int], read: NDArray[np.int64], progress: Reporter) -> int:
-    """Score modified Kneser-Ney n-grams, trained on the training rows `read`, on the whole split.
+def yardstick(
+    tally: Tally, objective: Objective, orders: list[int], read: NDArray[np.int64], progress: Reporter
+) -> int:
+    """Score modified Kneser-Ney n-grams, trained on the training rows `read`, on the objective's targets in the split.
 
     Adds a judge 'ngramN' to the tally for each order; returns the number of training tokens counted.
     """
@@ -177,10 +171,12 @@ def yardstick(tally: Tally, orders: list[int], read: NDArray[np.int64], progress
 
     model.read(text)
     progress.advance()
-    document = target_documents(rows)
+    places = objective.targets(rows, row_keys(0, 0, rows.index))
+    document = documents_at(rows, places)
+    among = np.searchsorted(np.flatnonzero(rows.layout()[1] > 0), places)
     for order in orders:
         nats = np.zeros_like(tally.targets)
-        np.add.at(nats, document, -model.log_probabilities(order))
+        np.add.at(nats, document, -model.log_probabilities(order)[among])
         tally.nats[f"ngram{order}"] = nats
         progress.advance()
     return int(sum(split.take(chunk).used.sum() for chunk in chunks))

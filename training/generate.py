@@ -60,6 +60,8 @@ def generate(
 
 
 def _check(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int, return_sequences: int) -> None:
+    if not model.causal:
+        raise TrainingError(f"{type(model).__module__} sees both ways and continues no text; a causal family does")
     if new_tokens < 0 or return_sequences < 1:
         raise TrainingError(f"new_tokens {new_tokens} must be 0 or more, return_sequences {return_sequences} 1 or more")
     for number, prompt in enumerate(prompts):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training import TrainingError, batch, evaluate, machine, order, report
+from training import TrainingError, batch, evaluate, machine, objectives, order, report
 from training.config import Run
 from training.evaluate import Tally
 from training.generate import generate
@@ -33,8 +33,9 @@ def conclude(
     tally = evaluate.score(trained.model, trained.objective, version, settings, run.precision, group, progress=progress)
     if not group.first:
         return None
-    counted = evaluate.yardstick(tally, settings.orders, rows_read(run, version, trained.steps), progress)
-    evaluation = described(tally, settings.orders, counted)
+    read = rows_read(run, version, trained.steps)
+    counted = evaluate.yardstick(tally, trained.objective, settings.orders, read, progress)
+    evaluation = {"measure": trained.objective.measure, **described(tally, settings.orders, counted)}
     evaluation["documents_file"] = tally.write(journal.folder / "evaluation")
     samples = sample(run, version, trained.model, progress)
     progress.phase("report", 1)
@@ -89,8 +90,16 @@ def _bits(evaluation: dict[str, Any]) -> dict[str, float]:
 def prompts(run: Run, version: Version) -> list[tuple[str | None, list[int]]]:
     """doc_id and tokens of what will be continued: the run file's prompts, and beginnings of documents of the split.
 
+    None where the objective is not causal: such a model continues nothing.
+
     Raises TrainingError where one has no room for its continuation: asked before the first step, not after the last.
     """
+    if not objectives.load(run.objective, "[objective]").causal:
+        if run.samples.prompts:
+            raise TrainingError(
+                f"[samples]: prompts: the objective {run.objective['use']!r} makes a model that continues nothing"
+            )
+        return []
     settings, length = run.samples, version.manifest.length
     tokenizer = Tokenizer.from_file(str(version.tokenizer_file))
     eot = version.manifest.tokenizer.eot

@@ -13,11 +13,16 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use"),
 ]
-SMALL = {"family": "gpt", "layers": 3, "width": 64, "heads": 4, "kv_heads": 2}
+SMALL = [
+    {"family": "gpt", "layers": 3, "width": 64, "heads": 4, "kv_heads": 2},
+    {"family": "bert", "layers": 3, "width": 64, "heads": 4},
+]
+RUNS = [(), ('model.family="bert"', 'objective.use="masked"')]
 
 
-def test_hidden_states_are_those_of_the_cpu():
-    model = models.build(SMALL, vocab_size=300, length=64, where="[model]")
+@pytest.mark.parametrize("table", SMALL, ids=[table["family"] for table in SMALL])
+def test_hidden_states_are_those_of_the_cpu(table):
+    model = models.build(table, vocab_size=300, length=64, where="[model]")
     model.initialise(5)
     tokens = torch.randint(300, (4, 64), generator=torch.Generator().manual_seed(1))
     positions, pieces = torch.arange(64).expand(4, -1), torch.arange(64).div(13, rounding_mode="floor").int()
@@ -28,12 +33,13 @@ def test_hidden_states_are_those_of_the_cpu():
     assert float((on_cpu - on_gpu).abs().max()) < 1e-4
 
 
-def test_stopped_and_resumed_is_as_if_never_stopped(tmp_path):
+@pytest.mark.parametrize("changes", RUNS, ids=["causal", "masked"])
+def test_stopped_and_resumed_is_as_if_never_stopped(tmp_path, changes):
     manifest = runs.version(tmp_path / "v")
     run = runs.write_run(tmp_path)
-    whole = runs.fit(run, manifest, tmp_path / "whole")
-    runs.fit(run, manifest, tmp_path / "parts", after=5)
-    runs.fit(run, manifest, tmp_path / "parts", after=3)
-    parts = runs.fit(run, manifest, tmp_path / "parts")
+    whole = runs.fit(run, manifest, tmp_path / "whole", changes=changes)
+    runs.fit(run, manifest, tmp_path / "parts", after=5, changes=changes)
+    runs.fit(run, manifest, tmp_path / "parts", after=3, changes=changes)
+    parts = runs.fit(run, manifest, tmp_path / "parts", changes=changes)
     assert parts.table["resumed_at"] == [5, 8] and parts.table["chain"] == whole.table["chain"]
     assert np.allclose(runs.losses(whole), runs.losses(parts), rtol=0, atol=1e-3)

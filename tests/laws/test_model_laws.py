@@ -13,6 +13,7 @@ from training import TrainingError, models
 # A family is built from those of these keys that its table has, and once more with each of its variants.
 SMALL = {"layers": 2, "width": 32, "heads": 4}
 VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "bert": [{"feed_forward": 40, "segments": 1, "norm_epsilon": 1e-5}],
     "gpt": [
         {"kv_heads": 2},
         {"kv_heads": 1, "head_width": 16, "feed_forward": 40, "tie_embeddings": False},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -31,6 +31,14 @@ def decoder(
     model = models.build({"family": "gpt", **table}, vocab_size=vocab_size, length=length, where="[model]")
     assert isinstance(model, Model)
     model.initialise(seed)
+    return enlarged(model, seed, scale)
+
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+def enlarged(model: Module, seed: int, scale: float = 4) -> Module:
+    """The model with matrices `scale` times larger, and vectors moved from where they start."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -109,7 +109,7 @@ def test_n_grams_are_trained_on_the_rows_that_were_read(finished, manifest):
     steps = [loop.batch.positions(step, 6) for step in range(12)]
     seen = {int(r) for s in steps for r in loop.order.rows(len(Split(read, "train")), run.seed, s)}
     assert rows.tolist() == sorted(seen)
-    counted = evaluate.yardstick(tally, [2, 3], rows, Silent())
+    counted = evaluate.yardstick(tally, Objective(), [2, 3], rows, Silent())
     assert counted == sum(Split(read, "train")[i].used for i in seen)
     report = json.loads((finished.folder / "report.json").read_text())
     for said in report["evaluation"]["ngrams"][:2]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -34,9 +33,9 @@ from training.models.layers import (
     SwiGLU,
     Turn,
     causal,
+    normal,
     turns,
 )
-from training.order import derive
 from training.tables import Table
 
 Size = Annotated[int, Field(ge=1)]
@@ -169,9 +168,7 @@ class Model(nn.Module):
                 continue
             into_residual = name.endswith(("attention.output.weight", "feed_forward.down.weight"))
             deviation = 0.02 / math.sqrt(2 * self.config.layers) if into_residual else 0.02
-            generator = np.random.Generator(np.random.Philox(derive("init", seed, name)))
-            drawn = generator.standard_normal(tuple(parameter.shape), np.float32)
-            parameter.copy_(torch.from_numpy(drawn).mul_(deviation))
+            parameter.copy_(normal(seed, name, parameter.shape).mul_(deviation))
 
     def flops_per_token(self, length: int) -> int:
         """Training FLOPs a token: 6 N + 12 layers heads head_width length (PaLM, arXiv 2204.02311, appendix B).

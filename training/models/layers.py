@@ -1,14 +1,17 @@
 """What model families share: norms, rotation, attention, feed-forward, and the cache of keys and values.
 
 The law: all scaled dot-product attention of the house goes through `attention`, so what may see what is decided
-in one place, once a forward (`causal` or a cache), and never layer by layer. Parameters are float32 and zero
-until somebody fills them; under autocast matrix products run in bfloat16, norms, rotations and sums in float32.
+in one place, once a forward (`causal`, `both_ways` or a cache), and never layer by layer. Parameters are float32
+and zero until somebody fills them; under autocast matrix products run in bfloat16, norms, rotations and sums in
+float32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -16,6 +19,7 @@ from torch.nn import functional
 
 from training.models import _blocks
 from training.models._blocks import Blocks
+from training.order import derive
 
 Turn = tuple[Tensor, Tensor]  # cosine and sine of rotary positions
 Sight = Blocks | Tensor | None  # what sees what: blocks, a boolean mask [B, 1, T, S], or None: all that came before
@@ -31,6 +35,21 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.weight, self.bias)
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / sqrt(variance + epsilon) * weight + bias over the last axis (Ba et al. 2016, arXiv 1607.06450)."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Computed in float32 at the least; the result is in `dtype`, by default what the next product takes."""
+        normed = functional.layer_norm(_wide(x), self.weight.shape, self.weight, self.bias, self.epsilon)
+        return normed.to(dtype or product_dtype(x))
 
 
 class RMSNorm(nn.Module):
@@ -69,19 +88,10 @@ class _Normalised(torch.autograd.Function):
         return to_x.to(x.dtype), product.flatten(0, -2).sum(0), None, None
 
 
-class LayerNorm(nn.Module):
-    """(x - mean) / sqrt(variance + epsilon) * weight + bias over the last axis (Ba et al. 2016, arXiv 1607.06450)."""
-
-    def __init__(self, width: int, epsilon: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.epsilon = epsilon
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Computed in float32 at the least; the result is what the next product takes."""
-        dtype = product_dtype(x)
-        return functional.layer_norm(_wide(x), self.weight.shape, self.weight, self.bias, self.epsilon).to(dtype)
+def normal(seed: int, name: str, shape: Sequence[int]) -> Tensor:
+    """Standard normal float32, from a generator that (seed, name) names and nobody else moves."""
+    generator = np.random.Generator(np.random.Philox(derive("init", seed, name)))
+    return torch.from_numpy(generator.standard_normal(tuple(shape), np.float32))
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -116,11 +126,25 @@ def causal(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) -> 
     return None if pieces is None else _mask(pieces, pieces)
 
 
+def both_ways(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) -> Sight:
+    """Each token sees all of its own piece; `pieces` [B, T] numbers runs of tokens (None: one run a row)."""
+    if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
+        rows, length = tokens.shape
+        return _blocks.lay_out(pieces, rows, length, heads, kv_heads, causal=False)
+    pieces = torch.zeros_like(tokens) if pieces is None else pieces
+    return _same_piece(pieces, pieces)
+
+
+def _same_piece(mine: Tensor, seen: Tensor) -> Tensor:
+    """[B, 1, T, S]: `mine` [B, T] and `seen` [B, S] lie in the same piece."""
+    return (mine[:, :, None] == seen[:, None, :])[:, None]
+
+
 def _mask(mine: Tensor, seen: Tensor) -> Tensor:
     """[B, 1, T, S]: the same piece, and not later; `mine` [B, T] are the last T of `seen` [B, S]."""
     length, whole = mine.shape[1], seen.shape[1]
     order = torch.ones(length, whole, dtype=torch.bool, device=mine.device).tril(whole - length)
-    return ((mine[:, :, None] == seen[:, None, :]) & order)[:, None]
+    return _same_piece(mine, seen) & order
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:

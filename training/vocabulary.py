@@ -1,0 +1,104 @@
+"""What the tokens of a byte-level vocabulary spell, and where words begin among them.
+
+The rule of words: a word begins at a token that begins a character, where that character or the one before it
+is no letter. So white space, punctuation and what follows them begin words, and the first token of a document
+piece does. Letters are known by their first byte, which a token of half a character shows too: ASCII letters and
+digits, and all beyond ASCII but U+0080 to U+00BF, U+2000 to U+9FFF and U+E000 on, which are punctuation,
+symbols, Han and kana. A Chinese word is therefore one character: all of its tokens where bytes of it are
+tokens, and a token of several characters where the vocabulary has such. Scripts that write neither spaces nor
+Han (Thai, Khmer) have long words, as long as their runs of letters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+
+from training import TrainingError
+from training.manifest import Version
+
+Ints = NDArray[np.integer[Any]]
+INSIDE, LETTER, APART = range(3)  # a byte inside a character, the first of a letter, the first of something else
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a tokenizer: `ordinary` are the ids of those that spell text.
+
+    `begins` and `ends` [size] class the first byte of a token and its last one that begins a character.
+    """
+
+    size: int
+    special: NDArray[np.bool_]
+    ordinary: Ints
+    begins: Ints
+    ends: Ints
+
+    def words(self, tokens: Ints, position: Ints) -> NDArray[np.bool_]:
+        """Which tokens [B, T] begin a word; `position` in the piece, where 0 and padding (-1) always do."""
+        first, last = self.begins[tokens], self.ends[tokens]
+        last = np.where((last == INSIDE) & (position <= 0), LETTER, last)
+        place = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+        known = np.maximum.accumulate(np.where(last != INSIDE, place, 0), axis=1)
+        before = np.roll(np.take_along_axis(last, known, axis=1), 1, axis=1)
+        return (position <= 0) | (first == APART) | ((first != INSIDE) & (before == APART))
+
+
+def of(version: Version) -> Vocabulary:
+    """The vocabulary of a version. Raises TrainingError where it is not byte-level."""
+    return _vocabulary(version.tokenizer_file)
+
+
+@lru_cache(maxsize=4)
+def _vocabulary(tokenizer: Path) -> Vocabulary:
+    spelt = spelling(tokenizer)
+    special = np.array([not text for text in spelt])
+    leads = [[CLASSES[byte] for byte in text if CLASSES[byte] != INSIDE] for text in spelt]
+    begins = np.array([CLASSES[text[0]] if text else APART for text in spelt])
+    ends = np.array([lead[-1] if lead else INSIDE for lead in leads])
+    return Vocabulary(len(spelt), special, np.flatnonzero(~special), begins, np.where(special, APART, ends))
+
+
+@lru_cache(maxsize=4)
+def spelling(tokenizer: Path) -> list[bytes]:
+    """The bytes that each token of a byte-level vocabulary stands for; added tokens, special or not, stand for none.
+
+    Raises TrainingError for a vocabulary that is not byte-level: its tokens have no bytes of their own.
+    """
+    loaded = Tokenizer.from_file(str(tokenizer))
+    if not isinstance(loaded.decoder, decoders.ByteLevel):
+        raise TrainingError(f"{tokenizer}: not a byte-level vocabulary; bits per byte and words need one")
+    spelt = [b""] * loaded.get_vocab_size(with_added_tokens=True)
+    added = loaded.get_added_tokens_decoder()
+    for text, number in loaded.get_vocab(with_added_tokens=True).items():
+        if number not in added:
+            spelt[number] = bytes(ALPHABET[character] for character in text)
+    return spelt
+
+
+def _alphabet() -> dict[str, int]:
+    """The byte of each character of the byte-level alphabet: printable Latin-1 is itself, the rest follows from 256 on
+    (Radford et al. 2019)."""
+    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in own]
+    alphabet = {chr(byte): byte for byte in own} | {chr(256 + n): byte for n, byte in enumerate(others)}
+    assert alphabet.keys() == set(pre_tokenizers.ByteLevel.alphabet())
+    return alphabet
+
+
+def _class(byte: int) -> int:
+    if byte < 0x80:
+        return LETTER if chr(byte).isalnum() else APART
+    if byte < 0xC0:
+        return INSIDE
+    return APART if byte == 0xC2 or 0xE2 <= byte <= 0xE9 or byte >= 0xEE else LETTER
+
+
+ALPHABET = _alphabet()
+CLASSES = [_class(byte) for byte in range(256)]
