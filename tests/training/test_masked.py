@@ -70,6 +70,7 @@ def test_shares_are_those_that_were_asked_for(version, split, whole_words):
     deviation = 4 / math.sqrt(count)
     assert abs(masked - 0.8) < 0.4 * deviation and abs(kept - 0.1) < 0.4 * deviation
     assert abs(len(replaced) / count - 0.1) < 0.4 * deviation
+    assert eot not in {stood for *_, stood, _ in found}
     assert eot not in replaced and max(replaced) < objective.mask == version.manifest.tokenizer.vocab_size
     assert len(set(replaced)) > 0.9 * 299 * (1 - math.exp(-len(replaced) / 299))
 
