@@ -1,0 +1,1 @@
+"""Configurations and weights as `transformers` names them: one file a family."""
