@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders
 
 from training import TrainingError
+from training.batch import row_keys
 from training.config import Evaluation, Precision
 from training.manifest import Version
 from training.ngram import Flat, KneserNey, flat_rows
@@ -105,15 +106,17 @@ def score(
         raise TrainingError(f"{version.folder}: split {settings.split!r} has no row to evaluate on")
     mine = wanted[len(wanted) * group.rank // group.world : len(wanted) * (group.rank + 1) // group.world]
     tally = Tally.empty(version, settings.split)
-    nats, sizes = np.zeros_like(tally.targets), token_bytes(version.tokenizer_file)
+    nats, extra = np.zeros_like(tally.targets), np.zeros(len(objective.extra_tokens))
+    sizes = np.append(token_bytes(version.tokenizer_file), extra)
     progress = progress or Silent()
     progress.phase("evaluate", len(wanted))
     model.eval()
     with torch.inference_mode(), autocast(group.device, precision.compute):
         for part in _parts(split, mine, settings.micro_rows):
-            batch = objective.prepare(part, np.zeros(len(part), np.uint64))
+            keys = row_keys(0, 0, part.index)
+            batch = objective.prepare(part, keys)
             losses = objective.losses(model, {k: v.to(group.device) for k, v in batch.items()})
-            document = target_documents(part)
+            document = batch["documents"].numpy() if "documents" in batch else target_documents(part)
             np.add.at(nats, document, losses.double().cpu().numpy())
             np.add.at(tally.targets, document, 1)
             np.add.at(tally.size, document, sizes[batch["targets"].numpy()])

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training import TrainingError, batch, checkpoint, evaluate, models, objectives, order
+from training import TrainingError, batch, checkpoint, evaluate, objectives, order
 from training.config import Run
 from training.journal import Journal
 from training.manifest import Version
@@ -87,9 +87,8 @@ class Loop:
         if run.batch.rows < group.world:
             raise TrainingError(f"batch.rows is {run.batch.rows} for {group.world} processes: each needs one at least")
         self.split = Split(version, "train")
-        self.objective = objectives.load(run.objective, "[objective]")
-        vocabulary, length = version.manifest.tokenizer.vocab_size, version.manifest.length
-        self.model: Any = models.build(run.model, vocab_size=vocabulary, length=length, where="[model]")
+        self.objective = objectives.load(run.objective, "[objective]").over(version)
+        self.model: Any = objectives.build(self.objective, run.model, version, "[model]")
         self.model.initialise(run.seed)
         self.model.to(group.device)
         self.optimizer = Optimizer(self.model, run.optimizer)
@@ -145,6 +144,8 @@ class Loop:
         loss, weight = self._gradients(mine)
         tokens = float(mine.used.sum())
         loss, weight, tokens, asked = group.sum([loss, weight, tokens, float(stop.asked)])
+        if not weight:
+            raise TrainingError(f"step {self.step + 1}: its rows have no target; raise batch.rows")
         norm = float(clip(self.model, group.world / weight, run.optimizer.clip_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._refuse(whole, loss / weight, norm)
@@ -235,7 +236,6 @@ def load(run: Run, version: Version, journal: Journal) -> Any:
     if not found:
         raise TrainingError(f"{journal.folder}: has no checkpoint yet")
     checkpoint.read_state(found[-1])
-    size = version.manifest.tokenizer.vocab_size
-    model = models.build(run.model, vocab_size=size, length=version.manifest.length, where="[model]")
+    model = objectives.build(objectives.load(run.objective, "[objective]"), run.model, version, "[model]")
     checkpoint.load_weights(found[-1], model)
     return model.eval()

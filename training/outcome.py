@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training import TrainingError, batch, evaluate, machine, order, report
+from training import TrainingError, batch, evaluate, machine, models, objectives, order, report
 from training.config import Run
 from training.evaluate import Tally
 from training.generate import generate
@@ -33,8 +33,10 @@ def conclude(
     tally = evaluate.score(trained.model, trained.objective, version, settings, run.precision, group, progress=progress)
     if not group.first:
         return None
-    counted = evaluate.yardstick(tally, settings.orders, rows_read(run, version, trained.steps), progress)
-    evaluation = described(tally, settings.orders, counted)
+    # Counting cannot be asked to fill a gap: where a text is written from another there is no yardstick.
+    orders = [] if models.has_encoder_and_decoder(trained.model) else settings.orders
+    counted = evaluate.yardstick(tally, orders, rows_read(run, version, trained.steps), progress)
+    evaluation = described(tally, orders, counted)
     evaluation["documents_file"] = tally.write(journal.folder / "evaluation")
     samples = sample(run, version, trained.model, progress)
     progress.phase("report", 1)
@@ -89,8 +91,12 @@ def _bits(evaluation: dict[str, Any]) -> dict[str, float]:
 def prompts(run: Run, version: Version) -> list[tuple[str | None, list[int]]]:
     """doc_id and tokens of what will be continued: the run file's prompts, and beginnings of documents of the split.
 
+    None where the objective is not causal: such a model continues nothing.
+
     Raises TrainingError where one has no room for its continuation: asked before the first step, not after the last.
     """
+    if not objectives.load(run.objective, "[objective]").causal:
+        return []
     settings, length = run.samples, version.manifest.length
     tokenizer = Tokenizer.from_file(str(version.tokenizer_file))
     eot = version.manifest.tokenizer.eot
@@ -145,7 +151,9 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
     # The first steps warm up caches and compile; the median is not theirs.
     speed = float(np.median([s["tokens"] / s["seconds"] for s in steps])) if steps else None
     length = version.manifest.length
-    peak, flops = machine.peak_flops(), trained.model.flops_per_token(length)
+    # How much a decoder has to write hangs on the objective, so an encoder-decoder states no MFU.
+    peak = None if models.has_encoder_and_decoder(trained.model) else machine.peak_flops()
+    flops = trained.model.flops_per_token(length)
     counts = trained.model.parameter_counts()
     return {
         "name": journal.folder.name,

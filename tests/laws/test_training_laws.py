@@ -21,6 +21,9 @@ from training.manifest import open_version
 from training.shards import Split
 
 OBJECTIVES = objectives.available()
+FAMILIES = {"span": "t5"}  # what an objective is tried with; gpt where nothing is said
+# Sums in another order differ in their last bits, which bfloat16, in Muon too, would magnify.
+EXACT = ('precision.compute="float32"', 'optimizer.use="adamw"')
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +37,9 @@ def objective(request) -> str:
 
 
 @pytest.fixture(scope="module")
-def run_file(tmp_path_factory) -> Path:
-    return runs.write_run(tmp_path_factory.mktemp("run"))
+def run_file(tmp_path_factory, objective) -> Path:
+    family = FAMILIES.get(objective.split('"')[1], "gpt")
+    return runs.write_run(tmp_path_factory.mktemp("run"), runs.RUN.replace('"gpt"', f'"{family}"'))
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +70,12 @@ def test_stopped_and_resumed_is_as_if_never_stopped(whole, run_file, manifest, o
     same(whole, done)
 
 
-def test_micro_batches_do_not_change_the_loss(whole, run_file, manifest, objective, tmp_path):
-    other = runs.fit(run_file, manifest, tmp_path, changes=(objective, "batch.micro_rows=6"))
-    assert other.folder.name == whole.folder.name
-    assert np.allclose(runs.losses(other), runs.losses(whole), rtol=0, atol=2e-3)
-    assert runs.state(checkpoint.steps(other.checkpoints)[-1])["chain"] == whole.table["chain"]
+def test_micro_batches_do_not_change_the_loss(run_file, manifest, objective, tmp_path):
+    one = runs.fit(run_file, manifest, tmp_path / "one", changes=(objective, *EXACT))
+    other = runs.fit(run_file, manifest, tmp_path / "other", changes=(objective, *EXACT, "batch.micro_rows=6"))
+    assert other.folder.name == one.folder.name
+    assert np.allclose(runs.losses(other), runs.losses(one), rtol=0, atol=2e-5)
+    assert other.table["chain"] == one.table["chain"]
 
 
 def test_killed_between_checkpoints_goes_on_from_the_last(whole, run_file, manifest, objective, tmp_path):
@@ -125,14 +130,14 @@ def test_ranks_share_out_the_same_rows(manifest, world):
 def test_two_ranks_train_like_one(whole, run_file, manifest, objective, tmp_path):
     """The same chain, so the same rows at each step; losses equal up to the order of float32 sums."""
     arguments = ["fit", str(run_file), "--manifest", str(manifest), "--runs", str(tmp_path), "--set", objective]
-    exact = ["--set", 'precision.compute="float32"']
+    exact = [word for change in EXACT for word in ("--set", change)]
     done = runs.command(2, *arguments, *exact, "--json")
     two = Journal(Path(json.loads(done.stdout.splitlines()[-1])["folder"]))
-    one = runs.fit(run_file, manifest, tmp_path / "one", changes=(objective, 'precision.compute="float32"'))
+    one = runs.fit(run_file, manifest, tmp_path / "one", changes=(objective, *EXACT))
     assert _table(two.folder / "run.json")["processes"] == 2
     ends = [runs.state(checkpoint.steps(j.checkpoints)[-1]) for j in (one, two)]
     assert ends[0]["chain"] == ends[1]["chain"] == whole.table["chain"]
-    assert np.allclose(runs.losses(one), runs.losses(two), rtol=0, atol=2e-4)
+    assert np.allclose(runs.losses(one), runs.losses(two), rtol=0, atol=2e-5)
     reports = [json.loads((j.folder / "report.json").read_text()) for j in (one, two)]
     bits = [r["evaluation"]["model"]["bits_per_byte"] for r in reports]
     assert abs(bits[0] - bits[1]) < 1e-3
@@ -140,11 +145,11 @@ def test_two_ranks_train_like_one(whole, run_file, manifest, objective, tmp_path
 
 
 def test_a_run_begun_by_one_rank_goes_on_with_two(run_file, manifest, objective, tmp_path):
-    changes = (objective, 'precision.compute="float32"')
+    changes = (objective, *EXACT)
     one = runs.fit(run_file, manifest, tmp_path / "one", changes=changes)
     runs.fit(run_file, manifest, tmp_path / "two", after=5, changes=changes)
     arguments = ["fit", str(run_file), "--manifest", str(manifest), "--runs", str(tmp_path / "two")]
-    runs.command(2, *arguments, "--set", changes[0], "--set", changes[1])
+    runs.command(2, *arguments, *(word for change in changes for word in ("--set", change)))
     two = Journal(tmp_path / "two" / one.folder.name)
     assert runs.losses(two)[:5] == runs.losses(one)[:5]
-    assert np.allclose(runs.losses(one), runs.losses(two), rtol=0, atol=2e-4)
+    assert np.allclose(runs.losses(one), runs.losses(two), rtol=0, atol=2e-5)

@@ -2,8 +2,16 @@
 
 An objective is a module with a class `Objective`, a checked table of its own parameters, and
 
+    over(version)       -> the objective, knowing the version's tokens; what follows is asked of that one
+    targets(rows, keys) -> flat places [N], ascending, of the tokens that the losses are about
     prepare(rows, keys) -> batch     tensors on the CPU; `keys` [B] uint64 are the row's only randomness
+    losses(model, batch) -> [N] nats, one a target
     loss(model, batch)  -> (sum, weight)   summed over targets, in nats, and how many they were
+
+and beside them `causal`, whether it needs a causal family or one that sees both ways; `measure`, what the
+exponential of its mean loss is called; and `extra_tokens`, the names of ids behind the tokenizer's that it uses.
+One that reads one text and writes another has `pairs = True`: it needs an encoder-decoder, and its batch says by
+`documents` [N] which document each target is of, for sentinels and the like stand at no place of a row.
 
 The loop divides by the weight of all micro-batches and ranks, so neither changes the loss. The folder is
 the registry: `use = "causal"` is `training/objectives/causal.py`.
@@ -14,13 +22,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training import TrainingError
+from training import TrainingError, models
+from training.manifest import Version
 from training.shards import Rows
 from training.tables import check, suggest
 
@@ -29,6 +38,14 @@ Batch = dict[str, torch.Tensor]
 
 class Objective(Protocol):
     """What the loop and the evaluation need of an objective."""
+
+    causal: ClassVar[bool]
+    measure: ClassVar[str]
+    extra_tokens: ClassVar[tuple[str, ...]]
+
+    def over(self, version: Version) -> Objective: ...
+
+    def targets(self, rows: Rows, keys: NDArray[np.uint64]) -> NDArray[np.int64]: ...
 
     def prepare(self, rows: Rows, keys: NDArray[np.uint64]) -> Batch: ...
 
@@ -50,3 +67,24 @@ def load(table: Mapping[str, Any], where: str) -> Objective:
         raise TrainingError(f"{where}: unknown objective {use!r}{suggest(str(use), available())}")
     objective: Objective = check(importlib.import_module(f"{__name__}.{use}").Objective, parameters, f"{where} ({use})")
     return objective
+
+
+def build(objective: Objective, table: Mapping[str, Any], version: Version, where: str) -> Any:
+    """The model of a `[model]` table for an objective over a version: its vocabulary has the extra tokens at its end.
+
+    Raises TrainingError where the family sees another way than the objective needs.
+    """
+    vocabulary = version.manifest.tokenizer.vocab_size + len(objective.extra_tokens)
+    model = models.build(table, vocab_size=vocabulary, length=version.manifest.length, where=where)
+    if model.causal != objective.causal:
+        ways = {True: "what stands before a token", False: "both sides of a token"}
+        raise TrainingError(
+            f"{where}: the family {table['family']} sees {ways[model.causal]}, and the objective asks for one that "
+            f"sees {ways[objective.causal]}; change one of the two"
+        )
+    if models.has_encoder_and_decoder(model) != getattr(objective, "pairs", False):
+        raise TrainingError(
+            f"{where}: the family {table['family']} and the objective do not fit: one that writes what it reads in "
+            f"another text (span) needs an encoder and a decoder (t5), and all others need a single stack"
+        )
+    return model

@@ -6,23 +6,32 @@ own piece alone. Padding is neither read nor predicted.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import cross_entropy
 
-from training.objectives import Batch
+from training.manifest import Version
+from training.objectives import Batch, _places
 from training.shards import Rows
 from training.tables import Table
-
-# Logits of all places at once are fresh memory from the system at every step, which costs a fifth of it on a CPU.
-PLACES = 512
 
 
 class Objective(Table):
     """Causal language modelling; it has no parameters and draws nothing."""
+
+    causal: ClassVar[bool] = True
+    measure: ClassVar[str] = "perplexity"
+    extra_tokens: ClassVar[tuple[str, ...]] = ()
+
+    def over(self, version: Version) -> Objective:
+        """It asks nothing of a version."""
+        return self
+
+    def targets(self, rows: Rows, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Flat places [N] of all targets, ascending."""
+        return np.flatnonzero(rows.layout()[1] > 0)
 
     def prepare(self, rows: Rows, keys: NDArray[np.uint64]) -> Batch:
         """tokens, positions, pieces [B, T]; at [N], the flat places before a target; targets [N], in order of place."""
@@ -39,11 +48,8 @@ class Objective(Table):
 
     def losses(self, model: Any, batch: Batch) -> torch.Tensor:
         """-log P of each target in nats, [N] float32."""
-        hidden = model(batch["tokens"], batch["positions"], batch["pieces"]).flatten(0, 1)[batch["at"]]
-        places = zip(hidden.split(PLACES), batch["targets"].split(PLACES), strict=True)
-        return torch.cat([cross_entropy(model.logits(h).float(), t, reduction="none") for h, t in places])
+        return _places.losses(model, batch)
 
     def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses and the number of targets."""
-        losses = self.losses(model, batch)
-        return losses.sum(), torch.tensor(losses.numel(), dtype=torch.float64)
+        return _places.loss(self.losses(model, batch))
