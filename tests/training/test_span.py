@@ -63,11 +63,11 @@ def keys_of(rows: Rows, seed: int = 0) -> np.ndarray[Any, Any]:
 
 def read_back(prepared: objectives.Batch, count: int) -> list[tuple[list[int], list[int], list[int]]]:
     """Of each piece what the encoder reads, what the decoder reads, and what it has to write."""
-    flat = prepared["decoder_pieces"].flatten()[prepared["at"]]
+    flat = prepared["pieces"].flatten()[prepared["at"]]
     return [
         (
+            prepared["encoder_tokens"][prepared["encoder_pieces"] == number].tolist(),
             prepared["tokens"][prepared["pieces"] == number].tolist(),
-            prepared["decoder_tokens"][prepared["decoder_pieces"] == number].tolist(),
             prepared["targets"][flat == number].tolist(),
         )
         for number in range(count)
@@ -109,6 +109,13 @@ def test_putting_the_spans_back_gives_the_pieces_again(sizes, table, seed, whole
         assert encoder[0] == piece[0] and encoder[:: len(encoder) - 1][0] < VOCABULARY
     wanted = np.repeat(rows.documents, [len(targets) for _, _, targets in found])
     assert prepared["documents"].tolist() == wanted.tolist()
+    places = objective.targets(rows, keys_of(rows, seed))
+    text = prepared["targets"].numpy() < VOCABULARY
+    text &= prepared["targets"].numpy() != EOT
+    assert (np.diff(places) >= 0).all() and (np.diff(places[text]) > 0).all()
+    assert rows.tokens.reshape(-1)[places[text]].tolist() == prepared["targets"].numpy()[text].tolist()
+    begins = rows.piece_row * rows.tokens.shape[1] + rows.starts
+    assert wanted.tolist() == rows.documents[np.searchsorted(begins, places, side="right") - 1].tolist()
     assert len(prepared["at"].unique()) == len(prepared["at"]) == len(prepared["targets"])
 
 
@@ -185,7 +192,7 @@ def test_share_and_mean_length_are_those_asked_for():
         sentinels = int((prepared["targets"] >= VOCABULARY).sum())
         hidden = len(prepared["targets"]) - sentinels - 64
         assert abs(hidden / (64 * 512) - rate) < 0.002 and abs(hidden / sentinels - mean) < 0.05
-        gaps = prepared["tokens"] >= VOCABULARY
+        gaps = prepared["encoder_tokens"] >= VOCABULARY
         place = gaps.float().nonzero()[:, 1].float()
         assert abs(place.mean() / gaps.any(0).nonzero().max() - 0.5) < 0.05
 
@@ -256,3 +263,6 @@ def test_a_run_learns_and_reports(manifest, tmp_path):
     report = json.loads((done.folder / "report.json").read_text("utf-8"))
     assert report["evaluation"]["ngrams"] == [] and report["samples"] is None
     assert report["evaluation"]["model"]["loss"] < 5 and report["evaluation"]["targets"] > 100
+    told = runs.command(1, "generate", str(done.folder), "--prompt", "the mill wheel", "--new-tokens", "6", "--json")
+    [entry] = json.loads(told.stdout)["prompts"]
+    assert entry["prompt"] == "the mill wheel<extra_id_0>" and len(entry["continuations"]) == 1

@@ -15,6 +15,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from tests.training.small_models import packed, tokens_of
 from training import TrainingError, models
+from training.generate import generate
 from training.hugging_face import t5 as named
 from training.models.t5 import Model, bucket
 
@@ -162,6 +163,27 @@ def test_a_cache_changes_nothing():
         for first, last in [(0, 5), (5, 6), (6, 7), (7, 12)]:
             parts.append(model.decode(decoder_tokens[:, first:last], None, encoded, None, cache))
         assert (torch.cat(parts, 1) - whole).abs().max() < 1e-5
+
+
+def test_it_writes_greedily_what_transformers_writes():
+    """Prompts of several lengths in one batch; transformers is asked one by one."""
+    model = model_of(TABLES["uneven"], length=64)
+    theirs = in_transformers(model)
+    prompts = [tokens_of(1, length, seed=length)[0].tolist() for length in (3, 17, 30, 9)]
+    options = {"top_k": None, "top_p": None, "return_sequences": 1, "seed": 0, "eot": 0}
+    found = generate(model, prompts, new_tokens=12, temperature=0.0, batch=3, **options)
+    for prompt, [mine] in zip(prompts, found, strict=True):
+        said = theirs.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, use_cache=False)[
+            0, 1:
+        ].tolist()
+        assert mine == said
+    drawn = [
+        generate(model, prompts, new_tokens=8, temperature=1.0, batch=size, **{**options, "return_sequences": 2})
+        for size in (1, 5)
+    ]
+    assert drawn[0] == drawn[1] and drawn[0] != [[a, a] for [a] in found]
+    with pytest.raises(TrainingError, match="reads and writes at most 64 each"):
+        generate(model, prompts, new_tokens=65, temperature=0.0, **options)
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)

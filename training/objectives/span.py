@@ -75,9 +75,16 @@ class Objective(Table):
         enough = length >= 2
         return noise * enough, spans * enough
 
+    def targets(self, rows: Rows, keys: NDArray[np.uint64]) -> Ints:
+        """Flat places [N] in the rows: of a sentinel that of the first token behind it, of <eot> that before it."""
+        text = _Text.of(rows, self._eot)
+        at, written = _written(text, *self._mask(text, rows, keys))
+        place = text.row * rows.tokens.shape[1] + rows.starts[text.piece] + text.place
+        return np.repeat(place[at], written)
+
     def prepare(self, rows: Rows, keys: NDArray[np.uint64]) -> Batch:
-        """tokens, pieces [B, T] of the encoder; decoder_tokens, decoder_pieces [B, U]; at [N], the flat places of the
-        decoder before a target; targets, documents [N], in order of place. Padding is piece -1 of both."""
+        """encoder_tokens, encoder_pieces [B, T]; tokens, pieces [B, U] of the decoder; at [N], its flat places before
+        a target; targets, documents [N], in order of place. Padding is piece -1 of both."""
         text = _Text.of(rows, self._eot)
         noise, begins = self._mask(text, rows, keys)
         # Of each token in a gap: how many gaps of its piece begin before it; so the sentinel where one begins.
@@ -88,24 +95,20 @@ class Objective(Table):
         shape, place = _side_by_side(text.row[kept], len(rows))
         encoder = _filled(shape, place, ids[kept], self._eot), _filled(shape, place, text.piece[kept], -1)
 
-        # A token in a gap is written behind its sentinel if it is the first, and before <eot> if it is the last.
-        at = np.flatnonzero(noise)
-        last = np.append(text.piece[at][1:] != text.piece[at][:-1], True)[: len(at)]
-        written = 1 + begins[at] + last
+        at, written = _written(text, noise, begins)
         end = np.cumsum(written)
-        targets = np.empty(written.sum(), np.int64)
+        targets = np.full(written.sum(), self._eot, np.int64)
         targets[end - written] = ids[at]
         targets[end - written + begins[at]] = text.tokens[at]
-        targets[end[last] - 1] = self._eot
         piece = np.repeat(text.piece[at], written)
         read = np.roll(targets, 1)  # every piece ends with <eot>, so the next one begins with it
-        shape, place = _side_by_side(rows.piece_row[piece].astype(np.int64), len(rows))
+        shape, place = _side_by_side(np.repeat(text.row[at], written), len(rows))
         decoder = _filled(shape, place, read, self._eot), _filled(shape, place, piece, -1)
         return {
-            "tokens": torch.from_numpy(encoder[0]),
-            "pieces": torch.from_numpy(encoder[1].astype(np.int32)),
-            "decoder_tokens": torch.from_numpy(decoder[0]),
-            "decoder_pieces": torch.from_numpy(decoder[1].astype(np.int32)),
+            "encoder_tokens": torch.from_numpy(encoder[0]),
+            "encoder_pieces": torch.from_numpy(encoder[1].astype(np.int32)),
+            "tokens": torch.from_numpy(decoder[0]),
+            "pieces": torch.from_numpy(decoder[1].astype(np.int32)),
             "at": torch.from_numpy(place),
             "targets": torch.from_numpy(targets),
             "documents": torch.from_numpy(rows.documents[piece].astype(np.int64)),
@@ -130,7 +133,7 @@ class Objective(Table):
 
     def losses(self, model: Any, batch: Batch) -> torch.Tensor:
         """-log P of each target in nats, [N] float32."""
-        names = ("tokens", "pieces", "decoder_tokens", "decoder_pieces")
+        names = ("encoder_tokens", "encoder_pieces", "tokens", "pieces")
         return _places.surprise(model, model(*(batch[name] for name in names)), batch)
 
     def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,6 +167,14 @@ class _Text(NamedTuple):
         inside = np.ones(len(tokens), bool)
         inside[first[opened]] = inside[ends[closed]] = False
         return cls(tokens, row, piece, place, inside, first, lengths - opened - closed)
+
+
+def _written(text: _Text, noise: Flags, begins: Flags) -> tuple[Ints, Ints]:
+    """Numbers of the tokens in gaps, and how many targets each stands for: itself, its sentinel if a gap begins with
+    it, and <eot> if it is the last of its piece."""
+    at = np.flatnonzero(noise)
+    last = np.diff(text.piece[at], append=-1) != 0
+    return at, 1 + begins[at] + last
 
 
 def segments(items: Ints, parts: Ints, drawn: NDArray[np.uint64], first: Ints) -> Ints:
