@@ -6,8 +6,8 @@
 Raffel et al. 2020 (arXiv 1910.10683), section 2.1; Shazeer 2020 (arXiv 2002.05202) for the gated GELU of v1.1.
 Scores are not divided by sqrt(head_width): the initial queries are that much smaller. The laws: the same weights
 give the logits of `transformers`' T5ForConditionalGeneration (the largest difference seen in float32 is 2e-6 on
-logits of up to 6), and a pair of pieces in packed rows has the hidden
-states that it has alone: positions enter as distances, which begin anew with every piece by themselves.
+logits of up to 6), and a pair of pieces in packed rows has the hidden states that it has alone: positions enter as
+distances, which begin anew with every piece by themselves.
 """
 
 from __future__ import annotations
