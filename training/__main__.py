@@ -102,16 +102,21 @@ def generate(
     """Continue texts with the newest checkpoint of a run."""
     from tokenizers import Tokenizer
 
-    from training import journal, loop
+    from training import journal, loop, models, objectives
     from training.generate import generate as continued
 
     books, settings, version = journal.read(folder, verify=False)
     model = loop.load(settings, version, books)
     tokenizer, eot = Tokenizer.from_file(str(version.tokenizer_file)), version.manifest.tokenizer.eot
-    texts = prompt or [""]
+    texts, close = prompt or [""], []
+    if models.has_encoder_and_decoder(model):
+        # Gaps are written as sentinels, which take the ids behind the vocabulary; by default there is one at the end.
+        names = objectives.load(settings.objective, "[objective]").extra_tokens
+        tokenizer.add_special_tokens(list(names))
+        texts, close = [text if names[0] in text else text + names[0] for text in texts], [eot]
     made = continued(
         model,
-        [[eot, *tokenizer.encode(text, add_special_tokens=False).ids] for text in texts],
+        [[eot, *tokenizer.encode(text, add_special_tokens=False).ids, *close] for text in texts],
         new_tokens=new_tokens,
         temperature=temperature,
         top_k=top_k,
@@ -120,7 +125,8 @@ def generate(
         seed=seed,
         eot=eot,
     )
-    found = [{"prompt": t, "continuations": [tokenizer.decode(c) for c in m]} for t, m in zip(texts, made, strict=True)]
+    said = [[tokenizer.decode(c, skip_special_tokens=not close) for c in m] for m in made]
+    found = [{"prompt": text, "continuations": them} for text, them in zip(texts, said, strict=True)]
     if as_json:
         print(json.dumps({"prompts": found}, ensure_ascii=False))
         return

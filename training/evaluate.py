@@ -106,7 +106,8 @@ def score(
         raise TrainingError(f"{version.folder}: split {settings.split!r} has no row to evaluate on")
     mine = wanted[len(wanted) * group.rank // group.world : len(wanted) * (group.rank + 1) // group.world]
     tally = Tally.empty(version, settings.split)
-    nats, sizes = np.zeros_like(tally.targets), token_bytes(version.tokenizer_file)
+    nats, extra = np.zeros_like(tally.targets), np.zeros(len(objective.extra_tokens))
+    sizes = np.append(token_bytes(version.tokenizer_file), extra)
     progress = progress or Silent()
     progress.phase("evaluate", len(wanted))
     model.eval()

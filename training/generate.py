@@ -1,5 +1,7 @@
 """Continue texts: greedy, or drawn after temperature, top-k and top-p, with a cache of keys and values.
 
+An encoder-decoder reads a prompt whole and writes another text, from the end-of-text token on.
+
 The law: what is drawn for a sequence depends on (seed, prompt number, sequence number, position) and its own
 tokens alone, so batches decide nothing. Filters come in the order of `transformers`: temperature, top-k, top-p
 (nucleus sampling: Holtzman et al. 2020, arXiv 1904.09751), and keep the same tokens.
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from training import TrainingError
+from training.models import has_encoder_and_decoder
 from training.order import derive
 
 Choose = Callable[[Tensor, list[tuple[int, int]], list[int]], Tensor]
@@ -39,7 +42,8 @@ def generate(
 
     A continuation that ended itself has `eot` as its last token. Temperature 0 takes the likeliest token.
     Raises TrainingError for settings that cannot be, for an empty prompt, for a token outside the vocabulary,
-    and where prompt and continuation are longer than the context that the model is made for.
+    where prompt and continuation are longer than the context that the model is made for, and for a model that
+    writes nothing.
     """
     _check(model, prompts, new_tokens, return_sequences)
     choose = chooser(temperature, top_k, top_p, seed)
@@ -60,7 +64,8 @@ def generate(
 
 
 def _check(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int, return_sequences: int) -> None:
-    if not model.causal:
+    pairs = has_encoder_and_decoder(model)
+    if not (model.causal or pairs):
         raise TrainingError(f"{type(model).__module__} sees both ways and continues no text; a causal family does")
     if new_tokens < 0 or return_sequences < 1:
         raise TrainingError(f"new_tokens {new_tokens} must be 0 or more, return_sequences {return_sequences} 1 or more")
@@ -71,7 +76,12 @@ def _check(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int, return
             raise TrainingError(
                 f"prompt {number} has a token outside [0, {model.vocab_size}); is the tokenizer another?"
             )
-        if len(prompt) + new_tokens > model.length:
+        if pairs and max(len(prompt), new_tokens) > model.length:
+            raise TrainingError(
+                f"prompt {number} has {len(prompt)} tokens, and {new_tokens} new ones are asked for: the model reads "
+                f"and writes at most {model.length} each"
+            )
+        if not pairs and len(prompt) + new_tokens > model.length:
             raise TrainingError(
                 f"prompt {number} has {len(prompt)} tokens: with {new_tokens} new ones it is longer than the "
                 f"model's context of {model.length}; ask for at most {max(0, model.length - len(prompt))} new "
@@ -88,13 +98,11 @@ def _continue(
     eot: int,
 ) -> list[list[int]]:
     """Continue one batch. Prompts are padded in front, as a piece of its own, so all rows end together."""
-    longest = max(map(len, prompts))
-    cache = model.cache(len(prompts), longest + new_tokens)
-    tokens, positions, pieces = _padded(prompts, longest, cache.device)
+    forward, tokens, positions, pieces = _begun(model, prompts, new_tokens, eot)
     made: list[list[int]] = [[] for _ in prompts]
     open_ = set(range(len(prompts)))
     for _ in range(new_tokens):
-        hidden = model(tokens, positions, pieces, cache)
+        hidden = forward(tokens, positions, pieces)
         at = positions[:, -1:] + 1
         tokens = choose(model.logits(hidden[:, -1]).float(), names, at[:, 0].tolist())[:, None]
         positions, pieces = at, pieces[:, -1:]
@@ -106,6 +114,25 @@ def _continue(
         if not open_:
             break
     return made
+
+
+def _begun(
+    model: Any, prompts: list[Sequence[int]], new_tokens: int, eot: int
+) -> tuple[Callable[..., Tensor], Tensor, Tensor, Tensor]:
+    """What gives hidden states of tokens, positions and pieces, and the first of these."""
+    count, longest = len(prompts), max(map(len, prompts))
+    pairs = has_encoder_and_decoder(model)
+    cache = model.cache(count, new_tokens if pairs else longest + new_tokens)
+    tokens, positions, pieces = _padded(prompts, longest, cache.device)
+    if not pairs:
+        return partial(model, cache=cache), tokens, positions, pieces
+    encoded, numbers = model.encode(tokens, pieces), pieces
+
+    def forward(tokens: Tensor, positions: Tensor, pieces: Tensor) -> Tensor:
+        hidden: Tensor = model.decode(tokens, pieces, encoded, numbers, cache)
+        return hidden
+
+    return forward, torch.full_like(tokens[:, :1], eot), torch.zeros_like(positions[:, :1]), pieces[:, -1:]
 
 
 def _padded(prompts: list[Sequence[int]], longest: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

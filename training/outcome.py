@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training import TrainingError, batch, evaluate, machine, objectives, order, report
+from training import TrainingError, batch, evaluate, machine, models, objectives, order, report
 from training.config import Run
 from training.evaluate import Tally
 from training.generate import generate
@@ -33,9 +33,10 @@ def conclude(
     tally = evaluate.score(trained.model, trained.objective, version, settings, run.precision, group, progress=progress)
     if not group.first:
         return None
-    read = rows_read(run, version, trained.steps)
-    counted = evaluate.yardstick(tally, trained.objective, settings.orders, read, progress)
-    evaluation = {"measure": trained.objective.measure, **described(tally, settings.orders, counted)}
+    # Counting cannot be asked to fill a gap: where a text is written from another there is no yardstick.
+    orders = [] if models.has_encoder_and_decoder(trained.model) else settings.orders
+    counted = evaluate.yardstick(tally, trained.objective, orders, rows_read(run, version, trained.steps), progress)
+    evaluation = {"measure": trained.objective.measure, **described(tally, orders, counted)}
     evaluation["documents_file"] = tally.write(journal.folder / "evaluation")
     samples = sample(run, version, trained.model, progress)
     progress.phase("report", 1)
@@ -154,7 +155,9 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
     # The first steps warm up caches and compile; the median is not theirs.
     speed = float(np.median([s["tokens"] / s["seconds"] for s in steps])) if steps else None
     length = version.manifest.length
-    peak, flops = machine.peak_flops(), trained.model.flops_per_token(length)
+    # How much a decoder has to write hangs on the objective, so an encoder-decoder states no MFU.
+    peak = None if models.has_encoder_and_decoder(trained.model) else machine.peak_flops()
+    flops = trained.model.flops_per_token(length)
     counts = trained.model.parameter_counts()
     return {
         "name": journal.folder.name,

@@ -93,7 +93,7 @@ def test_attention_and_its_gradients_are_those_of_the_definition(causal, data, h
         patch.setattr(_blocks, "BLOCK", data.draw(st.integers(1, 5)))
         patch.setattr(_blocks, "MULTIPLE", data.draw(st.integers(1, 4)))
         patch.setattr(_blocks, "KEEP", data.draw(st.sampled_from([0, 4, 100])))
-        mask = (layers._mask if causal else layers._same_piece)(pieces, pieces)
+        mask = (layers.up_to if causal else layers.together)(pieces, pieces)
         for sight in (_blocks.lay_out(pieces, rows, length, *heads, causal=causal), mask):
             found = gradients(layers.attention(q, k, v, sight), given_, q, k, v)
             assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(found, expected, strict=True))

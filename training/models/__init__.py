@@ -5,10 +5,17 @@ A family is a module with a class `Config`, the checked keys of a run file's `[m
 
     forward(tokens [B, T], positions [B, T], pieces [B, T] | None) -> hidden [B, T, width]
     logits(hidden [..., width]) -> [..., vocab_size]
-    initialise(seed), flops_per_token(length), parameter_counts(), config, length, and causal: bool
+    initialise(seed), flops_per_token(length), parameter_counts(), config, vocab_size, length, and causal: bool
+
+An encoder-decoder reads two rows of pieces, whose numbers say which belong together. In place of that forward it has
+
+    encode(tokens [B, T], pieces [B, T] | None) -> encoded [B, T, width]
+    decode(tokens [B, U], pieces [B, U] | None, encoded, encoded_pieces, cache=None) -> hidden [B, U, width]
+    forward(tokens, pieces, decoder_tokens, decoder_pieces) -> hidden: the one behind the other
 
 The law: a token's hidden state depends on its own document piece alone, and in a causal family on what
-stands before it. `layers` holds what families share; a name with a leading underscore is no family either.
+stands before it; in a decoder that reads an encoder, on the encoder's piece of the same number as well. `layers`
+holds what families share; a name with a leading underscore is no family either.
 """
 
 from __future__ import annotations
@@ -55,3 +62,8 @@ def _checked(table: Mapping[str, Any], where: str) -> tuple[ModuleType, Table]:
     module = importlib.import_module(f"{__name__}.{family}")
     config: Table = check(module.Config, keys, f"{where} ({family})")
     return module, config
+
+
+def has_encoder_and_decoder(model: Any) -> bool:
+    """Whether a model reads one text and writes another."""
+    return hasattr(model, "encode") and hasattr(model, "decode")

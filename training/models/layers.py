@@ -22,7 +22,8 @@ from training.models._blocks import Blocks
 from training.order import derive
 
 Turn = tuple[Tensor, Tensor]  # cosine and sine of rotary positions
-Sight = Blocks | Tensor | None  # what sees what: blocks, a boolean mask [B, 1, T, S], or None: all that came before
+# What sees what: blocks, a mask [B, 1 or H, T, S] (boolean, or added to the scores), or None: all that came before.
+Sight = Blocks | Tensor | None
 
 
 class Linear(nn.Module):
@@ -123,7 +124,7 @@ def causal(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) -> 
     if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
         rows, length = tokens.shape
         return _blocks.lay_out(pieces, rows, length, heads, kv_heads)
-    return None if pieces is None else _mask(pieces, pieces)
+    return None if pieces is None else up_to(pieces, pieces)
 
 
 def both_ways(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) -> Sight:
@@ -132,27 +133,30 @@ def both_ways(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) 
         rows, length = tokens.shape
         return _blocks.lay_out(pieces, rows, length, heads, kv_heads, causal=False)
     pieces = torch.zeros_like(tokens) if pieces is None else pieces
-    return _same_piece(pieces, pieces)
+    return together(pieces, pieces)
 
 
-def _same_piece(mine: Tensor, seen: Tensor) -> Tensor:
-    """[B, 1, T, S]: `mine` [B, T] and `seen` [B, S] lie in the same piece."""
+def together(mine: Tensor, seen: Tensor) -> Tensor:
+    """[B, 1, T, S]: of the same piece; `mine` [B, T] and `seen` [B, S] number pieces."""
     return (mine[:, :, None] == seen[:, None, :])[:, None]
 
 
-def _mask(mine: Tensor, seen: Tensor) -> Tensor:
+def up_to(mine: Tensor, seen: Tensor) -> Tensor:
     """[B, 1, T, S]: the same piece, and not later; `mine` [B, T] are the last T of `seen` [B, S]."""
     length, whole = mine.shape[1], seen.shape[1]
     order = torch.ones(length, whole, dtype=torch.bool, device=mine.device).tril(whole - length)
-    return _same_piece(mine, seen) & order
+    return together(mine, seen) & order
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v over what each token sees: q [B, T, H, D], k and v [B, S, G, D] -> [B, T, H, D].
+def attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight, scale: float | None = None) -> Tensor:
+    """softmax(scale q k^T) v over what each token sees: q [B, T, H, D], k and v [B, S, G, D] -> [B, T, H, D].
 
-    H is a multiple of G: query heads share key heads (Ainslie et al. 2023, arXiv 2305.13245).
+    The scale is 1 / sqrt(D) by default. H is a multiple of G: query heads share key heads (Ainslie et al. 2023,
+    arXiv 2305.13245).
     """
     if isinstance(sight, Blocks):
+        if scale is not None:
+            q = q * (scale * q.shape[-1] ** 0.5)  # the blocks divide by sqrt(D)
         dtype = product_dtype(q)
         joined: Tensor = _blocks.Attention.apply(*(x.to(dtype).flatten(0, 1) for x in (q, k, v)), sight)
         return joined.view(q.shape)
@@ -160,7 +164,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     if shared > 1:
         k, v = (x.repeat_interleave(shared, 1) for x in (k, v))
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=sight, is_causal=sight is None).transpose(1, 2)
+    result = functional.scaled_dot_product_attention(q, k, v, attn_mask=sight, is_causal=sight is None, scale=scale)
+    return result.transpose(1, 2)
 
 
 class Cache:
@@ -179,7 +184,7 @@ class Cache:
         """Make room for tokens [B, T] of these pieces; returns what they see."""
         begin, self.used = self.used, self.used + pieces.shape[1]
         self._pieces[:, begin : self.used] = pieces
-        return _mask(pieces, self._pieces[:, : self.used])
+        return up_to(pieces, self._pieces[:, : self.used])
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add a layer's keys and values [B, T, G, D] of those tokens; returns all so far."""

@@ -10,6 +10,7 @@ An objective is a module with a class `Objective`, a checked table of its own pa
 
 and beside them `causal`, whether it needs a causal family or one that sees both ways; `measure`, what the
 exponential of its mean loss is called; and `extra_tokens`, the names of ids behind the tokenizer's that it uses.
+One that reads one text and writes another has `pairs = True`: it needs an encoder-decoder.
 
 The loop divides by the weight of all micro-batches and ranks, so neither changes the loss. The folder is
 the registry: `use = "causal"` is `training/objectives/causal.py`.
@@ -79,5 +80,10 @@ def build(objective: Objective, table: Mapping[str, Any], version: Version, wher
         raise TrainingError(
             f"{where}: the family {table['family']} sees {ways[model.causal]}, and the objective asks for one that "
             f"sees {ways[objective.causal]}; change one of the two"
+        )
+    if models.has_encoder_and_decoder(model) != getattr(objective, "pairs", False):
+        raise TrainingError(
+            f"{where}: the family {table['family']} and the objective do not fit: one that writes what it reads in "
+            f"another text (span) needs an encoder and a decoder (t5), and all others need a single stack"
         )
     return model

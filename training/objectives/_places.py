@@ -15,7 +15,13 @@ PLACES = 512
 
 def losses(model: Any, batch: Batch) -> torch.Tensor:
     """-log P of `targets` [N] by the hidden states at the flat places `at` [N], in nats, [N] float32."""
-    hidden = model(batch["tokens"], batch["positions"], batch["pieces"]).flatten(0, 1)[batch["at"]]
+    hidden = model(batch["tokens"], batch["positions"], batch["pieces"])
+    return surprise(model, hidden, batch)
+
+
+def surprise(model: Any, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """-log P of `targets` [N] by those of the hidden states [B, T, width] that stand `at` [N], in nats, [N] float32."""
+    hidden = hidden.flatten(0, 1)[batch["at"]]
     places = zip(hidden.split(PLACES), batch["targets"].split(PLACES), strict=True)
     return torch.cat([cross_entropy(model.logits(h).float(), t, reduction="none") for h, t in places])
 

@@ -1,0 +1,294 @@
+"""An encoder and a decoder in the form of T5 v1.1: pre-norm, relative position bias, gated GELU, no biases.
+
+    encoder:  x = embedding[tokens];  each layer: x += attention(norm(x));  x += feed_forward(norm(x));  norm(x)
+    decoder:  the same with a causal attention, and x += attention(norm(x), encoded) before the feed-forward
+
+Raffel et al. 2020 (arXiv 1910.10683), section 2.1; Shazeer 2020 (arXiv 2002.05202) for the gated GELU of v1.1.
+Scores are not divided by sqrt(head_width): the initial queries are that much smaller. The laws: the same weights
+give the logits of `transformers`' T5ForConditionalGeneration (the largest difference seen in float32 is 2e-6 on
+logits of up to 6), and a pair of pieces in packed rows has the hidden states that it has alone: positions enter as
+distances, which begin anew with every piece by themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.models import layers
+from training.models.layers import Linear, RMSNorm, SwiGLU, attention, product_dtype, together, up_to
+from training.order import derive
+from training.tables import Table
+
+Size = Annotated[int, Field(ge=1)]
+HIDDEN = -1e30  # of a score that must not count; finite, so padding that sees nothing at all gives no NaN
+
+
+class Config(Table):
+    """The keys of `[model]` beside `family`. By default the decoder is as deep as the encoder, heads divide the
+    width, and the feed-forward is 8/3 of the width, up to a multiple of 64. `buckets` of distances go up to
+    `furthest` tokens. A tied head reads hidden states divided by sqrt(width), as in T5 before v1.1."""
+
+    layers: Size
+    decoder_layers: Size
+    width: Size
+    heads: Size
+    head_width: Size
+    feed_forward: Size
+    buckets: Annotated[int, Field(ge=4, multiple_of=2)] = 32
+    furthest: Size = 128
+    norm_epsilon: Annotated[float, Field(gt=0)] = 1e-6
+    tie_embeddings: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, table: Any) -> Any:
+        if "layers" in table:
+            table = {"decoder_layers": table["layers"], **table}
+        width, heads = table.get("width"), table.get("heads")
+        if not (type(width) is int and type(heads) is int and heads > 0):
+            return table  # the fields' own checks say what is wrong
+        if "head_width" not in table and width % heads:
+            raise ValueError(f"width {width} is not a multiple of heads {heads}; change one or give head_width")
+        return {"head_width": width // heads, "feed_forward": -(-width * 8 // (3 * 64)) * 64, **table}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Config:
+        if self.furthest <= self.buckets // 2:
+            raise ValueError(f"furthest {self.furthest} must be above half of buckets {self.buckets}")
+        return self
+
+
+def bucket(distance: Tensor, count: int, furthest: int, *, both: bool) -> Tensor:
+    """Bucket in [0, count) of each distance (key minus query): one a distance at first, then logarithmic.
+
+    `both` gives half of the buckets to keys that come later; else these share bucket 0 (Raffel et al., section 2.1).
+    """
+    later = torch.zeros_like(distance)
+    if both:
+        count //= 2
+        later = (distance > 0).long() * count
+        distance = distance.abs()
+    else:
+        distance = -distance.clamp(max=0)
+    exact = count // 2
+    scaled = torch.log(distance.clamp(min=1).float() / exact) / math.log(furthest / exact) * (count - exact)
+    return later + torch.where(distance < exact, distance, (exact + scaled.long()).clamp(max=count - 1))
+
+
+class Bias(nn.Module):
+    """What a distance adds to the scores of each head: one table for all layers of a stack."""
+
+    def __init__(self, config: Config, *, both: bool) -> None:
+        super().__init__()
+        self.furthest, self.both = config.furthest, both
+        self.table = nn.Embedding(config.buckets, config.heads, _weight=torch.zeros(config.buckets, config.heads))
+
+    def forward(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """What is added to the scores [B, H, T, S], for `mask` [B, 1, T, S]; the queries are the last of the keys."""
+        weight, (queries, keys) = self.table.weight, mask.shape[2:]
+        distance = torch.arange(1 - keys, queries, device=weight.device)
+        by_distance = self.table(bucket(distance, len(weight), self.furthest, both=self.both)).T
+        # Row i of the matrix is a window into the distances, one further back for each query.
+        bias = by_distance.unfold(1, keys, 1).flip(1)[None]
+        return torch.where(mask, bias, HIDDEN).to(dtype)
+
+
+class Attention(nn.Module):
+    """Unscaled attention of x over `seen`: itself, or what the encoder made."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.head_width, inner = config.head_width, config.heads * config.head_width
+        self.query, self.key, self.value = (Linear(config.width, inner) for _ in range(3))
+        self.output = Linear(inner, config.width)
+
+    def keys(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, S, H, head_width]."""
+        k, v = (project(seen).unflatten(-1, (-1, self.head_width)) for project in (self.key, self.value))
+        return k, v
+
+    def forward(self, x: Tensor, keys: tuple[Tensor, Tensor], sight: Tensor) -> Tensor:
+        """x [B, T, width] -> [B, T, width]; `sight` is added to the scores."""
+        q = self.query(x).unflatten(-1, (-1, self.head_width))
+        result: Tensor = self.output(attention(q, *keys, sight, scale=1.0).flatten(2))
+        return result
+
+
+class GatedGELU(SwiGLU):
+    """down(gelu(gate(x)) * up(x)), with the tanh approximation of GELU (Shazeer 2020)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.down(functional.gelu(self.gate(x), approximate="tanh") * self.up(x))
+        return result
+
+
+class Cache(layers.Cache):
+    """What the decoder has read so far, and the keys and values of the encoder in each of its layers."""
+
+    def __init__(self, count: int, rows: int, length: int, heads: int, head_width: int, like: Tensor) -> None:
+        super().__init__(count, rows, length, heads, head_width, like)
+        self.encoded: dict[int, tuple[Tensor, Tensor]] = {}
+
+
+class Encoded(NamedTuple):
+    """What a decoder reads: hidden states [B, S, width] of the encoder, and [B, 1, T, S] added to the scores."""
+
+    states: Tensor
+    sight: Tensor
+
+
+class Layer(nn.Module):
+    """One block of either stack; that of a decoder also reads the encoder."""
+
+    def __init__(self, config: Config, *, decoder: bool) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.attention = Attention(config)
+        if decoder:
+            self.cross_attention_norm = RMSNorm(config.width, config.norm_epsilon)
+            self.cross_attention = Attention(config)
+        self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.feed_forward = GatedGELU(config.width, config.feed_forward)
+
+    def forward(
+        self, x: Tensor, sight: Tensor, encoded: Encoded | None = None, cache: Cache | None = None, number: int = 0
+    ) -> Tensor:
+        """x [B, T, width] -> [B, T, width]; `number` is the layer's in the cache."""
+        normed = self.attention_norm(x)
+        keys = self.attention.keys(normed)
+        x = x + self.attention(normed, keys if cache is None else cache.append(number, *keys), sight)
+        if encoded is not None:
+            read = self._read(encoded.states, cache, number)
+            x = x + self.cross_attention(self.cross_attention_norm(x), read, encoded.sight)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+    def _read(self, states: Tensor, cache: Cache | None, number: int) -> tuple[Tensor, Tensor]:
+        if cache is None:
+            return self.cross_attention.keys(states)
+        if number not in cache.encoded:
+            cache.encoded[number] = self.cross_attention.keys(states)
+        return cache.encoded[number]
+
+
+class Stack(nn.Module):
+    """The layers of the encoder or of the decoder, with the one table of distances and the final norm."""
+
+    def __init__(self, config: Config, count: int, *, decoder: bool) -> None:
+        super().__init__()
+        self.bias = Bias(config, both=not decoder)
+        self.layers = nn.ModuleList(Layer(config, decoder=decoder) for _ in range(count))
+        self.norm = RMSNorm(config.width, config.norm_epsilon)
+
+    def forward(self, x: Tensor, mask: Tensor, encoded: Encoded | None = None, cache: Cache | None = None) -> Tensor:
+        """Hidden states [B, T, width]; `mask` [B, 1, T, S] is true where a token sees another."""
+        sight = self.bias(mask, product_dtype(x))
+        for number, layer in enumerate(self.layers):
+            x = layer(x, sight, encoded, cache, number)
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+
+class Model(nn.Module):
+    """Encoder and decoder over one embedding; `length` is the longest text that it is made for."""
+
+    causal = False
+
+    def __init__(self, config: Config, *, vocab_size: int, length: int) -> None:
+        super().__init__()
+        self.config, self.vocab_size, self.length = config, vocab_size, length
+        self.embedding = nn.Embedding(vocab_size, config.width, _weight=torch.zeros(vocab_size, config.width))
+        self.encoder = Stack(config, config.layers, decoder=False)
+        self.decoder = Stack(config, config.decoder_layers, decoder=True)
+        self.head = None if config.tie_embeddings else Linear(config.width, vocab_size)
+
+    def forward(
+        self, tokens: Tensor, pieces: Tensor | None, decoder_tokens: Tensor, decoder_pieces: Tensor | None
+    ) -> Tensor:
+        """Hidden states [B, U, width] of decoder tokens [B, U], which read the encoder's tokens [B, T]."""
+        return self.decode(decoder_tokens, decoder_pieces, self.encode(tokens, pieces), pieces)
+
+    def encode(self, tokens: Tensor, pieces: Tensor | None) -> Tensor:
+        """Hidden states [B, T, width] after the encoder's norm; each token sees its whole piece.
+
+        `pieces` [B, T] int32 numbers the piece of each token, the tokens of one side by side; None: one a row.
+        """
+        numbers = _numbers(pieces, tokens)
+        encoded: Tensor = self.encoder(self.embedding(tokens), together(numbers, numbers))
+        return encoded
+
+    def decode(
+        self,
+        tokens: Tensor,
+        pieces: Tensor | None,
+        encoded: Tensor,
+        encoded_pieces: Tensor | None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Hidden states [B, U, width] after the decoder's norm, of tokens and pieces [B, U].
+
+        A token sees its own piece up to itself, and of `encoded` [B, T, width] the piece of the same number.
+        With a cache the tokens follow those in it.
+        """
+        x, numbers = self.embedding(tokens), _numbers(pieces, tokens)
+        mask = up_to(numbers, numbers) if cache is None else cache.extend(numbers)
+        across = torch.where(together(numbers, _numbers(encoded_pieces, encoded[..., 0])), 0.0, HIDDEN)
+        hidden: Tensor = self.decoder(x, mask, Encoded(encoded, across.to(product_dtype(x))), cache)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., width] -> [..., vocab_size], by the embedding where it is tied."""
+        if self.head is None:
+            return functional.linear(hidden * self.config.width**-0.5, self.embedding.weight)
+        result: Tensor = self.head(hidden)
+        return result
+
+    def cache(self, rows: int, length: int) -> Cache:
+        """An empty cache for `rows` rows of at most `length` tokens of the decoder."""
+        c = self.config
+        return Cache(c.decoder_layers, rows, length, c.heads, c.head_width, self.embedding.weight)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Fill every parameter: the embedding normal(0, 1), norms 1, a matrix normal(0, 1 / sqrt(inputs)), queries
+        by 1 / sqrt(head_width) of that, which stands for the scaling of scores (as in the code of T5). Each has a
+        generator named by (seed, its name), so nothing else moves it."""
+        c = self.config
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 1:
+                parameter.fill_(1)
+                continue
+            deviation = {"embedding.weight": 1.0}.get(name, parameter.shape[1] ** -0.5)
+            if name.endswith("attention.query.weight"):
+                deviation *= c.head_width**-0.5
+            if name.endswith("bias.table.weight"):
+                deviation = c.width**-0.5
+            generator = np.random.Generator(np.random.Philox(derive("init", seed, name)))
+            drawn = generator.standard_normal(tuple(parameter.shape), np.float32)
+            parameter.copy_(torch.from_numpy(drawn).mul_(deviation))
+
+    def flops_per_token(self, length: int) -> int:
+        """Training FLOPs for a place of the encoder and one of the decoder, at `length` places each: 6 N + 12 times
+        heads head_width length of each attention (PaLM, arXiv 2204.02311, appendix B)."""
+        c = self.config
+        looked_up = 0 if c.tie_embeddings else self.embedding.weight.numel()
+        tables = sum(stack.bias.table.weight.numel() for stack in (self.encoder, self.decoder))
+        multiplied = sum(p.numel() for p in self.parameters() if p.ndim == 2) - looked_up - tables
+        return 6 * multiplied + 12 * (c.layers + 2 * c.decoder_layers) * c.heads * c.head_width * length
+
+    def parameter_counts(self) -> dict[str, int]:
+        """All parameters, and those whose rows are tokens (embedding and head)."""
+        tables = [self.embedding.weight, *(self.head.parameters() if self.head else [])]
+        everything = sum(p.numel() for p in self.parameters())
+        return {"parameters": everything, "embedding_parameters": sum(table.numel() for table in tables)}
+
+
+def _numbers(pieces: Tensor | None, like: Tensor) -> Tensor:
+    """Piece numbers [B, T]; one piece a row where there are none."""
+    return torch.zeros(like.shape, dtype=torch.int32, device=like.device) if pieces is None else pieces
