@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tests.conftest import ROOT
 from tests.training.versions import make_version
-from training import config, journal, loop, outcome
+from training import checkpoint, config, journal, loop, outcome
 from training.journal import Journal
 from training.manifest import open_version
 from training.parallel import joined
@@ -80,7 +82,7 @@ class StopAt(loop.Stop):
 def fit(run: Path, manifest: Path, runs: Path, *, after: int | None = None, changes: tuple[str, ...] = ()) -> Journal:
     """Train in this process, at most `after` steps from where it stands, and conclude when that is all."""
     settings = config.load(run, changes)
-    with joined(settings.precision) as group:
+    with joined(settings.precision, settings.parallel) as group:
         read = open_version(manifest)
         books = journal.start(runs, settings, read, None, group)
         stop = StopAt(after or 10**9)
@@ -109,6 +111,13 @@ def losses(books: Journal) -> list[float]:
     return [entry["loss"] for entry in books.entries("step")]
 
 
-def state(checkpoint: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((checkpoint / "state.json").read_text("utf-8"))
+def state(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "state.json").read_text("utf-8"))
+    return found
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint, whole."""
+    found = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in checkpoint.contents(path).items()}
+    checkpoint.read(path, found)
     return found
