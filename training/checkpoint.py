@@ -196,7 +196,7 @@ def contents(checkpoint: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     from torch.distributed.checkpoint import HuggingFaceStorageReader
 
     try:
-        table = HuggingFaceStorageReader(str(checkpoint)).read_metadata().state_dict_metadata
+        table: Any = HuggingFaceStorageReader(str(checkpoint)).read_metadata().state_dict_metadata
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise TrainingError(f"{checkpoint}: a file is not safetensors that can be read ({error}); remove it") from error
     return {name: (entry.size, entry.properties.dtype) for name, entry in table.items()}

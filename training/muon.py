@@ -7,7 +7,6 @@ The law: whole matrices are torch.optim.Muon's to the bit, and sharded ones foll
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,11 +17,10 @@ class Muon(torch.optim.Muon):
     """torch.optim.Muon, that takes sharded matrices too."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Any = None) -> Any:
         """One update of every matrix that has a gradient."""
         if not any(isinstance(p, DTensor) for group in self.param_groups for p in group["params"]):
-            result: float | None = super().step(closure)
-            return result
+            return super().step(closure)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -30,7 +28,7 @@ class Muon(torch.optim.Muon):
         return None
 
 
-def _update(parameter: DTensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+def _update(parameter: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
     from torch.optim._muon import _adjust_lr, _zeropower_via_newtonschulz
 
     gradient = parameter.grad

@@ -113,17 +113,10 @@ def _computed_again(forward: Any) -> Any:
 
 
 @torch.no_grad()
-def gather(model: nn.Module, into: nn.Module) -> None:
+def gather(model: Any, into: nn.Module) -> None:
     """Fill a plain model with the parameters of a sharded one; every rank must take part."""
     for parameter, target in zip(model.parameters(), into.parameters(), strict=True):
-        target.copy_(whole(parameter))
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, gathered where it is sharded."""
-    from torch.distributed.tensor import DTensor
-
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        target.copy_(parameter.full_tensor())
 
 
 @contextlib.contextmanager
@@ -141,7 +134,7 @@ def joined(precision: Precision, parallel: Parallel | None = None) -> Iterator[G
         yield Group(0, 1, device)
         return
     # Alone we need no rendezvous, but shards are counted in a group all the same.
-    alone = {} if world > 1 else {"store": torch.distributed.HashStore(), "rank": 0, "world_size": 1}
+    alone: dict[str, Any] = {} if world > 1 else {"store": torch.distributed.HashStore(), "rank": 0, "world_size": 1}
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, device_id=_bound(device), **alone)
     try:

@@ -107,12 +107,38 @@ def command(processes: int, *arguments: str, code: int = 0, **environment: str) 
     return done
 
 
+def several(
+    processes: int,
+    run: Path,
+    manifest: Path,
+    runs: Path,
+    *,
+    after: int | None = None,
+    changes: tuple[str, ...] = (),
+    restarts: int = 0,
+    kill_at: int | None = None,
+) -> Journal:
+    """`fit` in several processes; with `kill_at` one of them dies before that 0-based step, once."""
+    asked = {"run": str(run), "manifest": str(manifest), "runs": str(runs), "after": after, "kill_at": kill_at}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        + ["--max-restarts", str(restarts), "-m", "tests.training.worker", json.dumps({**asked, "changes": changes})],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    [folder] = runs.iterdir()
+    return Journal(folder, state(folder, "run.json"))
+
+
 def losses(books: Journal) -> list[float]:
     return [entry["loss"] for entry in books.entries("step")]
 
 
-def state(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "state.json").read_text("utf-8"))
+def state(folder: Path, name: str = "state.json") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / name).read_text("utf-8"))
     return found
 
 
