@@ -133,14 +133,26 @@ def joined(precision: Precision, parallel: Parallel | None = None) -> Iterator[G
     if world == 1 and parallel.use != "fsdp":
         yield Group(0, 1, device)
         return
-    # Alone we need no rendezvous, but shards are counted in a group all the same.
-    alone: dict[str, Any] = {} if world > 1 else {"store": torch.distributed.HashStore(), "rank": 0, "world_size": 1}
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    torch.distributed.init_process_group(backend, device_id=_bound(device), **alone)
+    torch.distributed.init_process_group(
+        backend, device_id=_bound(device), store=_store(world), rank=rank, world_size=world
+    )
     try:
         yield Group(rank, world, device, parallel.use == "fsdp", torch.distributed.new_group(backend="gloo"))
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _store(world: int) -> torch.distributed.Store:
+    """Where the processes find one another; alone (shards are counted in a group all the same) nobody has to.
+
+    torchrun's static rendezvous keeps its store over a restart: without a prefix of their own the new processes
+    would look for the dead ones.
+    """
+    if world == 1:
+        return torch.distributed.HashStore()
+    store, _, _ = next(torch.distributed.rendezvous("env://"))
+    return torch.distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def _device(local: int) -> torch.device:

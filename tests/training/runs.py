@@ -94,7 +94,7 @@ def fit(run: Path, manifest: Path, runs: Path, *, after: int | None = None, chan
 
 def command(processes: int, *arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     """`training` as a process of its own, under torchrun when several."""
-    start = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "-m", "training"]
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "training"]
     start = ["-m", "training"] if processes == 1 else start
     done = subprocess.run(
         [sys.executable, "-P", *start, *arguments],
@@ -120,9 +120,10 @@ def several(
 ) -> Journal:
     """`fit` in several processes; with `kill_at` one of them dies before that 0-based step, once."""
     asked = {"run": str(run), "manifest": str(manifest), "runs": str(runs), "after": after, "kill_at": kill_at}
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    start += ["--max-restarts", str(restarts), "-m", "tests.training.worker", json.dumps({**asked, "changes": changes})]
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-        + ["--max-restarts", str(restarts), "-m", "tests.training.worker", json.dumps({**asked, "changes": changes})],
+        [sys.executable, "-P", *start],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
