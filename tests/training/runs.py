@@ -101,7 +101,7 @@ def command(processes: int, *arguments: str, code: int = 0, **environment: str) 
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=120,
     )
     assert done.returncode == code, done.stderr[-3000:]
     return done
@@ -127,7 +127,7 @@ def several(
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     [folder] = runs.iterdir()

@@ -49,7 +49,11 @@ def same_rows(left: Journal, right: Journal) -> None:
     assert read[0] == read[1] and len(read[0]) == 12
 
 
-@pytest.mark.parametrize("parts", [[(1, DDP), (2, DDP), (1, DDP)], [(2, DDP), (2, FSDP), (2, DDP)]], ids=str)
+THREE_WORLDS = [(1, DDP), (2, DDP), (1, DDP)]
+THREE_WAYS = pytest.param([(2, DDP), (2, FSDP), (2, DDP)], marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("parts", [THREE_WORLDS, THREE_WAYS], ids=["1-2-1", "ddp-fsdp-ddp"])
 def test_stopped_twice_and_resumed_by_others(alone, run_file, manifest, tmp_path, parts):
     for (processes, use), after in zip(parts, (5, 3, None), strict=True):
         begin = runs.fit if processes == 1 else lambda *a, **k: runs.several(2, *a, **k)
