@@ -38,7 +38,7 @@ def fit(
     from training.manifest import open_version
 
     settings = config.load(run, changes or [])
-    with parallel.joined(settings.precision) as group:
+    with parallel.joined(settings.precision, settings.parallel) as group:
         version = open_version(manifest, verify=True) if group.first else None
         group.wait()
         version = version or open_version(manifest, verify=False)

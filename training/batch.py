@@ -23,11 +23,16 @@ def positions(step: int, batch: int, rank: int = 0, world: int = 1) -> NDArray[n
     return np.arange(step * batch + first, step * batch + last, dtype=np.int64)
 
 
-def micro_batches(rows: Rows, size: int) -> Iterator[Rows]:
-    """Cut rows into parts of at most `size` rows, as even as can be."""
-    parts = -(-len(rows) // size)
+def micro_batches(rows: Rows, parts: int) -> Iterator[Rows]:
+    """Cut rows into parts, as even as can be."""
     for part in range(parts):
         yield rows.slice(len(rows) * part // parts, len(rows) * (part + 1) // parts)
+
+
+def parts(batch: int, size: int, world: int = 1) -> int:
+    """Micro-batches of at most `size` rows that the largest share of a step needs."""
+    largest = -(-batch // world)
+    return -(-largest // size)
 
 
 def chain_start(version: str, seed: int, batch: int) -> str:

@@ -2,7 +2,7 @@
 
 One run file and one version are one run: `digest` names the two, and nothing in it depends on the
 machine, so a run can be resumed elsewhere. What may differ without making another run (micro-batches,
-threads, how often to look) is left out of the digest.
+threads, processes and what they share, how often to look) is left out of the digest.
 """
 
 from __future__ import annotations
@@ -84,10 +84,22 @@ class Evaluation(Table):
 
 
 class Checkpoint(Table):
-    """A checkpoint every `every` steps and at the end; the newest `keep` stay."""
+    """A checkpoint every `every` steps and at the end; the newest `keep` stay, and with `keep_best` the one whose
+    validation loss is the lowest, among those whose step was validated."""
 
     every: Positive = 500
     keep: Positive = 2
+    keep_best: bool = False
+
+
+class Parallel(Table):
+    """How several processes share a model: `ddp` has it whole in each, `fsdp` shards weights, gradients and optimiser.
+
+    `auto` is `ddp`. `activation_checkpointing` computes each layer twice rather than keeping what is inside it.
+    """
+
+    use: Literal["auto", "ddp", "fsdp"] = "auto"
+    activation_checkpointing: bool = False
 
 
 class Samples(Table):
@@ -122,13 +134,14 @@ class Run(Table):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule
     precision: Precision = Precision()
+    parallel: Parallel = Parallel()
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     samples: Samples = Samples()
 
     def identity(self, version: str) -> str:
         """32 hexadecimal characters over all that decides what is learnt, and the version it is learnt from."""
-        table = self.model_dump(mode="json", exclude={"name", "evaluation", "checkpoint", "samples"})
+        table = self.model_dump(mode="json", exclude={"name", "parallel", "evaluation", "checkpoint", "samples"})
         table["batch"].pop("micro_rows")
         if (init := table.pop("init")) is not None:
             table["init"] = init["weights"]  # wherever they lay

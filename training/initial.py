@@ -78,11 +78,8 @@ def _of_run(folder: Path, chosen: Path | None) -> Source:
     found = [chosen] if chosen else checkpoint.steps(books.checkpoints)
     if not found:
         raise TrainingError(f"{folder}: has no checkpoint yet")
-    weights = found[-1] / checkpoint.FILES[0]
-    said = checkpoint.read_state(found[-1])["files"][weights.name]
-    return Source(
-        run.model, digest({weights.name: said}), version.tokenizer_file, lambda: checkpoint.read_tensors(weights)
-    )
+    files = checkpoint.read_state(found[-1])["files"]
+    return Source(run.model, digest(files), version.tokenizer_file, lambda: checkpoint.read_weights(found[-1]))
 
 
 def _of_hugging_face(folder: Path) -> Source:

@@ -9,6 +9,7 @@ whose loss or gradient is not finite changes nothing: the run stops and names th
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -29,7 +30,7 @@ from training.journal import Journal
 from training.manifest import Version
 from training.objectives import Objective
 from training.optim import Optimizer, clip, factor
-from training.parallel import Group, autocast, quiet_gradients
+from training.parallel import Group, autocast, gather, quiet_gradients
 from training.progress import Reporter
 from training.shards import Rows, Split
 
@@ -87,21 +88,26 @@ class Loop:
         self.run, self.version, self.journal, self.group, self.progress = run, version, journal, group, progress
         if run.batch.rows < group.world:
             raise TrainingError(f"batch.rows is {run.batch.rows} for {group.world} processes: each needs one at least")
+        self.parts = batch.parts(run.batch.rows, run.batch.micro_rows, group.world)
+        if group.shards and run.batch.rows // group.world < self.parts:
+            raise TrainingError(
+                f"batch.rows {run.batch.rows} in micro-batches of {run.batch.micro_rows} are not as many for each of "
+                f"{group.world} processes, which fsdp needs; raise batch.micro_rows or make batch.rows a multiple"
+            )
         self.split = Split(version, "train")
         self.objective = objectives.load(run.objective, "[objective]").over(version)
-        self.model: Any = objectives.build(self.objective, run.model, version, "[model]")
+        self.model: Any = _build(run, version)
         if run.init is None:
             self.model.initialise(run.seed)
         else:
             initial.fill(self.model, Path(run.init.folder), version)
         self.model.to(group.device)
+        self.running = group.wrap(Scored(self.model, self.objective), run.precision, run.parallel)
         self.optimizer = Optimizer(self.model, run.optimizer)
         self.chain = batch.chain_start(version.manifest.version, run.seed, run.batch.rows)
+        self.validated: tuple[int, float] | None = None
         self.step = self._resume()
-        scored = Scored(self.model, self.objective)
-        if run.precision.compile:
-            scored.compile()
-        self.running = group.wrap(scored)
+        self.writer = checkpoint.Writer(journal.checkpoints, run.checkpoint, group)
 
     def rows(self, step: int, rank: int = 0, world: int = 1) -> Rows:
         """The rows of a 0-based step that are `rank`'s (all of them by default)."""
@@ -113,7 +119,7 @@ class Loop:
         found = checkpoint.steps(self.journal.checkpoints)
         if not found:
             return 0
-        state = checkpoint.read_state(found[-1])
+        state = checkpoint.read_state(found[-1], verify=self.group.first)
         if state["digest"] != self.journal.table["digest"]:
             raise TrainingError(f"{found[-1]}: belongs to another run; remove it")
         if self.group.first:
@@ -124,18 +130,31 @@ class Loop:
                     f"{found[-1]}: was trained on other documents than {self.version.address} now gives for its "
                     f"{state['step']} steps; the version or the order changed, start a new run with --name"
                 )
-        checkpoint.load_weights(found[-1], self.model)
-        checkpoint.load_optimizer(found[-1], self.optimizer)
+        self.group.wait()
+        checkpoint.load_weights(found[-1], self.model, self.group)
+        checkpoint.load_optimizer(found[-1], self.optimizer, self.group)
         return int(state["step"])
 
     def save(self) -> None:
-        """Write the checkpoint of the steps done, by the first rank, while the others wait."""
-        if self.group.first:
-            state = {"digest": self.journal.table["digest"], "chain": self.chain}
-            keep = self.run.checkpoint.keep
-            checkpoint.save(self.journal.checkpoints, self.step, self.model, self.optimizer, state, keep)
-            self.journal.write(step=self.step)
-        self.group.wait()
+        """Begin to write the checkpoint of the steps done; `written` says when it is whole."""
+        self.written(wait=True)
+        loss = self.validated[1] if self.validated and self.validated[0] == self.step else None
+        state = {"digest": self.journal.table["digest"], "chain": self.chain, "validation_loss": loss}
+        self.writer.save(self.step, self.model, self.optimizer, state)
+
+    def written(self, *, wait: bool = False) -> None:
+        """Enter into the books what was written since; raises TrainingError where that failed."""
+        step = self.writer.finish() if wait else self.writer.check()
+        if step is not None and self.group.first:
+            self.journal.write(step=step)
+
+    def whole(self) -> Any:
+        """The model with all its parameters in each process: the one that is trained, or a gathered copy."""
+        if not self.group.shards:
+            return self.model
+        model = _build(self.run, self.version).to(self.group.device)
+        gather(self.model, model)
+        return model
 
     def advance(self, stop: Stop) -> bool:
         """Do one step; False where some rank was asked to stop."""
@@ -173,7 +192,7 @@ class Loop:
         """Sum the gradients of all micro-batches; returns the sum of losses and the number of targets."""
         keys = batch.row_keys(self.run.seed, self.step, mine.index)
         loss, weight, first = 0.0, 0.0, 0
-        for part in batch.micro_batches(mine, self.run.batch.micro_rows):
+        for part in batch.micro_batches(mine, min(self.parts, len(mine))):
             prepared = self.objective.prepare(part, keys[first : first + len(part)])
             first += len(part)
             moved = {name: value.to(self.group.device) for name, value in prepared.items()}
@@ -198,7 +217,7 @@ class Loop:
         """Loss and bits per byte on some rows of the evaluation split, written down."""
         run = self.run
         tally = evaluate.score(
-            self.model,
+            self.whole(),
             self.objective,
             self.version,
             run.evaluation,
@@ -206,8 +225,10 @@ class Loop:
             self.group,
             rows=run.evaluation.rows,
         )
+        numbers = tally.numbers("model")
+        self.validated = self.step, numbers["loss"]
         if self.group.first:
-            self.journal.add("validation", step=self.step, **tally.numbers("model"), **tally.counts())
+            self.journal.add("validation", step=self.step, **numbers, **tally.counts())
 
 
 def train(
@@ -223,15 +244,26 @@ def train(
     progress.phase("train", steps)
     progress.advance(first)
     going = True
-    while going and loop.step < steps:
-        going = loop.advance(stop)
-        if loop.step % run.evaluation.every == 0 or loop.step == steps:
-            loop.validate()
-        if loop.step % run.checkpoint.every == 0 and loop.step < steps and going:
+    try:
+        while going and loop.step < steps:
+            going = loop.advance(stop)
+            loop.written()
+            if loop.step % run.evaluation.every == 0 or loop.step == steps:
+                loop.validate()
+            if loop.step % run.checkpoint.every == 0 and loop.step < steps and going:
+                loop.save()
+        if loop.step > first:
             loop.save()
-    if loop.step > first:
-        loop.save()
-    return Trained(loop.model, loop.objective, loop.step, loop.chain), loop.step == steps
+    except TrainingError:  # a step that is refused does not cost the checkpoint under way
+        with contextlib.suppress(TrainingError):
+            loop.written(wait=True)
+        raise
+    loop.written(wait=True)
+    return Trained(loop.whole(), loop.objective, loop.step, loop.chain), loop.step == steps
+
+
+def _build(run: Run, version: Version) -> Any:
+    return objectives.build(objectives.load(run.objective, "[objective]"), run.model, version, "[model]")
 
 
 def load(run: Run, version: Version, journal: Journal) -> Any:
@@ -240,6 +272,6 @@ def load(run: Run, version: Version, journal: Journal) -> Any:
     if not found:
         raise TrainingError(f"{journal.folder}: has no checkpoint yet")
     checkpoint.read_state(found[-1])
-    model = objectives.build(objectives.load(run.objective, "[objective]"), run.model, version, "[model]")
+    model = _build(run, version)
     checkpoint.load_weights(found[-1], model)
     return model.eval()

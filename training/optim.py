@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from training import TrainingError
 from training.config import Optimizer as Settings
 from training.config import Schedule
+from training.muon import Muon
 
 
 def factor(schedule: Schedule, step: int) -> float:
@@ -32,7 +34,8 @@ class Optimizer:
     """The optimisers of one model, stepped together."""
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
-        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self.parameters = dict(model.named_parameters())
+        self.names = {id(parameter): name for name, parameter in self.parameters.items()}
         matrices, tables, vectors = _by_use(model)
         embedding_rate = settings.embedding_learning_rate or settings.learning_rate
         adamw = [
@@ -41,7 +44,7 @@ class Optimizer:
         ]
         self.parts: dict[str, torch.optim.Optimizer] = {}
         if settings.use == "muon":
-            self.parts["muon"] = torch.optim.Muon(
+            self.parts["muon"] = Muon(
                 matrices,
                 lr=settings.learning_rate,
                 weight_decay=settings.weight_decay,
@@ -71,6 +74,13 @@ class Optimizer:
             for parameter, values in part.state.items()
             for what, value in values.items()
         }
+
+    def blank(self, name: str, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+        """Room for a tensor of `state`, sharded as its parameter is."""
+        parameter = self.parameters.get(name.partition("/")[2].rpartition("/")[0])
+        if parameter is not None and parameter.shape == shape:
+            return torch.zeros_like(parameter, dtype=dtype, requires_grad=False)
+        return torch.zeros(shape, dtype=dtype)
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Take up a saved state. Raises TrainingError where it belongs to other parameters or another optimiser."""
@@ -104,10 +114,12 @@ def _by_use(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], l
 
 
 def clip(model: nn.Module, scale: float, limit: float | None) -> torch.Tensor:
-    """Multiply all gradients by `scale`, then shorten them to the norm `limit`; returns the norm before that."""
+    """Multiply all gradients by `scale`, then shorten them to the norm `limit`; returns the norm before that.
+
+    Of sharded gradients the norm is over all shards, and every rank must take part."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     torch._foreach_mul_(gradients, scale)
     norm = torch.nn.utils.get_total_norm(gradients)
     if limit is not None:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
-    return norm
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -1,8 +1,15 @@
-"""One process or several: who am I, on what device, and sums over all of us.
+"""One process or several: who am I, on what device, what do I hold of the model, and sums over all of us.
 
-torchrun says who we are through the environment; without it we are alone and nothing of torch.distributed
-is loaded. The law: rows are shared out by arithmetic (`batch.positions`), and everything that decides (stop,
-loss, weight) is summed over all ranks, so no rank ever acts alone.
+torchrun says who we are through the environment; alone, nothing of torch.distributed is started unless the model
+is to be sharded. The law: rows are shared out by arithmetic (`batch.positions`), and everything that decides
+(stop, loss, weight) is summed over all ranks, so no rank ever acts alone.
+
+    ddp    weights whole in every process, gradients averaged after the last backward of a step
+    fsdp   weights, gradients and optimiser in shards of rows (FSDP2: Zhao et al. 2023, arXiv 2304.11277), one
+           group a layer and one for the rest, gathered for as long as they are computed with
+
+Sharded layers are gathered in the type of the matrix products and their gradients summed in float32; embeddings
+and the last norm are gathered in float32, since they are computed with in float32 without shards too.
 """
 
 from __future__ import annotations
@@ -12,21 +19,27 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from training import TrainingError
-from training.config import Precision
+from training.config import Parallel, Precision
 
 
 @dataclass(frozen=True)
 class Group:
-    """This process among its peers."""
+    """This process among its peers, that hold shards of one model, or each the whole of it.
+
+    `writers` is the group in which checkpoints are written, beside the training.
+    """
 
     rank: int
     world: int
     device: torch.device
+    shards: bool = False
+    writers: Any = None
 
     @property
     def first(self) -> bool:
@@ -52,17 +65,64 @@ class Group:
         """Until every rank is here."""
         self.sum([0.0])
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model whose gradients are averaged over ranks after the last backward of a step."""
+    def wrap(self, model: nn.Module, precision: Precision, parallel: Parallel) -> nn.Module:
+        """The model whose gradients are averaged over ranks after the last backward of a step.
+
+        Sharding replaces the parameters of `model`: an optimiser comes after it. Raises TrainingError.
+        """
+        blocks = [block for part in model.modules() if isinstance(part, nn.ModuleList) for block in part]
+        if parallel.activation_checkpointing:
+            for block in blocks:
+                block.forward = _computed_again(block.forward)
+        if self.shards and precision.compile:
+            raise TrainingError("precision.compile does not go with parallel.use 'fsdp'; set one of them otherwise")
+        if precision.compile:
+            model.compile()
+        if self.shards:
+            return _sharded(model, blocks, self, precision.compute)
         if self.world == 1:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
 
 
+def _sharded(model: nn.Module, blocks: list[nn.Module], group: Group, compute: str) -> nn.Module:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    mesh = init_device_mesh(group.device.type, (group.world,))
+    narrow = torch.bfloat16 if compute == "bf16" else None
+    # The residual stream and the rotations stay as they are: only weights are gathered narrow.
+    policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False))
+    return model
+
+
+def _computed_again(forward: Any) -> Any:
+    """A forward that keeps its inputs alone, and is run again for the backward pass (Chen et al. 2016)."""
+    from torch.utils.checkpoint import checkpoint
+
+    def run(*arguments: Any, **named: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*arguments, **named)
+        return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **named)
+
+    return run
+
+
+@torch.no_grad()
+def gather(model: Any, into: nn.Module) -> None:
+    """Fill a plain model with the parameters of a sharded one; every rank must take part."""
+    for parameter, target in zip(model.parameters(), into.parameters(), strict=True):
+        target.copy_(parameter.full_tensor())
+
+
 @contextlib.contextmanager
-def joined(precision: Precision) -> Iterator[Group]:
+def joined(precision: Precision, parallel: Parallel | None = None) -> Iterator[Group]:
     """Take our place among the processes that torchrun started, or be alone. Raises TrainingError."""
+    parallel = parallel or Parallel()
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = _device(local)
@@ -70,14 +130,29 @@ def joined(precision: Precision) -> Iterator[Group]:
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    if world == 1:
+    if world == 1 and parallel.use != "fsdp":
         yield Group(0, 1, device)
         return
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", device_id=_bound(device))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(
+        backend, device_id=_bound(device), store=_store(world), rank=rank, world_size=world
+    )
     try:
-        yield Group(rank, world, device)
+        yield Group(rank, world, device, parallel.use == "fsdp", torch.distributed.new_group(backend="gloo"))
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _store(world: int) -> torch.distributed.Store:
+    """Where the processes find one another; alone (shards are counted in a group all the same) nobody has to.
+
+    torchrun's static rendezvous keeps its store over a restart: without a prefix of their own the new processes
+    would look for the dead ones.
+    """
+    if world == 1:
+        return torch.distributed.HashStore()
+    store, _, _ = next(torch.distributed.rendezvous("env://"))
+    return torch.distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def _device(local: int) -> torch.device:
@@ -98,8 +173,11 @@ def autocast(device: torch.device, compute: str) -> AbstractContextManager[objec
     return torch.autocast(device.type, torch.bfloat16, enabled=compute == "bf16")
 
 
-def quiet_gradients(model: nn.Module, last: bool) -> AbstractContextManager[object]:
+def quiet_gradients(model: Any, last: bool) -> AbstractContextManager[object]:
     """Gradients stay with their rank until the last micro-batch of a step."""
     if isinstance(model, nn.parallel.DistributedDataParallel) and not last:
         return model.no_sync()
+    if hasattr(model, "set_requires_gradient_sync"):
+        model.set_requires_gradient_sync(last)
+        model.set_is_last_backward(last)
     return contextlib.nullcontext()

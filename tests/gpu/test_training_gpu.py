@@ -43,3 +43,18 @@ def test_stopped_and_resumed_is_as_if_never_stopped(tmp_path, changes):
     parts = runs.fit(run, manifest, tmp_path / "parts", changes=changes)
     assert parts.table["resumed_at"] == [5, 8] and parts.table["chain"] == whole.table["chain"]
     assert np.allclose(runs.losses(whole), runs.losses(parts), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("changes", [(), ("parallel.activation_checkpointing=true",)], ids=str)
+@pytest.mark.parametrize("compute", ["float32", "bf16"])
+def test_shards_of_one_process_learn_like_the_whole(tmp_path, changes, compute):
+    """FSDP2 by NCCL at world size 1, stopped and resumed, and its checkpoint read without it."""
+    manifest, run = runs.version(tmp_path / "v"), runs.write_run(tmp_path)
+    changes = (*changes, f'precision.compute="{compute}"', "optimizer.learning_rate=0.003")
+    whole = runs.fit(run, manifest, tmp_path / "whole", changes=changes)
+    runs.fit(run, manifest, tmp_path / "shards", after=5, changes=(*changes, 'parallel.use="fsdp"'))
+    runs.fit(run, manifest, tmp_path / "shards", after=3, changes=changes)
+    shards = runs.fit(run, manifest, tmp_path / "shards", changes=(*changes, 'parallel.use="fsdp"'))
+    assert shards.table["resumed_at"] == [5, 8] and shards.table["chain"] == whole.table["chain"]
+    tolerance = {"float32": 1e-3, "bf16": 1e-2}[compute]
+    assert np.allclose(runs.losses(whole), runs.losses(shards), rtol=0, atol=tolerance)

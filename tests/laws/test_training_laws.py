@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+import torch
 
 from tests.conftest import ROOT
 from tests.training import runs
@@ -62,10 +62,9 @@ def same(left: Journal, right: Journal) -> None:
     assert left.entries("validation") == right.entries("validation")
     ends = [checkpoint.steps(j.checkpoints)[-1] for j in (left, right)]
     assert runs.state(ends[0])["chain"] == runs.state(ends[1])["chain"]
-    for name in checkpoint.FILES:
-        tensors = [load_file(end / name) for end in ends]
-        assert tensors[0].keys() == tensors[1].keys() and len(tensors[0]) > 5
-        assert all(np.array_equal(tensors[0][key], tensors[1][key]) for key in tensors[0])
+    tensors = [runs.tensors(end) for end in ends]
+    assert tensors[0].keys() == tensors[1].keys() and len(tensors[0]) > 20
+    assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0])
 
 
 @pytest.mark.parametrize("stops", [[1], [5, 4], [4, 1, 3]])
@@ -113,14 +112,13 @@ def test_resume_refuses_other_documents(run_file, manifest, objective, tmp_path)
         runs.fit(run_file, manifest, tmp_path, changes=objective)
 
 
-@pytest.mark.parametrize("name", checkpoint.FILES)
-def test_resume_refuses_a_flipped_byte_in_the_checkpoint(run_file, manifest, objective, tmp_path, name):
+def test_resume_refuses_a_flipped_byte_in_the_checkpoint(run_file, manifest, objective, tmp_path):
     books = runs.fit(run_file, manifest, tmp_path, after=3, changes=objective)
-    path = checkpoint.steps(books.checkpoints)[-1] / name
+    [path] = checkpoint.steps(books.checkpoints)[-1].glob("*.safetensors")
     data = bytearray(path.read_bytes())
     data[-9] ^= 1
     path.write_bytes(data)
-    with pytest.raises(TrainingError, match=name):
+    with pytest.raises(TrainingError, match=path.name):
         runs.fit(run_file, manifest, tmp_path, changes=objective)
 
 

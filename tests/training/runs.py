@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tests.conftest import ROOT
 from tests.training.versions import make_version
-from training import config, journal, loop, outcome
+from training import checkpoint, config, journal, loop, outcome
 from training.journal import Journal
 from training.manifest import open_version
 from training.parallel import joined
@@ -80,7 +82,7 @@ class StopAt(loop.Stop):
 def fit(run: Path, manifest: Path, runs: Path, *, after: int | None = None, changes: tuple[str, ...] = ()) -> Journal:
     """Train in this process, at most `after` steps from where it stands, and conclude when that is all."""
     settings = config.load(run, changes)
-    with joined(settings.precision) as group:
+    with joined(settings.precision, settings.parallel) as group:
         read = open_version(manifest)
         books = journal.start(runs, settings, read, None, group)
         stop = StopAt(after or 10**9)
@@ -92,23 +94,57 @@ def fit(run: Path, manifest: Path, runs: Path, *, after: int | None = None, chan
 
 def command(processes: int, *arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     """`training` as a process of its own, under torchrun when several."""
-    start = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "-m", "training"]
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "training"]
     start = ["-m", "training"] if processes == 1 else start
     done = subprocess.run(
         [sys.executable, "-P", *start, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=120,
     )
     assert done.returncode == code, done.stderr[-3000:]
     return done
+
+
+def several(
+    processes: int,
+    run: Path,
+    manifest: Path,
+    runs: Path,
+    *,
+    after: int | None = None,
+    changes: tuple[str, ...] = (),
+    restarts: int = 0,
+    kill_at: int | None = None,
+) -> Journal:
+    """`fit` in several processes; with `kill_at` one of them dies before that 0-based step, once."""
+    asked = {"run": str(run), "manifest": str(manifest), "runs": str(runs), "after": after, "kill_at": kill_at}
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    start += ["--max-restarts", str(restarts), "-m", "tests.training.worker", json.dumps({**asked, "changes": changes})]
+    done = subprocess.run(
+        [sys.executable, "-P", *start],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    [folder] = runs.iterdir()
+    return Journal(folder, state(folder, "run.json"))
 
 
 def losses(books: Journal) -> list[float]:
     return [entry["loss"] for entry in books.entries("step")]
 
 
-def state(checkpoint: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((checkpoint / "state.json").read_text("utf-8"))
+def state(folder: Path, name: str = "state.json") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / name).read_text("utf-8"))
+    return found
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint, whole."""
+    found = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in checkpoint.contents(path).items()}
+    checkpoint.read(path, found)
     return found

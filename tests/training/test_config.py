@@ -51,6 +51,9 @@ def test_the_identity_knows_what_is_learnt_and_not_how_it_is_watched(tmp_path):
     same = [
         "batch.micro_rows=1",
         "checkpoint.every=1",
+        "checkpoint.keep_best=true",
+        'parallel.use="fsdp"',
+        "parallel.activation_checkpointing=true",
         "evaluation.rows=2",
         "precision.threads=2",
         "samples.documents=0",

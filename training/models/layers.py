@@ -82,7 +82,7 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """With n = x s: dw = sum g n and dx = s (g w - n mean(g w n))."""
         x, weight, scale = ctx.saved_tensors
-        given, unit = _wide(gradients[0]), _wide(x) * scale
+        weight, given, unit = _wide(weight), _wide(gradients[0]), _wide(x) * scale
         product = given * unit
         mean = torch.matmul(product, weight / len(weight))[..., None]
         to_x = torch.addcmul(given * weight, unit, mean, value=-1).mul_(scale)
