@@ -25,7 +25,10 @@ Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON obj
 @app.command()
 def fit(
     run: Annotated[Path, typer.Argument(help="The run file, a TOML.")],
-    manifest: Annotated[Path, typer.Option(help="manifest.json of the version to train on, or its folder.")],
+    manifest: Annotated[
+        list[Path] | None,
+        typer.Option(help="manifest.json of the version to train on, or its folder; once more for each in [[mix]]."),
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder in which the run gets a folder of its own.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name of that folder; default: the run's name and digest.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change the run file: schedule.steps=50")] = None,
@@ -34,14 +37,15 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Train (or go on from the newest checkpoint), evaluate, and write report.html."""
-    from training import config, journal, loop, outcome, parallel, progress
-    from training.manifest import open_version
+    from training import config, journal, loop, mix, outcome, parallel, progress
 
     settings = config.load(run, changes or [])
     with parallel.joined(settings.precision) as group:
-        version = open_version(manifest, verify=True) if group.first else None
+        # The first rank checks every byte before another looks.
+        if group.first:
+            mix.opened(settings, manifest or [], run.parent, verify=True)
         group.wait()
-        version = version or open_version(manifest, verify=False)
+        settings, version = mix.opened(settings, manifest or [], run.parent, verify=False)
         books = journal.start(runs, settings, version, name, group)
         reporter = progress.reporter(events) if group.first else progress.Silent()
         try:

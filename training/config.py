@@ -29,6 +29,15 @@ class Batch(Table):
     micro_rows: Positive = 8
 
 
+class Part(Table):
+    """One part of a mixture: a version (NAME, NAME@VERSION, or the path of a manifest; by default the run's own),
+    all of its training rows or those of one `source`, and its weight beside those of the other parts."""
+
+    version: str | None = None
+    source: str | None = None
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
 class Optimizer(Table):
     """`muon` turns the matrices of the layers by Muon and all else by AdamW; `adamw` all by AdamW."""
 
@@ -110,6 +119,7 @@ class Run(Table):
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     model: dict[str, Any]
     objective: dict[str, Any] = Field(default_factory=lambda: {"use": "causal"})
+    mix: list[Part] = Field(default_factory=list)
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule
@@ -122,6 +132,8 @@ class Run(Table):
         """32 hexadecimal characters over all that decides what is learnt, and the version it is learnt from."""
         table = self.model_dump(mode="json", exclude={"name", "evaluation", "checkpoint", "samples"})
         table["batch"].pop("micro_rows")
+        if not self.mix:
+            table.pop("mix")
         table["precision"] = {"compute": self.precision.compute}
         return digest({"run": table, "version": version})
 

@@ -120,14 +120,19 @@ def _open(runs: Path, run: Run, version: Version, name: str | None, processes: i
 
 def _circumstances(run: Run, version: Version, folder: Path, processes: int) -> dict[str, Any]:
     """What may change between two starts of the same run."""
-    manifest = os.path.relpath((version.folder / "manifest.json").absolute(), folder.absolute())
     return {
-        "version": {"address": version.address, "manifest": manifest, "sha256": version.sha256},
+        "version": _where(version, folder),
+        "beside": [_where(other, folder) for other in version.beside],
         "config": run.model_dump(mode="json"),
         "processes": processes,
         "hardware": machine.hardware(),
         "packages": machine.packages(),
     }
+
+
+def _where(version: Version, folder: Path) -> dict[str, str]:
+    manifest = os.path.relpath((version.folder / "manifest.json").absolute(), folder.absolute())
+    return {"address": version.address, "manifest": manifest, "sha256": version.sha256}
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -163,4 +168,8 @@ def read(folder: Path, *, verify: bool = True) -> tuple[Journal, Run, Version]:
         raise TrainingError(f"{folder}: no run here (no run.json)")
     journal = Journal(folder, _table(path))
     run = check(Run, journal.table["config"], f"{path} config")
-    return journal, run, open_version(folder / journal.table["version"]["manifest"], verify=verify)
+    version, *others = (
+        open_version(folder / found["manifest"], verify=verify)
+        for found in [journal.table["version"], *journal.table["beside"]]
+    )
+    return journal, run, version.with_others(others)

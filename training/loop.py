@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training import TrainingError, batch, checkpoint, evaluate, models, objectives, order
+from training import TrainingError, batch, checkpoint, evaluate, mix, models, objectives
 from training.config import Run
 from training.journal import Journal
 from training.manifest import Version
@@ -30,7 +30,7 @@ from training.objectives import Objective
 from training.optim import Optimizer, clip, factor
 from training.parallel import Group, autocast, quiet_gradients
 from training.progress import Reporter
-from training.shards import Rows, Split
+from training.shards import Rows
 
 
 class Stop:
@@ -86,24 +86,19 @@ class Loop:
         self.run, self.version, self.journal, self.group, self.progress = run, version, journal, group, progress
         if run.batch.rows < group.world:
             raise TrainingError(f"batch.rows is {run.batch.rows} for {group.world} processes: each needs one at least")
-        self.split = Split(version, "train")
+        self.stream = mix.Stream(run, version)
         self.objective = objectives.load(run.objective, "[objective]")
         vocabulary, length = version.manifest.tokenizer.vocab_size, version.manifest.length
         self.model: Any = models.build(run.model, vocab_size=vocabulary, length=length, where="[model]")
         self.model.initialise(run.seed)
         self.model.to(group.device)
         self.optimizer = Optimizer(self.model, run.optimizer)
-        self.chain = batch.chain_start(version.manifest.version, run.seed, run.batch.rows)
+        self.chain = self.stream.start
         self.step = self._resume()
         scored = Scored(self.model, self.objective)
         if run.precision.compile:
             scored.compile()
         self.running = group.wrap(scored)
-
-    def rows(self, step: int, rank: int = 0, world: int = 1) -> Rows:
-        """The rows of a 0-based step that are `rank`'s (all of them by default)."""
-        positions = batch.positions(step, self.run.batch.rows, rank, world)
-        return self.split.take(order.rows(len(self.split), self.run.seed, positions))
 
     def _resume(self) -> int:
         """Steps done: 0, or those of the newest checkpoint, after its chain was recomputed."""
@@ -115,7 +110,7 @@ class Loop:
             raise TrainingError(f"{found[-1]}: belongs to another run; remove it")
         if self.group.first:
             for step in range(state["step"]):
-                self.chain = batch.chain_next(self.chain, self.rows(step))
+                self.chain = batch.chain_next(self.chain, self.stream.step(step))
             if self.chain != state["chain"]:
                 raise TrainingError(
                     f"{found[-1]}: was trained on other documents than {self.version.address} now gives for its "
@@ -138,10 +133,10 @@ class Loop:
         """Do one step; False where some rank was asked to stop."""
         began = time.perf_counter()
         group, run = self.group, self.run
-        whole = self.rows(self.step) if group.first else None
+        whole = self.stream.step(self.step) if group.first else None
         # The first rank's share begins the step's rows: what it has in hand is not laid out again.
         share = len(batch.positions(self.step, run.batch.rows, group.rank, group.world))
-        mine = whole.slice(0, share) if whole is not None else self.rows(self.step, group.rank, group.world)
+        mine = whole.slice(0, share) if whole is not None else self.stream.step(self.step, group.rank, group.world)
         loss, weight = self._gradients(mine)
         tokens = float(mine.used.sum())
         loss, weight, tokens, asked = group.sum([loss, weight, tokens, float(stop.asked)])
@@ -182,7 +177,7 @@ class Loop:
     def _refuse(self, rows: Rows | None, loss: float, norm: float) -> None:
         named = ""
         if rows is not None:
-            ids = self.version.documents["doc_id"].take(np.unique(rows.documents)[:5]).to_pylist()
+            ids = self.stream.documents(np.unique(rows.documents)[:5], ["doc_id"])["doc_id"].to_pylist()
             named = f"; its {len(np.unique(rows.documents))} documents begin with {', '.join(ids)}"
         raise TrainingError(
             f"step {self.step + 1}: loss {loss} and gradient norm {norm} are not both finite; nothing was changed. "

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training import TrainingError, batch, evaluate, machine, order, report
+from training import TrainingError, evaluate, machine, report
 from training.config import Run
 from training.evaluate import Tally
 from training.generate import generate
 from training.journal import Journal
 from training.loop import Trained
 from training.manifest import Version
+from training.mix import Stream
 from training.parallel import Group
 from training.progress import Reporter
 from training.shards import Split
@@ -57,11 +58,11 @@ def conclude(
 
 def rows_read(run: Run, version: Version, steps: int) -> NDArray[np.int64]:
     """Numbers of the distinct training rows that `steps` steps read, ascending."""
-    count = version.manifest.splits["train"].rows
-    if steps * run.batch.rows >= count:
+    stream = Stream(run, version)
+    count = len(stream.split)
+    if steps * run.batch.rows >= count and not run.mix:
         return np.arange(count, dtype=np.int64)
-    positions = np.concatenate([batch.positions(step, run.batch.rows) for step in range(steps)])
-    return np.unique(order.rows(count, run.seed, positions))
+    return np.unique(stream.rows(np.arange(steps * run.batch.rows)))
 
 
 def described(tally: Tally, orders: list[int], counted: int) -> dict[str, Any]:
@@ -147,6 +148,7 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
     length = version.manifest.length
     peak, flops = machine.peak_flops(), trained.model.flops_per_token(length)
     counts = trained.model.parameter_counts()
+    parts = Stream(run, version).summary(trained.steps)
     return {
         "name": journal.folder.name,
         "digest": journal.table["digest"],
@@ -159,7 +161,8 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
         "rows_per_step": run.batch.rows,
         "length": length,
         "tokens_seen": tokens,
-        "epochs": trained.steps * run.batch.rows / version.manifest.splits["train"].rows,
+        "epochs": trained.steps * run.batch.rows / sum(part["rows"] for part in parts),
+        "mix": parts,
         "seconds": seconds,
         "tokens_per_second": speed,
         "mfu": speed * flops / (peak * group.world) if peak and speed else None,

@@ -216,20 +216,35 @@ def _lengths(block: _Block) -> Ints:
     return lengths
 
 
-class Split:
-    """The rows of one split through all its shards, by global number."""
+def _shards(version: Version, name: str, first: int) -> list[Shard]:
+    """The shards of a version's split, its documents numbered from `first` on."""
+    manifest = version.manifest
+    if name not in manifest.splits:
+        raise ManifestError(f"{version.folder}: no split {name!r}; has: {', '.join(sorted(manifest.splits))}")
+    if manifest.layout != "packed":
+        raise ManifestError(f"{version.folder}: layout {manifest.layout!r} holds no packed rows to train on")
+    moved = [e.model_copy(update={"first_document": e.first_document + first}) for e in manifest.splits[name].shards]
+    return [Shard(version.folder, entry, manifest.length, manifest.dtype) for entry in moved]
 
-    def __init__(self, version: Version, name: str) -> None:
-        manifest = version.manifest
-        if name not in manifest.splits:
-            raise ManifestError(f"{version.folder}: no split {name!r}; has: {', '.join(sorted(manifest.splits))}")
-        if manifest.layout != "packed":
-            raise ManifestError(f"{version.folder}: layout {manifest.layout!r} holds no packed rows to train on")
-        self.name, self.length = name, manifest.length
-        self.dtype = np.dtype(manifest.dtype)
-        self.shards = [
-            Shard(version.folder, entry, manifest.length, manifest.dtype) for entry in manifest.splits[name].shards
-        ]
+
+class Split:
+    """The rows of one split through all its shards, by global number; of several versions one after the other.
+
+    Documents are numbered in the same way, through the indexes of the versions. `owners` says which version each
+    shard is of.
+    """
+
+    def __init__(self, version: Version, name: str, *others: Version) -> None:
+        self.name, self.length = name, version.manifest.length
+        self.dtype = np.dtype(version.manifest.dtype)
+        self.shards: list[Shard] = []
+        self.owners: list[int] = []
+        first = 0
+        for number, each in enumerate((version, *others)):
+            shards = _shards(each, name, first)
+            self.shards += shards
+            self.owners += [number] * len(shards)
+            first += each.manifest.documents.rows
         self.firsts = np.cumsum([0, *(len(shard) for shard in self.shards)])
         self._blocks = [block for shard in self.shards for block in shard.blocks]
         firsts = [shard.entry.first_document for shard in self.shards for _ in shard.blocks]

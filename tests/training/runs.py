@@ -11,9 +11,8 @@ from typing import Any
 
 from tests.conftest import ROOT
 from tests.training.versions import make_version
-from training import config, journal, loop, outcome
+from training import config, journal, loop, mix, outcome
 from training.journal import Journal
-from training.manifest import open_version
 from training.parallel import joined
 from training.progress import Silent
 
@@ -77,11 +76,14 @@ class StopAt(loop.Stop):
         return self.left <= 0
 
 
-def fit(run: Path, manifest: Path, runs: Path, *, after: int | None = None, changes: tuple[str, ...] = ()) -> Journal:
+def fit(
+    run: Path, manifest: Path | list[Path], runs: Path, *, after: int | None = None, changes: tuple[str, ...] = ()
+) -> Journal:
     """Train in this process, at most `after` steps from where it stands, and conclude when that is all."""
     settings = config.load(run, changes)
     with joined(settings.precision) as group:
-        read = open_version(manifest)
+        manifests = manifest if isinstance(manifest, list) else [manifest]
+        settings, read = mix.opened(settings, manifests, run.parent, verify=True)
         books = journal.start(runs, settings, read, None, group)
         stop = StopAt(after or 10**9)
         trained, whole = loop.train(settings, read, books, group, Silent(), stop)
