@@ -99,6 +99,13 @@ def fit(what: Fit, progress: Reporter | None = None, trainer: Sequence[str] | No
         return _result(what, child.returncode, out, err)
 
 
+def trace(folder: Path, step: int, token: int | None, as_json: bool) -> int:
+    """Have the trainer list a step's documents on our stdout; returns its exit code."""
+    options = [*(["--token", str(token)] if token else []), *(["--json"] if as_json else [])]
+    command = [sys.executable, "-P", *TRAINER, "trace", str(folder), "--step", str(step), *options]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
+
+
 @contextlib.contextmanager
 def _folder(runs: Path) -> Iterator[Path]:
     """Where output and events go; it stays where the trainer failed, for its log."""

@@ -57,6 +57,14 @@ def of(root: Path) -> list[Run]:
     return [_read(path.parent) for path in sorted((root / "runs").glob("*/run.json")) if path.parent.name[0] != "."]
 
 
+def find(root: Path, name: str) -> Path:
+    """The folder of a run, by its name in the store at `root` or by its path. Raises ConfigError listing the runs."""
+    for folder in (root / "runs" / name, Path(name)):
+        if (folder / "run.json").is_file():
+            return folder
+    raise ConfigError(f"no run {name!r}{suggest(name, [run.name for run in of(root)])}")
+
+
 def _read(folder: Path) -> Run:
     try:
         table = json.loads((folder / "run.json").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""`python -P -m training VERB`: train from a manifest, continue a text, export.
+"""`python -P -m training VERB`: train from a manifest, continue a text, say what a step read, export.
 
     python -P -m training fit RUN.toml --manifest VERSION/manifest.json --runs FOLDER
     torchrun --nproc-per-node 2 -m training fit RUN.toml --manifest ... --runs ...
@@ -155,6 +155,28 @@ def export(
         model, tokenizer_file=version.tokenizer_file, eot=tokenizer.eot, length=version.manifest.length, folder=target
     )
     print(json.dumps({"folder": str(target)}) if as_json else f"{target}")
+
+
+@app.command()
+def trace(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, done, under way or killed.")],
+    step: Annotated[int, typer.Option(min=1, help="The step, counted from 1 as in metrics.jsonl.")],
+    token: Annotated[int | None, typer.Option(min=1, help="Only the document behind the step's K-th token.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the documents of a step's batch, the same for any number of processes."""
+    from training.trace import trace as traced
+
+    found = traced(folder, step, token)
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    state = {True: "as it was read", False: "NOT WHAT WAS READ", None: "not checked"}[found["verified"]]
+    print(f"step {step} of {found['run']}: {len(found['pieces'])} pieces, {found['tokens']} tokens, {state}")
+    for piece in found["pieces"]:
+        place = f"row {piece['row']} at {piece['start']}: {piece['tokens']} tokens from {piece['offset']}"
+        named = (piece["source"], piece["language"] or "-", piece["doc_id"], piece["url"] or "")
+        print(_visible("  ".join((place, *named)).rstrip()))
 
 
 @app.command()

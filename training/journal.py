@@ -11,14 +11,16 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training import TrainingError, machine
 from training.config import Run
 from training.files import write_text
 from training.manifest import Version, open_version
-from training.parallel import Group
 from training.tables import check
+
+if TYPE_CHECKING:  # torch is not loaded to read a run
+    from training.parallel import Group
 
 FORMAT = "gristmill.run/1"
 

@@ -3,7 +3,7 @@
     rows of a step -> micro-batches -> sum of losses and targets -> one gradient, divided by all targets -> update
 
 The law: the rows of a step are arithmetic over (seed, step), the loss is divided by the targets of all ranks
-and micro-batches, and a resume recomputes the hash chain over all that was read before it goes on. A step
+and micro-batches, and a resume checks the hash chain over what was read before it goes on. A step
 whose loss or gradient is not finite changes nothing: the run stops and names the documents.
 """
 
@@ -25,6 +25,7 @@ from torch import nn
 from training import TrainingError, batch, checkpoint, evaluate, mix, models, objectives
 from training.config import Run
 from training.journal import Journal
+from training.ledger import Ledger
 from training.manifest import Version
 from training.objectives import Objective
 from training.optim import Optimizer, clip, factor
@@ -93,7 +94,7 @@ class Loop:
         self.model.initialise(run.seed)
         self.model.to(group.device)
         self.optimizer = Optimizer(self.model, run.optimizer)
-        self.chain = self.stream.start
+        self.ledger = Ledger(self.stream.start, self.stream.step)
         self.step = self._resume()
         scored = Scored(self.model, self.objective)
         if run.precision.compile:
@@ -101,7 +102,7 @@ class Loop:
         self.running = group.wrap(scored)
 
     def _resume(self) -> int:
-        """Steps done: 0, or those of the newest checkpoint, after its chain was recomputed."""
+        """Steps done: 0, or those of the newest checkpoint, after the end of its chain was recomputed."""
         found = checkpoint.steps(self.journal.checkpoints)
         if not found:
             return 0
@@ -109,13 +110,7 @@ class Loop:
         if state["digest"] != self.journal.table["digest"]:
             raise TrainingError(f"{found[-1]}: belongs to another run; remove it")
         if self.group.first:
-            for step in range(state["step"]):
-                self.chain = batch.chain_next(self.chain, self.stream.step(step))
-            if self.chain != state["chain"]:
-                raise TrainingError(
-                    f"{found[-1]}: was trained on other documents than {self.version.address} now gives for its "
-                    f"{state['step']} steps; the version or the order changed, start a new run with --name"
-                )
+            self.ledger.restore(state, found[-1], self.version.address)
         checkpoint.load_weights(found[-1], self.model)
         checkpoint.load_optimizer(found[-1], self.optimizer)
         return int(state["step"])
@@ -123,7 +118,7 @@ class Loop:
     def save(self) -> None:
         """Write the checkpoint of the steps done, by the first rank, while the others wait."""
         if self.group.first:
-            state = {"digest": self.journal.table["digest"], "chain": self.chain}
+            state = {"digest": self.journal.table["digest"], **self.ledger.state()}
             keep = self.run.checkpoint.keep
             checkpoint.save(self.journal.checkpoints, self.step, self.model, self.optimizer, state, keep)
             self.journal.write(step=self.step)
@@ -147,9 +142,10 @@ class Loop:
         self.optimizer.step(scale)
         self.step += 1
         if whole is not None:
-            self.chain = batch.chain_next(self.chain, whole)
+            self.ledger.add(whole)
             seconds = time.perf_counter() - began
             values = {
+                "chain": self.ledger.chain,
                 "loss": loss / weight,
                 "gradient_norm": norm,
                 "learning_rate": scale * run.optimizer.learning_rate,
@@ -221,7 +217,7 @@ def train(
             loop.save()
     if loop.step > first:
         loop.save()
-    return Trained(loop.model, loop.objective, loop.step, loop.chain), loop.step == steps
+    return Trained(loop.model, loop.objective, loop.step, loop.ledger.chain), loop.step == steps
 
 
 def load(run: Run, version: Version, journal: Journal) -> Any:

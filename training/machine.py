@@ -8,13 +8,13 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import torch
-
 PACKAGES = ("gristmill", "torch", "numpy", "pyarrow", "safetensors", "tokenizers")
 
 
 def hardware() -> dict[str, Any]:
     """Processor, cores that this process may use, memory, and the GPU if there is one."""
+    import torch
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"cpu": _processor(), "cores": len(os.sched_getaffinity(0)), "memory_bytes": memory, "gpu": gpu}
@@ -46,6 +46,8 @@ PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "4090": 16
 
 def peak_flops() -> float | None:
     """FLOP/s that this machine could do at the most, where that is known."""
+    import torch
+
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()
@@ -54,4 +56,6 @@ def peak_flops() -> float | None:
 
 def threads() -> int:
     """Threads that one process computes with."""
+    import torch
+
     return torch.get_num_threads()
