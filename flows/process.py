@@ -58,6 +58,7 @@ class Fit:
     name: str | None = None
     processes: int = 1
     changes: tuple[str, ...] = ()
+    beside: tuple[Path, ...] = ()
 
     def command(self, events: Path, trainer: Sequence[str]) -> list[str]:
         """The trainer's command line, begun by this Python and never by what lies in the working folder."""
@@ -67,6 +68,7 @@ class Fit:
         given = {"--manifest": self.manifest, "--runs": self.runs, "--events": events, "--parent": os.getpid()}
         named = {"--name": self.name} if self.name else {}
         options = [str(part) for pair in (given | named).items() for part in pair]
+        options += [part for path in self.beside for part in ("--manifest", str(path))]
         changes = [part for change in self.changes for part in ("--set", change)]
         return [*start, *trainer, "fit", str(self.run), *options, *changes, "--json"]
 

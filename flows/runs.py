@@ -98,10 +98,21 @@ def locate(name_or_path: str) -> Path:
 
 def name_of(path: Path) -> str:
     """The name that a run file states; the rest of it is the trainer's to check. Raises ConfigError."""
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    table = _file(path)
     if not isinstance(table.get("name"), str):
         raise ConfigError(f'{path}: no name; a run file begins with name = "..."')
     return str(table["name"])
+
+
+def mixed(path: Path) -> list[str]:
+    """The addresses of versions that a run file mixes, each once; those that it names by a path are left out."""
+    parts = _file(path).get("mix", [])
+    named = [part.get("version") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return sorted({name for name in named if isinstance(name, str) and not (path.parent / name).exists()})
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error

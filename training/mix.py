@@ -194,7 +194,9 @@ def opened(run: Run, manifests: Sequence[Path], folder: Path, *, verify: bool) -
 
 
 def _matching(entry: Entry, versions: Sequence[Version]) -> list[Version]:
-    return [v for v in versions if entry.version in (v.address, v.manifest.name)]
+    name, _, said = (entry.version or "").partition("@")
+    known = [v for v in versions if v.manifest.name == name]
+    return [v for v in known if said in ("", "latest") or v.manifest.version.startswith(said)]
 
 
 def _named(entry: Entry, versions: Sequence[Version], number: int) -> Version:
