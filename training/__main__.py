@@ -37,7 +37,7 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Train (or go on from the newest checkpoint), evaluate, and write report.html."""
-    from training import config, journal, loop, mix, outcome, parallel, progress
+    from training import config, journal, loop, mix, outcome, parallel, progress, sizes
 
     settings = config.load(run, changes or [])
     with parallel.joined(settings.precision) as group:
@@ -46,6 +46,7 @@ def fit(
             mix.opened(settings, manifest or [], run.parent, verify=True)
         group.wait()
         settings, version = mix.opened(settings, manifest or [], run.parent, verify=False)
+        settings = sizes.filled(settings, version)
         books = journal.start(runs, settings, version, name, group)
         reporter = progress.reporter(events) if group.first else progress.Silent()
         try:

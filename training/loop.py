@@ -4,16 +4,19 @@
 
 The law: the rows of a step are arithmetic over (seed, step), the loss is divided by the targets of all ranks
 and micro-batches, and a resume checks the hash chain over what was read before it goes on. A step
-whose loss or gradient is not finite changes nothing: the run stops and names the documents.
+whose loss or gradient is not finite changes no weight, and after `patience` of them the run stops and names the
+documents.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -80,6 +83,18 @@ class Scored(nn.Module):
         return self.objective.loss(self.model, prepared)
 
 
+@contextlib.contextmanager
+def fitting(rows: int) -> Iterator[None]:
+    """Raise TrainingError that says what to try where a micro-batch of so many rows does not fit into memory."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        advice = f"try --set batch.micro_rows={rows // 2}; the run goes on" if rows > 1 else "make [model] smaller"
+        raise TrainingError(f"out of memory with {rows} rows at once; {advice}") from error
+
+
 class Loop:
     """The state of a run between two steps."""
 
@@ -89,12 +104,12 @@ class Loop:
             raise TrainingError(f"batch.rows is {run.batch.rows} for {group.world} processes: each needs one at least")
         self.stream = mix.Stream(run, version)
         self.objective = objectives.load(run.objective, "[objective]")
-        vocabulary, length = version.manifest.tokenizer.vocab_size, version.manifest.length
-        self.model: Any = models.build(run.model, vocab_size=vocabulary, length=length, where="[model]")
+        self.model: Any = _build(run, version)
         self.model.initialise(run.seed)
         self.model.to(group.device)
         self.optimizer = Optimizer(self.model, run.optimizer)
         self.ledger = Ledger(self.stream.start, self.stream.step)
+        self.refused = 0  # steps in a row up to this one that changed nothing
         self.step = self._resume()
         scored = Scored(self.model, self.objective)
         if run.precision.compile:
@@ -113,12 +128,13 @@ class Loop:
             self.ledger.restore(state, found[-1], self.version.address)
         checkpoint.load_weights(found[-1], self.model)
         checkpoint.load_optimizer(found[-1], self.optimizer)
+        self.refused = state["refused"]
         return int(state["step"])
 
     def save(self) -> None:
         """Write the checkpoint of the steps done, by the first rank, while the others wait."""
         if self.group.first:
-            state = {"digest": self.journal.table["digest"], **self.ledger.state()}
+            state = {"digest": self.journal.table["digest"], "refused": self.refused, **self.ledger.state()}
             keep = self.run.checkpoint.keep
             checkpoint.save(self.journal.checkpoints, self.step, self.model, self.optimizer, state, keep)
             self.journal.write(step=self.step)
@@ -136,22 +152,29 @@ class Loop:
         tokens = float(mine.used.sum())
         loss, weight, tokens, asked = group.sum([loss, weight, tokens, float(stop.asked)])
         norm = float(clip(self.model, group.world / weight, run.optimizer.clip_norm))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._refuse(whole, loss / weight, norm)
+        finite = math.isfinite(loss) and math.isfinite(norm)
         scale = factor(run.schedule, self.step)
-        self.optimizer.step(scale)
+        if finite:
+            self.optimizer.step(scale, self.step)
+        else:
+            self.optimizer.forget()
+        self.refused = 0 if finite else self.refused + 1
         self.step += 1
         if whole is not None:
             self.ledger.add(whole)
             seconds = time.perf_counter() - began
-            values = {
-                "chain": self.ledger.chain,
-                "loss": loss / weight,
-                "gradient_norm": norm,
-                "learning_rate": scale * run.optimizer.learning_rate,
-            }
-            self.journal.add("step", step=self.step, tokens=int(tokens), seconds=seconds, **values)
-            self.progress.note(f"loss {loss / weight:.3f}  {tokens / seconds:,.0f} tokens/s")
+            counted = {"step": self.step, "tokens": int(tokens), "seconds": seconds, "chain": self.ledger.chain}
+            if finite:
+                rate = scale * run.optimizer.learning_rate
+                self.journal.add("step", **counted, loss=loss / weight, gradient_norm=norm, learning_rate=rate)
+                self.progress.note(f"loss {loss / weight:.3f}  {tokens / seconds:,.0f} tokens/s")
+            else:
+                ids = self.stream.documents(np.unique(whole.documents), ["doc_id"])["doc_id"].to_pylist()
+                found = {"loss": str(loss / weight), "gradient_norm": str(norm), "documents": ids}
+                self.journal.add("refused", **counted, **found, rows=whole.index.tolist())
+                self.progress.note(f"step {self.step} refused: loss {loss / weight}, gradient norm {norm}")
+        if self.refused == run.optimizer.patience:
+            self._refuse(whole, loss / weight, norm)
         self.progress.advance()
         return not asked
 
@@ -163,7 +186,7 @@ class Loop:
             prepared = self.objective.prepare(part, keys[first : first + len(part)])
             first += len(part)
             moved = {name: value.to(self.group.device) for name, value in prepared.items()}
-            with quiet_gradients(self.running, first == len(mine)):
+            with fitting(len(part)), quiet_gradients(self.running, first == len(mine)):
                 with autocast(self.group.device, self.run.precision.compute):
                     total, count = self.running(moved)
                 total.backward()
@@ -175,23 +198,37 @@ class Loop:
         if rows is not None:
             ids = self.stream.documents(np.unique(rows.documents)[:5], ["doc_id"])["doc_id"].to_pylist()
             named = f"; its {len(np.unique(rows.documents))} documents begin with {', '.join(ids)}"
+        often = f", {self.refused} steps in a row" if self.refused > 1 else ""
         raise TrainingError(
-            f"step {self.step + 1}: loss {loss} and gradient norm {norm} are not both finite; nothing was changed. "
+            f"step {self.step}: loss {loss} and gradient norm {norm} are not both finite{often}; nothing was changed. "
             f"Lower optimizer.learning_rate or raise schedule.warmup{named}"
         )
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The average in the place of the weights, where the run keeps one."""
+        average = self.optimizer.average
+        if average:
+            average.swap()
+        try:
+            yield
+        finally:
+            if average:
+                average.swap()
 
     def validate(self) -> None:
         """Loss and bits per byte on some rows of the evaluation split, written down."""
         run = self.run
-        tally = evaluate.score(
-            self.model,
-            self.objective,
-            self.version,
-            run.evaluation,
-            run.precision,
-            self.group,
-            rows=run.evaluation.rows,
-        )
+        with self.averaged():
+            tally = evaluate.score(
+                self.model,
+                self.objective,
+                self.version,
+                run.evaluation,
+                run.precision,
+                self.group,
+                rows=run.evaluation.rows,
+            )
         if self.group.first:
             self.journal.add("validation", step=self.step, **tally.numbers("model"), **tally.counts())
 
@@ -217,7 +254,14 @@ def train(
             loop.save()
     if loop.step > first:
         loop.save()
+    if loop.optimizer.average:
+        loop.optimizer.average.swap()  # what is judged and exported
     return Trained(loop.model, loop.objective, loop.step, loop.ledger.chain), loop.step == steps
+
+
+def _build(run: Run, version: Version) -> Any:
+    size = version.manifest.tokenizer.vocab_size
+    return models.build(run.model, vocab_size=size, length=version.manifest.length, where="[model]")
 
 
 def load(run: Run, version: Version, journal: Journal) -> Any:
@@ -226,7 +270,11 @@ def load(run: Run, version: Version, journal: Journal) -> Any:
     if not found:
         raise TrainingError(f"{journal.folder}: has no checkpoint yet")
     checkpoint.read_state(found[-1])
-    size = version.manifest.tokenizer.vocab_size
-    model = models.build(run.model, vocab_size=size, length=version.manifest.length, where="[model]")
+    model = _build(run, version)
     checkpoint.load_weights(found[-1], model)
+    if run.optimizer.average is not None:
+        optimizer = Optimizer(model, run.optimizer)
+        checkpoint.load_optimizer(found[-1], optimizer)
+        if optimizer.average:
+            optimizer.average.swap()
     return model.eval()

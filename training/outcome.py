@@ -5,6 +5,7 @@ The first rank alone does this, from the checkpoint's weights; the scores of the
 
 from __future__ import annotations
 
+import bisect
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,7 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
         "rows_per_step": run.batch.rows,
         "length": length,
         "tokens_seen": tokens,
+        "refused_steps": len(journal.entries("refused")),
         "epochs": trained.steps * run.batch.rows / sum(part["rows"] for part in parts),
         "mix": parts,
         "seconds": seconds,
@@ -206,9 +208,12 @@ def _curves(journal: Journal) -> dict[str, Any]:
         for s, end in zip(steps, ends, strict=True)
         if s["step"] % every == 0 or s["step"] == len(steps)
     ]
-    read = dict(zip((s["step"] for s in steps), ends.tolist(), strict=True))
+    numbers, read = [s["step"] for s in steps], [0, *ends.tolist()]
     validation = [
-        {"tokens": read[v["step"]], **{name: v[name] for name in ("step", "loss", "bits_per_byte")}}
+        {
+            "tokens": int(read[bisect.bisect_right(numbers, v["step"])]),
+            **{name: v[name] for name in ("step", "loss", "bits_per_byte")},
+        }
         for v in journal.entries("validation")
     ]
     return {"curve": curve, "validation": validation}

@@ -77,7 +77,8 @@ def _lines(metrics: Path, step: int) -> Iterator[dict[str, Any]]:
     """Lines of the two steps; others are passed over before they are parsed, and the one under way is too."""
     if not metrics.exists():
         return
-    marks = tuple(f'{{"kind": "step", "step": {number},' for number in (step - 1, step))
+    kinds = ("step", "refused")
+    marks = tuple(f'{{"kind": "{kind}", "step": {number},' for kind in kinds for number in (step - 1, step))
     with metrics.open(encoding="utf-8") as file:
         for line in file:
             if line.startswith(marks) and line.endswith("}\n"):

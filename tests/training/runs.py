@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.conftest import ROOT
 from tests.training.versions import make_version
-from training import config, journal, loop, mix, outcome
+from training import config, journal, loop, mix, outcome, sizes
 from training.journal import Journal
 from training.parallel import joined
 from training.progress import Silent
@@ -84,6 +84,7 @@ def fit(
     with joined(settings.precision) as group:
         manifests = manifest if isinstance(manifest, list) else [manifest]
         settings, read = mix.opened(settings, manifests, run.parent, verify=True)
+        settings = sizes.filled(settings, read)
         books = journal.start(runs, settings, read, None, group)
         stop = StopAt(after or 10**9)
         trained, whole = loop.train(settings, read, books, group, Silent(), stop)
