@@ -23,10 +23,12 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Batch(Table):
-    """`rows` a step over all processes; `micro_rows` are laid out at once by one of them."""
+    """`rows` a step over all processes; `micro_rows` are computed at once by one of them, and `ahead` steps are laid
+    out before they are asked for (0: none, without a thread)."""
 
     rows: Positive = 32
     micro_rows: Positive = 8
+    ahead: Annotated[int, Field(ge=0, le=64)] = 2
 
 
 class Part(Table):
@@ -144,7 +146,7 @@ class Run(Table):
     def identity(self, version: str) -> str:
         """32 hexadecimal characters over all that decides what is learnt, and the version it is learnt from."""
         table = self.model_dump(mode="json", exclude={"name", "size", "evaluation", "checkpoint", "samples"})
-        table["batch"].pop("micro_rows")
+        table["batch"] = {"rows": self.batch.rows}
         if not self.mix:
             table.pop("mix")
         table["precision"] = {"compute": self.precision.compute}

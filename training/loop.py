@@ -25,10 +25,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from training import TrainingError, batch, checkpoint, evaluate, mix, models, objectives
+from training import TrainingError, checkpoint, evaluate, mix, models, objectives
 from training.config import Run
 from training.journal import Journal
 from training.ledger import Ledger
+from training.loader import Laid, Loader
 from training.manifest import Version
 from training.objectives import Objective
 from training.optim import Optimizer, clip, factor
@@ -111,6 +112,7 @@ class Loop:
         self.ledger = Ledger(self.stream.start, self.stream.step)
         self.refused = 0  # steps in a row up to this one that changed nothing
         self.step = self._resume()
+        self.loader = Loader(run, self.stream, self.objective, group, self.step)
         scored = Scored(self.model, self.objective)
         if run.precision.compile:
             scored.compile()
@@ -144,12 +146,10 @@ class Loop:
         """Do one step; False where some rank was asked to stop."""
         began = time.perf_counter()
         group, run = self.group, self.run
-        whole = self.stream.step(self.step) if group.first else None
-        # The first rank's share begins the step's rows: what it has in hand is not laid out again.
-        share = len(batch.positions(self.step, run.batch.rows, group.rank, group.world))
-        mine = whole.slice(0, share) if whole is not None else self.stream.step(self.step, group.rank, group.world)
-        loss, weight = self._gradients(mine)
-        tokens = float(mine.used.sum())
+        laid, waited = self.loader.next()
+        whole = laid.whole
+        loss, weight = self._gradients(laid)
+        tokens = float(laid.mine.used.sum())
         loss, weight, tokens, asked = group.sum([loss, weight, tokens, float(stop.asked)])
         norm = float(clip(self.model, group.world / weight, run.optimizer.clip_norm))
         finite = math.isfinite(loss) and math.isfinite(norm)
@@ -163,7 +163,8 @@ class Loop:
         if whole is not None:
             self.ledger.add(whole)
             seconds = time.perf_counter() - began
-            counted = {"step": self.step, "tokens": int(tokens), "seconds": seconds, "chain": self.ledger.chain}
+            spent = {"tokens": int(tokens), "seconds": seconds, "wait_seconds": waited}
+            counted = {"step": self.step, **spent, "chain": self.ledger.chain}
             if finite:
                 rate = scale * run.optimizer.learning_rate
                 self.journal.add("step", **counted, loss=loss / weight, gradient_norm=norm, learning_rate=rate)
@@ -178,15 +179,12 @@ class Loop:
         self.progress.advance()
         return not asked
 
-    def _gradients(self, mine: Rows) -> tuple[float, float]:
+    def _gradients(self, laid: Laid) -> tuple[float, float]:
         """Sum the gradients of all micro-batches; returns the sum of losses and the number of targets."""
-        keys = batch.row_keys(self.run.seed, self.step, mine.index)
-        loss, weight, first = 0.0, 0.0, 0
-        for part in batch.micro_batches(mine, self.run.batch.micro_rows):
-            prepared = self.objective.prepare(part, keys[first : first + len(part)])
-            first += len(part)
-            moved = {name: value.to(self.group.device) for name, value in prepared.items()}
-            with fitting(len(part)), quiet_gradients(self.running, first == len(mine)):
+        loss, weight, parts = 0.0, 0.0, len(laid.prepared)
+        for number, prepared in enumerate(laid.prepared, 1):
+            moved = {name: value.to(self.group.device, non_blocking=True) for name, value in prepared.items()}
+            with fitting(-(-len(laid.mine) // parts)), quiet_gradients(self.running, number == parts):
                 with autocast(self.group.device, self.run.precision.compute):
                     total, count = self.running(moved)
                 total.backward()
@@ -246,12 +244,13 @@ def train(
     progress.phase("train", steps)
     progress.advance(first)
     going = True
-    while going and loop.step < steps:
-        going = loop.advance(stop)
-        if loop.step % run.evaluation.every == 0 or loop.step == steps:
-            loop.validate()
-        if loop.step % run.checkpoint.every == 0 and loop.step < steps and going:
-            loop.save()
+    with contextlib.closing(loop.loader):
+        while going and loop.step < steps:
+            going = loop.advance(stop)
+            if loop.step % run.evaluation.every == 0 or loop.step == steps:
+                loop.validate()
+            if loop.step % run.checkpoint.every == 0 and loop.step < steps and going:
+                loop.save()
     if loop.step > first:
         loop.save()
     if loop.optimizer.average:

@@ -31,8 +31,8 @@ def spoil(monkeypatch):
     def at(*steps: int) -> None:
         plain = loop.Loop._gradients
 
-        def gradients(self, mine):
-            loss, weight = plain(self, mine)
+        def gradients(self, laid):
+            loss, weight = plain(self, laid)
             return (float("inf") if self.step + 1 in steps else loss), weight
 
         monkeypatch.setattr(loop.Loop, "_gradients", gradients)
