@@ -129,6 +129,7 @@ def _circumstances(run: Run, version: Version, folder: Path, processes: int) -> 
         "processes": processes,
         "hardware": machine.hardware(),
         "packages": machine.packages(),
+        "code": machine.code(),
     }
 
 
@@ -172,6 +173,6 @@ def read(folder: Path, *, verify: bool = True) -> tuple[Journal, Run, Version]:
     run = check(Run, journal.table["config"], f"{path} config")
     version, *others = (
         open_version(folder / found["manifest"], verify=verify)
-        for found in [journal.table["version"], *journal.table["beside"]]
+        for found in [journal.table["version"], *journal.table.get("beside", [])]
     )
     return journal, run, version.with_others(others)

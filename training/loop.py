@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training import TrainingError, checkpoint, evaluate, mix, models, objectives
+from training import TrainingError, checkpoint, evaluate, machine, mix, models, objectives
 from training.config import Run
 from training.journal import Journal
 from training.ledger import Ledger
@@ -168,7 +168,9 @@ class Loop:
             if finite:
                 rate = scale * run.optimizer.learning_rate
                 self.journal.add("step", **counted, loss=loss / weight, gradient_norm=norm, learning_rate=rate)
-                self.progress.note(f"loss {loss / weight:.3f}  {tokens / seconds:,.0f} tokens/s")
+                speed = tokens / seconds
+                said = f"loss {loss / weight:.3f}  {speed:,.0f} tokens/s  {self._use(speed):.0%} MFU"
+                self.progress.note(said)
             else:
                 ids = self.stream.documents(np.unique(whole.documents), ["doc_id"])["doc_id"].to_pylist()
                 found = {"loss": str(loss / weight), "gradient_norm": str(norm), "documents": ids}
@@ -190,6 +192,11 @@ class Loop:
                 total.backward()
             loss, weight = loss + float(total.detach()), weight + float(count)
         return loss, weight
+
+    def _use(self, speed: float) -> float:
+        """Model FLOPs utilisation at so many tokens a second of all processes (PaLM, arXiv 2204.02311, app. B)."""
+        flops = self.model.flops_per_token(self.version.manifest.length)
+        return float(speed * flops / (self.journal.table["peak"]["flops"] * self.group.world))
 
     def _refuse(self, rows: Rows | None, loss: float, norm: float) -> None:
         named = ""
@@ -239,6 +246,7 @@ def train(
     first, steps = loop.step, run.schedule.steps
     if group.first:
         journal.cut(first)
+        journal.write(peak=machine.peak_flops(run.precision.compute))
         if first:
             journal.write(resumed_at=[*journal.table["resumed_at"], first])
     progress.phase("train", steps)

@@ -52,7 +52,10 @@ def conclude(
     report.write(journal.folder, content)
     progress.advance()
     journal.write(
-        status="complete", chain=trained.chain, evaluation={**evaluation["model"], "ngrams": _bits(evaluation)}
+        status="complete",
+        chain=trained.chain,
+        evaluation={**evaluation["model"], "ngrams": _bits(evaluation)},
+        validations=journal.entries("validation"),
     )
     return evaluation
 
@@ -147,7 +150,7 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
     # The first steps warm up caches and compile; the median is not theirs.
     speed = float(np.median([s["tokens"] / s["seconds"] for s in steps])) if steps else None
     length = version.manifest.length
-    peak, flops = machine.peak_flops(), trained.model.flops_per_token(length)
+    peak, flops = journal.table["peak"]["flops"], trained.model.flops_per_token(length)
     counts = trained.model.parameter_counts()
     parts = Stream(run, version).summary(trained.steps)
     return {
@@ -167,7 +170,8 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
         "mix": parts,
         "seconds": seconds,
         "tokens_per_second": speed,
-        "mfu": speed * flops / (peak * group.world) if peak and speed else None,
+        "mfu": speed * flops / (peak * group.world) if speed else None,
+        "peak": journal.table["peak"],
         "processes": group.world,
         "threads": machine.threads(),
         "precision": run.precision.compute,

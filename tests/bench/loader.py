@@ -1,10 +1,10 @@
 """Rows to a batch: `python tests/bench/loader.py [--rows 100000] [--length 1024] [--runs 3]`.
 
-Delivery: batches of 16 rows of packed shards in the run's order as numpy arrays, against HF `datasets` indexing the same
-files by the same row numbers. Each side is a fresh process on one core, ours and the peer's in turn; medians of CPU
-seconds, opening apart; the tokens of both are compared first. `prepared` is ours through to the tensors of the causal
-objective. Start: a version of 10 M rows in 100 shards, from nothing to its first batch. Resume: the same in mid-epoch,
-from a checkpoint's links of the hash chain to the next batch.
+Delivery: batches of 16 rows of packed shards in the run's order as numpy arrays, against HF `datasets` indexing the
+same files by the same row numbers. Each side is a fresh process on one core, ours and the peer's in turn; medians of
+CPU seconds, opening apart; the tokens of both are compared first. `prepared` is ours through to the tensors of the
+causal objective. Start: a version of 10 M rows in 100 shards, from nothing to its first batch. Resume: the same in
+mid-epoch, from a checkpoint's links of the hash chain to the next batch.
 """
 
 from __future__ import annotations
