@@ -33,6 +33,7 @@ from training.manifest import Version, digest, open_version
 from training.shards import Rows, Split
 from training.tables import suggest
 
+RUN = 1024
 LONGEST = 1 << 16  # positions of a cycle; laying out so many takes about a tenth of a second
 
 
@@ -97,6 +98,7 @@ class Stream:
         self._size = np.bincount(self._cycle, minlength=len(self.parts))
         before = self._cycle == np.arange(len(self.parts))[:, None]
         self._nth = (np.cumsum(before, axis=1) - 1)[self._cycle, np.arange(len(self._cycle))]
+        self._run, self._run_rows = (0, 0), np.empty(0, np.int64)
         self._firsts = np.cumsum([0, *(v.manifest.documents.rows for v in self.versions)])
 
     def _part(self, number: int, entry: Entry) -> Part:
@@ -140,7 +142,18 @@ class Stream:
 
     def step(self, step: int, rank: int = 0, world: int = 1) -> Rows:
         """The rows of a 0-based step that are `rank`'s (all of them by default), laid out."""
-        return self.split.take(self.rows(batch.positions(step, self.run.batch.rows, rank, world)))
+        return self.split.take(self._known(batch.positions(step, self.run.batch.rows, rank, world)))
+
+    def _known(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As `rows`, of positions side by side: worked out in runs of `RUN`, of which the newest is kept.
+
+        A few rows cost as much as a run of them.
+        """
+        first, last = int(positions[0]), int(positions[-1]) + 1
+        if not self._run[0] <= first <= last <= self._run[1]:
+            self._run = first, max(last, first + RUN)
+            self._run_rows = self.rows(np.arange(*self._run))
+        return self._run_rows[first - self._run[0] : last - self._run[0]]
 
     def documents(self, numbers: NDArray[np.integer[Any]], columns: Sequence[str]) -> pa.Table:
         """Entries of the document indexes for numbers as `Rows.documents` has them, in that order."""
