@@ -177,14 +177,12 @@ def main() -> None:
         opened = [child("--side", "opening", str(large)) for _ in range(options.runs)]
     speed = {name: statistics.median(run["tokens_per_second"] for run in runs) for name, runs in found.items()}
     for name in SIDES:
-        print(
-            f"{name:<13} {speed[name] / 1e6:8.1f} Mtok a CPU second, {speed['ours'] / speed[name]:5.2f}x of it is ours"
-        )
+        ratio = speed["ours"] / speed[name]
+        print(f"{name:<13} {speed[name] / 1e6:8.1f} Mtok a CPU second; ours is {ratio:.2f} times as fast")
     for name in ("start", "start, CPU", "resume", "resume, CPU"):
         values = [run[name] for run in opened]
-        print(
-            f"{name:<13} {statistics.median(values):8.1f} ms at {opened[0]['rows']:,} rows, {max(values):.1f} at the most"
-        )
+        middle, rows = statistics.median(values), opened[0]["rows"]
+        print(f"{name:<13} {middle:8.1f} ms at {rows:,} rows, {max(values):.1f} at the most")
 
 
 if __name__ == "__main__":
