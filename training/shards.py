@@ -129,12 +129,12 @@ class Shard:
         if any(column.null_count for column in batch.columns):
             raise ManifestError(f"{self.path}: null values; a packed shard has none")
         lists = [batch.column(name) for name in ("starts", "documents", "offsets")]
-        ends = [column.offsets.to_numpy() for column in lists]
+        ends = [_view(column.offsets) for column in lists]
         if not all(np.array_equal(ends[0], other) for other in ends[1:]):
             raise ManifestError(f"{self.path}: starts, documents and offsets of a row differ in number")
-        tokens = batch.column("tokens").flatten().to_numpy(zero_copy_only=True).reshape(-1, self.length)
-        used = batch.column("used").to_numpy(zero_copy_only=True)
-        return _Block(tokens, used, ends[0], *(column.values.to_numpy(zero_copy_only=True) for column in lists))
+        tokens = _view(batch.column("tokens").flatten()).reshape(-1, self.length)
+        used = _view(batch.column("used"))
+        return _Block(tokens, used, ends[0], *(_view(column.values) for column in lists))
 
     def row(self, i: int) -> Row:
         """Views of row `i`."""
@@ -177,6 +177,14 @@ class Shard:
                     values = values[block.ends[0] : block.ends[-1]]
                 hasher.update(np.ascontiguousarray(values).data)
         return hasher.hexdigest()
+
+
+def _view(array: pa.Array) -> Ints:
+    """The values of an array of integers without nulls, where they lie; its own `to_numpy` would load pandas."""
+    dtype = np.dtype(str(array.type))
+    if not len(array):
+        return np.empty(0, dtype)
+    return np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
 
 
 def _same_type(found: pa.DataType | None, wanted: pa.DataType | None) -> bool:
