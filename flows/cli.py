@@ -42,6 +42,7 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill train my-run.toml              a version to a trained, evaluated model
   gristmill ls                             versions, runs, and what can be built
   gristmill show quickstart                sources, stages and counts, splits and shards of a version
+  gristmill trace RUN --step 9              the documents that a step of a run was trained on
   gristmill why DOC_ID                     what was measured on a document, and why it was kept or not
 
 Everything lies in one folder, the store: .gristmill here, or --store, or $GRISTMILL_STORE. What is finished is
@@ -182,6 +183,30 @@ def train(
     result = making.train(given, direct, screen)
     show.trained(screen, result)
     screen.finish(result)
+
+
+@verb
+def trace(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's name (gristmill ls), or its folder.")],
+    step: Annotated[int, typer.Option(min=1, metavar="N", help="The step, counted from 1.")],
+    token: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="Only the document behind the step's K-th token.")
+    ] = None,
+    store: StoreOption = ".gristmill",
+    as_json: JsonOption = False,
+) -> None:
+    """List the documents that a step of a run was trained on, with their sources.
+
+    From the files alone: the run may be done, under way or killed.
+
+    \b
+      gristmill trace quickstart-1a2b --step 9
+      gristmill trace quickstart-1a2b --step 9 --token 100 --json
+    """
+    from flows import process, runs
+
+    folder = runs.find(Path(store).expanduser(), run)
+    raise typer.Exit(process.trace(folder, step, token, as_json))
 
 
 @verb

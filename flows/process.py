@@ -58,6 +58,7 @@ class Fit:
     name: str | None = None
     processes: int = 1
     changes: tuple[str, ...] = ()
+    beside: tuple[Path, ...] = ()
 
     def command(self, events: Path, trainer: Sequence[str]) -> list[str]:
         """The trainer's command line, begun by this Python and never by what lies in the working folder."""
@@ -67,6 +68,7 @@ class Fit:
         given = {"--manifest": self.manifest, "--runs": self.runs, "--events": events, "--parent": os.getpid()}
         named = {"--name": self.name} if self.name else {}
         options = [str(part) for pair in (given | named).items() for part in pair]
+        options += [part for path in self.beside for part in ("--manifest", str(path))]
         changes = [part for change in self.changes for part in ("--set", change)]
         return [*start, *trainer, "fit", str(self.run), *options, *changes, "--json"]
 
@@ -97,6 +99,13 @@ def fit(what: Fit, progress: Reporter | None = None, trainer: Sequence[str] | No
             shutil.rmtree(folder, ignore_errors=True)
             signal.raise_signal(relay.came[0])
         return _result(what, child.returncode, out, err)
+
+
+def trace(folder: Path, step: int, token: int | None, as_json: bool) -> int:
+    """Have the trainer list a step's documents on our stdout; returns its exit code."""
+    options = [*(["--token", str(token)] if token else []), *(["--json"] if as_json else [])]
+    command = [sys.executable, "-P", *TRAINER, "trace", str(folder), "--step", str(step), *options]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
 
 
 @contextlib.contextmanager

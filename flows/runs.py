@@ -57,6 +57,14 @@ def of(root: Path) -> list[Run]:
     return [_read(path.parent) for path in sorted((root / "runs").glob("*/run.json")) if path.parent.name[0] != "."]
 
 
+def find(root: Path, name: str) -> Path:
+    """The folder of a run, by its name in the store at `root` or by its path. Raises ConfigError listing the runs."""
+    for folder in (root / "runs" / name, Path(name)):
+        if (folder / "run.json").is_file():
+            return folder
+    raise ConfigError(f"no run {name!r}{suggest(name, [run.name for run in of(root)])}")
+
+
 def _read(folder: Path) -> Run:
     try:
         table = json.loads((folder / "run.json").read_text("utf-8"))
@@ -90,10 +98,21 @@ def locate(name_or_path: str) -> Path:
 
 def name_of(path: Path) -> str:
     """The name that a run file states; the rest of it is the trainer's to check. Raises ConfigError."""
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    table = _file(path)
     if not isinstance(table.get("name"), str):
         raise ConfigError(f'{path}: no name; a run file begins with name = "..."')
     return str(table["name"])
+
+
+def mixed(path: Path) -> list[str]:
+    """The addresses of versions that a run file mixes, each once; those that it names by a path are left out."""
+    parts = _file(path).get("mix", [])
+    named = [part.get("version") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return sorted({name for name in named if isinstance(name, str) and not (path.parent / name).exists()})
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error

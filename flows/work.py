@@ -56,13 +56,16 @@ def order(parameters: TrainParameters) -> process.Fit:
     """The run file and the version found. Raises ConfigError where there is none, StoreError where it is damaged."""
     run = runs.locate(parameters.run)
     address = parameters.version or runs.name_of(run)
-    version = _version(Store(parameters.root), address, given=parameters.version is not None)
+    store = Store(parameters.root)
+    version = _version(store, address, given=parameters.version is not None)
+    mixed = [manifests.find(store, each) for each in runs.mixed(run)]
     return process.Fit(
         run=run,
         manifest=version.folder.absolute() / "manifest.json",
         runs=parameters.root / "runs",
         name=parameters.name,
         processes=parameters.processes,
+        beside=tuple(sorted({v.folder.absolute() / "manifest.json" for v in mixed if v.address != version.address})),
         changes=parameters.changes,
     )
 

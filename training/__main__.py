@@ -1,4 +1,4 @@
-"""`python -P -m training VERB`: train from a manifest, continue a text, export.
+"""`python -P -m training VERB`: train from a manifest, continue a text, say what a step read, export.
 
     python -P -m training fit RUN.toml --manifest VERSION/manifest.json --runs FOLDER
     torchrun --nproc-per-node 2 -m training fit RUN.toml --manifest ... --runs ...
@@ -25,7 +25,10 @@ Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON obj
 @app.command()
 def fit(
     run: Annotated[Path, typer.Argument(help="The run file, a TOML.")],
-    manifest: Annotated[Path, typer.Option(help="manifest.json of the version to train on, or its folder.")],
+    manifest: Annotated[
+        list[Path] | None,
+        typer.Option(help="manifest.json of the version to train on, or its folder; once more for each in [[mix]]."),
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder in which the run gets a folder of its own.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name of that folder; default: the run's name and digest.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change the run file: schedule.steps=50")] = None,
@@ -34,14 +37,16 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Train (or go on from the newest checkpoint), evaluate, and write report.html."""
-    from training import config, journal, loop, outcome, parallel, progress
-    from training.manifest import open_version
+    from training import config, journal, loop, mix, outcome, parallel, progress, sizes
 
     settings = config.load(run, changes or [])
     with parallel.joined(settings.precision, settings.parallel) as group:
-        version = open_version(manifest, verify=True) if group.first else None
+        # The first rank checks every byte before another looks.
+        if group.first:
+            mix.opened(settings, manifest or [], run.parent, verify=True)
         group.wait()
-        version = version or open_version(manifest, verify=False)
+        settings, version = mix.opened(settings, manifest or [], run.parent, verify=False)
+        settings = sizes.filled(settings, version)
         books = journal.start(runs, settings, version, name, group)
         reporter = progress.reporter(events) if group.first else progress.Silent()
         try:
@@ -157,6 +162,28 @@ def export(
         model, tokenizer_file=version.tokenizer_file, eot=tokenizer.eot, length=version.manifest.length, folder=target
     )
     print(json.dumps({"folder": str(target)}) if as_json else f"{target}")
+
+
+@app.command()
+def trace(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, done, under way or killed.")],
+    step: Annotated[int, typer.Option(min=1, help="The step, counted from 1 as in metrics.jsonl.")],
+    token: Annotated[int | None, typer.Option(min=1, help="Only the document behind the step's K-th token.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the documents of a step's batch, the same for any number of processes."""
+    from training.trace import trace as traced
+
+    found = traced(folder, step, token)
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    state = {True: "as it was read", False: "NOT WHAT WAS READ", None: "not checked"}[found["verified"]]
+    print(f"step {step} of {found['run']}: {len(found['pieces'])} pieces, {found['tokens']} tokens, {state}")
+    for piece in found["pieces"]:
+        place = f"row {piece['row']} at {piece['start']}: {piece['tokens']} tokens from {piece['offset']}"
+        named = (piece["source"], piece["language"] or "-", piece["doc_id"], piece["url"] or "")
+        print(_visible("  ".join((place, *named)).rstrip()))
 
 
 @app.command()

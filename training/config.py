@@ -23,14 +23,30 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Batch(Table):
-    """`rows` a step over all processes; `micro_rows` are laid out at once by one of them."""
+    """`rows` a step over all processes; `micro_rows` are computed at once by one of them, and `ahead` steps are laid
+    out before they are asked for (0: none, without a thread)."""
 
     rows: Positive = 32
     micro_rows: Positive = 8
+    ahead: Annotated[int, Field(ge=0, le=64)] = 2
+
+
+class Part(Table):
+    """One part of a mixture: a version (NAME, NAME@VERSION, or the path of a manifest; by default the run's own),
+    all of its training rows or those of one `source`, and its weight beside those of the other parts."""
+
+    version: str | None = None
+    source: str | None = None
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
 class Optimizer(Table):
-    """`muon` turns the matrices of the layers by Muon and all else by AdamW; `adamw` all by AdamW."""
+    """`muon` turns the matrices of the layers by Muon and all else by AdamW; `adamw` all by AdamW.
+
+    `average` is the decay of an exponential moving average of the weights, which is then what is evaluated, exported
+    and continued. A step whose loss or gradient is not finite changes no weight; at the `patience`-th in a row the
+    run stops.
+    """
 
     use: Literal["muon", "adamw"] = "muon"
     learning_rate: Annotated[float, Field(gt=0)] = 0.005
@@ -40,6 +56,8 @@ class Optimizer(Table):
     betas: tuple[Share, Share] = (0.9, 0.95)
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    average: Annotated[float, Field(ge=0, lt=1)] | None = None
+    patience: Positive = 1
 
     @model_validator(mode="before")
     @classmethod
@@ -51,8 +69,10 @@ class Optimizer(Table):
 
 
 class Schedule(Table):
-    """Warmup-stable-decay: up in `warmup` steps, level, then down to `floor` in the last `decay` steps."""
+    """Up in `warmup` steps; then `wsd` stays level and falls to `floor` in the last `decay` steps, while `cosine` and
+    `linear` fall over all the steps that are left."""
 
+    shape: Literal["wsd", "cosine", "linear"] = "wsd"
     steps: Positive
     warmup: Annotated[int, Field(ge=0)] = 0
     decay: Annotated[int, Field(ge=0)] = 0
@@ -62,6 +82,8 @@ class Schedule(Table):
     def _fits(self) -> Schedule:
         if self.warmup + self.decay > self.steps:
             raise ValueError(f"warmup {self.warmup} and decay {self.decay} do not fit into {self.steps} steps")
+        if self.shape != "wsd" and self.decay:
+            raise ValueError(f"{self.shape} falls from the warmup on; decay is a key of wsd")
         return self
 
 
@@ -123,13 +145,16 @@ class Init(Table):
 
 
 class Run(Table):
-    """A run file. `model` and `objective` are checked by the family and the objective that they name."""
+    """A run file. `model` and `objective` are checked by the family and the objective that they name; `size` is a
+    dial that fills what they and others leave open (`sizes`)."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     init: Init | None = None
+    size: str | None = None
     model: dict[str, Any]
     objective: dict[str, Any] = Field(default_factory=lambda: {"use": "causal"})
+    mix: list[Part] = Field(default_factory=list)
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule
@@ -141,10 +166,13 @@ class Run(Table):
 
     def identity(self, version: str) -> str:
         """32 hexadecimal characters over all that decides what is learnt, and the version it is learnt from."""
-        table = self.model_dump(mode="json", exclude={"name", "parallel", "evaluation", "checkpoint", "samples"})
-        table["batch"].pop("micro_rows")
+        left_out = {"name", "size", "parallel", "evaluation", "checkpoint", "samples"}
+        table = self.model_dump(mode="json", exclude=left_out)
+        table["batch"] = {"rows": self.batch.rows}
         if (init := table.pop("init")) is not None:
             table["init"] = init["weights"]  # wherever they lay
+        if not self.mix:
+            table.pop("mix")
         table["precision"] = {"compute": self.precision.compute}
         return digest({"run": table, "version": version})
 

@@ -160,7 +160,7 @@ def yardstick(
     """
     if not orders:
         return 0
-    version, split = tally.version, Split(tally.version, "train")
+    version, split = tally.version, Split(tally.version, "train", *tally.version.beside)
     chunks = [read[i : i + 4096] for i in range(0, len(read), 4096)]
     asked = Split(version, tally.split)
     rows = asked.take(np.arange(len(asked)))

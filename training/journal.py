@@ -11,14 +11,16 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training import TrainingError, machine
 from training.config import Run
 from training.files import write_text
 from training.manifest import Version, open_version
-from training.parallel import Group
 from training.tables import check
+
+if TYPE_CHECKING:  # torch is not loaded to read a run
+    from training.parallel import Group
 
 FORMAT = "gristmill.run/1"
 
@@ -120,14 +122,20 @@ def _open(runs: Path, run: Run, version: Version, name: str | None, processes: i
 
 def _circumstances(run: Run, version: Version, folder: Path, processes: int) -> dict[str, Any]:
     """What may change between two starts of the same run."""
-    manifest = os.path.relpath((version.folder / "manifest.json").absolute(), folder.absolute())
     return {
-        "version": {"address": version.address, "manifest": manifest, "sha256": version.sha256},
+        "version": _where(version, folder),
+        "beside": [_where(other, folder) for other in version.beside],
         "config": run.model_dump(mode="json"),
         "processes": processes,
         "hardware": machine.hardware(),
         "packages": machine.packages(),
+        "code": machine.code(),
     }
+
+
+def _where(version: Version, folder: Path) -> dict[str, str]:
+    manifest = os.path.relpath((version.folder / "manifest.json").absolute(), folder.absolute())
+    return {"address": version.address, "manifest": manifest, "sha256": version.sha256}
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -163,4 +171,8 @@ def read(folder: Path, *, verify: bool = True) -> tuple[Journal, Run, Version]:
         raise TrainingError(f"{folder}: no run here (no run.json)")
     journal = Journal(folder, _table(path))
     run = check(Run, journal.table["config"], f"{path} config")
-    return journal, run, open_version(folder / journal.table["version"]["manifest"], verify=verify)
+    version, *others = (
+        open_version(folder / found["manifest"], verify=verify)
+        for found in [journal.table["version"], *journal.table.get("beside", [])]
+    )
+    return journal, run, version.with_others(others)

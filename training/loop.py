@@ -3,8 +3,9 @@
     rows of a step -> micro-batches -> sum of losses and targets -> one gradient, divided by all targets -> update
 
 The law: the rows of a step are arithmetic over (seed, step), the loss is divided by the targets of all ranks
-and micro-batches, and a resume recomputes the hash chain over all that was read before it goes on. A step
-whose loss or gradient is not finite changes nothing: the run stops and names the documents.
+and micro-batches, and a resume checks the hash chain over what was read before it goes on. A step
+whose loss or gradient is not finite changes no weight, and after `patience` of them the run stops and names the
+documents.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,15 +26,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from training import TrainingError, batch, checkpoint, evaluate, initial, objectives, order
+from training import TrainingError, batch, checkpoint, evaluate, initial, machine, mix, models, objectives
 from training.config import Run
 from training.journal import Journal
+from training.ledger import Ledger
+from training.loader import Laid, Loader
 from training.manifest import Version
 from training.objectives import Objective
 from training.optim import Optimizer, clip, factor
 from training.parallel import Group, autocast, gather, quiet_gradients
 from training.progress import Reporter
-from training.shards import Rows, Split
+from training.shards import Rows
 
 
 class Stop:
@@ -81,6 +85,18 @@ class Scored(nn.Module):
         return self.objective.loss(self.model, prepared)
 
 
+@contextlib.contextmanager
+def fitting(rows: int) -> Iterator[None]:
+    """Raise TrainingError that says what to try where a micro-batch of so many rows does not fit into memory."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        advice = f"try --set batch.micro_rows={rows // 2}; the run goes on" if rows > 1 else "make [model] smaller"
+        raise TrainingError(f"out of memory with {rows} rows at once; {advice}") from error
+
+
 class Loop:
     """The state of a run between two steps."""
 
@@ -88,13 +104,13 @@ class Loop:
         self.run, self.version, self.journal, self.group, self.progress = run, version, journal, group, progress
         if run.batch.rows < group.world:
             raise TrainingError(f"batch.rows is {run.batch.rows} for {group.world} processes: each needs one at least")
-        self.parts = batch.parts(run.batch.rows, run.batch.micro_rows, group.world)
-        if group.shards and run.batch.rows // group.world < self.parts:
+        parts = batch.parts(run.batch.rows, run.batch.micro_rows, group.world)
+        if group.shards and run.batch.rows // group.world < parts:
             raise TrainingError(
                 f"batch.rows {run.batch.rows} in micro-batches of {run.batch.micro_rows} are not as many for each of "
                 f"{group.world} processes, which fsdp needs; raise batch.micro_rows or make batch.rows a multiple"
             )
-        self.split = Split(version, "train")
+        self.stream = mix.Stream(run, version)
         self.objective = objectives.load(run.objective, "[objective]").over(version)
         self.model: Any = _build(run, version)
         if run.init is None:
@@ -104,18 +120,15 @@ class Loop:
         self.model.to(group.device)
         self.running = group.wrap(Scored(self.model, self.objective), run.precision, run.parallel)
         self.optimizer = Optimizer(self.model, run.optimizer)
-        self.chain = batch.chain_start(version.manifest.version, run.seed, run.batch.rows)
+        self.ledger = Ledger(self.stream.start, self.stream.step)
+        self.refused = 0  # steps in a row up to this one that changed nothing
         self.validated: tuple[int, float] | None = None
         self.step = self._resume()
+        self.loader = Loader(run, self.stream, self.objective, group, self.step)
         self.writer = checkpoint.Writer(journal.checkpoints, run.checkpoint, group)
 
-    def rows(self, step: int, rank: int = 0, world: int = 1) -> Rows:
-        """The rows of a 0-based step that are `rank`'s (all of them by default)."""
-        positions = batch.positions(step, self.run.batch.rows, rank, world)
-        return self.split.take(order.rows(len(self.split), self.run.seed, positions))
-
     def _resume(self) -> int:
-        """Steps done: 0, or those of the newest checkpoint, after its chain was recomputed."""
+        """Steps done: 0, or those of the newest checkpoint, after the end of its chain was recomputed."""
         found = checkpoint.steps(self.journal.checkpoints)
         if not found:
             return 0
@@ -123,24 +136,19 @@ class Loop:
         if state["digest"] != self.journal.table["digest"]:
             raise TrainingError(f"{found[-1]}: belongs to another run; remove it")
         if self.group.first:
-            for step in range(state["step"]):
-                self.chain = batch.chain_next(self.chain, self.rows(step))
-            if self.chain != state["chain"]:
-                raise TrainingError(
-                    f"{found[-1]}: was trained on other documents than {self.version.address} now gives for its "
-                    f"{state['step']} steps; the version or the order changed, start a new run with --name"
-                )
+            self.ledger.restore(state, found[-1], self.version.address)
         self.group.wait()
         checkpoint.load_weights(found[-1], self.model, self.group)
         checkpoint.load_optimizer(found[-1], self.optimizer, self.group)
+        self.refused = state["refused"]
         return int(state["step"])
 
     def save(self) -> None:
         """Begin to write the checkpoint of the steps done; `written` says when it is whole."""
         self.written(wait=True)
         loss = self.validated[1] if self.validated and self.validated[0] == self.step else None
-        state = {"digest": self.journal.table["digest"], "chain": self.chain, "validation_loss": loss}
-        self.writer.save(self.step, self.model, self.optimizer, state)
+        state = {"digest": self.journal.table["digest"], "refused": self.refused, "validation_loss": loss}
+        self.writer.save(self.step, self.model, self.optimizer, {**state, **self.ledger.state()})
 
     def written(self, *, wait: bool = False) -> None:
         """Enter into the books what was written since; raises TrainingError where that failed."""
@@ -160,71 +168,101 @@ class Loop:
         """Do one step; False where some rank was asked to stop."""
         began = time.perf_counter()
         group, run = self.group, self.run
-        whole = self.rows(self.step) if group.first else None
-        # The first rank's share begins the step's rows: what it has in hand is not laid out again.
-        share = len(batch.positions(self.step, run.batch.rows, group.rank, group.world))
-        mine = whole.slice(0, share) if whole is not None else self.rows(self.step, group.rank, group.world)
-        loss, weight = self._gradients(mine)
-        tokens = float(mine.used.sum())
+        laid, waited = self.loader.next()
+        whole = laid.whole
+        loss, weight = self._gradients(laid)
+        tokens = float(laid.mine.used.sum())
         loss, weight, tokens, asked = group.sum([loss, weight, tokens, float(stop.asked)])
         if not weight:
             raise TrainingError(f"step {self.step + 1}: its rows have no target; raise batch.rows")
         norm = float(clip(self.model, group.world / weight, run.optimizer.clip_norm))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._refuse(whole, loss / weight, norm)
+        finite = math.isfinite(loss) and math.isfinite(norm)
         scale = factor(run.schedule, self.step)
-        self.optimizer.step(scale)
+        if finite:
+            self.optimizer.step(scale, self.step)
+        else:
+            self.optimizer.forget()
+        self.refused = 0 if finite else self.refused + 1
         self.step += 1
         if whole is not None:
-            self.chain = batch.chain_next(self.chain, whole)
+            self.ledger.add(whole)
             seconds = time.perf_counter() - began
-            values = {
-                "loss": loss / weight,
-                "gradient_norm": norm,
-                "learning_rate": scale * run.optimizer.learning_rate,
-            }
-            self.journal.add("step", step=self.step, tokens=int(tokens), seconds=seconds, **values)
-            self.progress.note(f"loss {loss / weight:.3f}  {tokens / seconds:,.0f} tokens/s")
+            spent = {"tokens": int(tokens), "seconds": seconds, "wait_seconds": waited}
+            counted = {"step": self.step, **spent, "chain": self.ledger.chain}
+            if finite:
+                rate = scale * run.optimizer.learning_rate
+                self.journal.add("step", **counted, loss=loss / weight, gradient_norm=norm, learning_rate=rate)
+                speed = tokens / seconds
+                said = f"loss {loss / weight:.3f}  {speed:,.0f} tokens/s{self._use(speed)}"
+                self.progress.note(said)
+            else:
+                ids = self.stream.documents(np.unique(whole.documents), ["doc_id"])["doc_id"].to_pylist()
+                found = {"loss": str(loss / weight), "gradient_norm": str(norm), "documents": ids}
+                self.journal.add("refused", **counted, **found, rows=whole.index.tolist())
+                self.progress.note(f"step {self.step} refused: loss {loss / weight}, gradient norm {norm}")
+        if self.refused == run.optimizer.patience:
+            self._refuse(whole, loss / weight, norm)
         self.progress.advance()
         return not asked
 
-    def _gradients(self, mine: Rows) -> tuple[float, float]:
+    def _gradients(self, laid: Laid) -> tuple[float, float]:
         """Sum the gradients of all micro-batches; returns the sum of losses and the number of targets."""
-        keys = batch.row_keys(self.run.seed, self.step, mine.index)
-        loss, weight, first = 0.0, 0.0, 0
-        for part in batch.micro_batches(mine, min(self.parts, len(mine))):
-            prepared = self.objective.prepare(part, keys[first : first + len(part)])
-            first += len(part)
-            moved = {name: value.to(self.group.device) for name, value in prepared.items()}
-            with quiet_gradients(self.running, first == len(mine)):
+        loss, weight, parts = 0.0, 0.0, len(laid.prepared)
+        for number, prepared in enumerate(laid.prepared, 1):
+            moved = {name: value.to(self.group.device, non_blocking=True) for name, value in prepared.items()}
+            with fitting(-(-len(laid.mine) // parts)), quiet_gradients(self.running, number == parts):
                 with autocast(self.group.device, self.run.precision.compute):
                     total, count = self.running(moved)
                 total.backward()
             loss, weight = loss + float(total.detach()), weight + float(count)
         return loss, weight
 
+    def _use(self, speed: float) -> str:
+        """Model FLOPs utilisation at so many tokens a second of all processes (PaLM, arXiv 2204.02311, app. B).
+
+        None is told of an encoder-decoder: how much its decoder writes hangs on the objective.
+        """
+        if models.has_encoder_and_decoder(self.model):
+            return ""
+        flops = self.model.flops_per_token(self.version.manifest.length)
+        return f"  {speed * flops / (self.journal.table['peak']['flops'] * self.group.world):.0%} MFU"
+
     def _refuse(self, rows: Rows | None, loss: float, norm: float) -> None:
         named = ""
         if rows is not None:
-            ids = self.version.documents["doc_id"].take(np.unique(rows.documents)[:5]).to_pylist()
+            ids = self.stream.documents(np.unique(rows.documents)[:5], ["doc_id"])["doc_id"].to_pylist()
             named = f"; its {len(np.unique(rows.documents))} documents begin with {', '.join(ids)}"
+        often = f", {self.refused} steps in a row" if self.refused > 1 else ""
         raise TrainingError(
-            f"step {self.step + 1}: loss {loss} and gradient norm {norm} are not both finite; nothing was changed. "
+            f"step {self.step}: loss {loss} and gradient norm {norm} are not both finite{often}; nothing was changed. "
             f"Lower optimizer.learning_rate or raise schedule.warmup{named}"
         )
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The average in the place of the weights, where the run keeps one."""
+        average = self.optimizer.average
+        if average:
+            average.swap()
+        try:
+            yield
+        finally:
+            if average:
+                average.swap()
 
     def validate(self) -> None:
         """Loss and bits per byte on some rows of the evaluation split, written down."""
         run = self.run
-        tally = evaluate.score(
-            self.whole(),
-            self.objective,
-            self.version,
-            run.evaluation,
-            run.precision,
-            self.group,
-            rows=run.evaluation.rows,
-        )
+        with self.averaged():
+            tally = evaluate.score(
+                self.whole(),
+                self.objective,
+                self.version,
+                run.evaluation,
+                run.precision,
+                self.group,
+                rows=run.evaluation.rows,
+            )
         numbers = tally.numbers("model")
         self.validated = self.step, numbers["loss"]
         if self.group.first:
@@ -239,19 +277,21 @@ def train(
     first, steps = loop.step, run.schedule.steps
     if group.first:
         journal.cut(first)
+        journal.write(peak=machine.peak_flops(run.precision.compute))
         if first:
             journal.write(resumed_at=[*journal.table["resumed_at"], first])
     progress.phase("train", steps)
     progress.advance(first)
     going = True
     try:
-        while going and loop.step < steps:
-            going = loop.advance(stop)
-            loop.written()
-            if loop.step % run.evaluation.every == 0 or loop.step == steps:
-                loop.validate()
-            if loop.step % run.checkpoint.every == 0 and loop.step < steps and going:
-                loop.save()
+        with contextlib.closing(loop.loader):
+            while going and loop.step < steps:
+                going = loop.advance(stop)
+                loop.written()
+                if loop.step % run.evaluation.every == 0 or loop.step == steps:
+                    loop.validate()
+                if loop.step % run.checkpoint.every == 0 and loop.step < steps and going:
+                    loop.save()
         if loop.step > first:
             loop.save()
     except TrainingError:  # a step that is refused does not cost the checkpoint under way
@@ -259,7 +299,9 @@ def train(
             loop.written(wait=True)
         raise
     loop.written(wait=True)
-    return Trained(loop.whole(), loop.objective, loop.step, loop.chain), loop.step == steps
+    if loop.optimizer.average:
+        loop.optimizer.average.swap()  # what is judged and exported
+    return Trained(loop.whole(), loop.objective, loop.step, loop.ledger.chain), loop.step == steps
 
 
 def _build(run: Run, version: Version) -> Any:
@@ -274,4 +316,9 @@ def load(run: Run, version: Version, journal: Journal) -> Any:
     checkpoint.read_state(found[-1])
     model = _build(run, version)
     checkpoint.load_weights(found[-1], model)
+    if run.optimizer.average is not None:
+        optimizer = Optimizer(model, run.optimizer)
+        checkpoint.load_optimizer(found[-1], optimizer)
+        if optimizer.average:
+            optimizer.average.swap()
     return model.eval()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import math
 import os
 import platform
+import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import torch
 
 PACKAGES = ("gristmill", "torch", "numpy", "pyarrow", "safetensors", "tokenizers")
 
 
 def hardware() -> dict[str, Any]:
     """Processor, cores that this process may use, memory, and the GPU if there is one."""
+    import torch
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"cpu": _processor(), "cores": len(os.sched_getaffinity(0)), "memory_bytes": memory, "gpu": gpu}
@@ -40,18 +44,50 @@ def packages() -> dict[str, str]:
     return found
 
 
-# Dense bfloat16 peak of a GPU in FLOP/s, by the maker's data sheet; for others no MFU is stated.
+# Dense bfloat16 peak of a GPU in FLOP/s, by the maker's data sheet; of all else it is measured.
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "4090": 165e12}
 
 
-def peak_flops() -> float | None:
-    """FLOP/s that this machine could do at the most, where that is known."""
-    if not torch.cuda.is_available():
-        return None
-    name = torch.cuda.get_device_name()
-    return next((flops for part, flops in PEAK.items() if part in name), None)
+def peak_flops(compute: str) -> dict[str, Any]:
+    """What one process can do at the most, in FLOP/s, and where from: a data sheet, or matrix products."""
+    import torch
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    known = next((flops for part, flops in PEAK.items() if part in name), None)
+    if known and compute == "bf16":
+        return {"flops": known, "from": "data sheet"}
+    return {"flops": _measured(compute, torch.get_num_threads()), "from": "measured"}
+
+
+@lru_cache(maxsize=8)
+def _measured(compute: str, threads: int, seconds: float = 0.2) -> float:
+    """FLOP/s of the fastest of many products of square matrices, in what the run computes in."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 4096 if device == "cuda" else 1024
+    dtype = torch.bfloat16 if compute == "bf16" else torch.float32
+    left, out = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    best, end = math.inf, time.perf_counter() + seconds
+    while math.isinf(best) or time.perf_counter() < end:
+        began = time.perf_counter()
+        torch.mm(left, left, out=out)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def code() -> str:
+    """Digest of the trainer's own modules: what computed a run, where a version number says too little."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        hasher.update(path.relative_to(Path(__file__).parent).as_posix().encode() + path.read_bytes())
+    return hasher.hexdigest()
 
 
 def threads() -> int:
     """Threads that one process computes with."""
+    import torch
+
     return torch.get_num_threads()

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from tokenizers import Tokenizer
 
@@ -136,11 +138,13 @@ class Manifest(_Checked):
 
 @dataclass(frozen=True)
 class Version:
-    """A version on disk that has been checked; `sha256` is that of manifest.json itself."""
+    """A version on disk that has been checked; `sha256` is that of manifest.json itself, and `beside` are the
+    versions that a run mixes with this one."""
 
     folder: Path
     manifest: Manifest
     sha256: str
+    beside: tuple[Version, ...] = ()
 
     @property
     def address(self) -> str:
@@ -154,6 +158,21 @@ class Version:
     def documents(self) -> pa.Table:
         """The document index: doc_id, source, language, licence, ..., in the order that shards refer to."""
         return pq.read_table(self.folder / self.manifest.documents.file)
+
+    def lookup(self, numbers: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+        """Some columns of these rows of the document index, in this order; only row groups that hold one are read."""
+        file = pq.ParquetFile(self.folder / self.manifest.documents.file)
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        firsts = np.cumsum([0, *sizes])
+        group = np.searchsorted(firsts, numbers, side="right") - 1
+        groups = np.unique(group)
+        begins = np.cumsum([0, *(sizes[i] for i in groups)])
+        local = numbers - firsts[group] + begins[np.searchsorted(groups, group)]
+        return file.read_row_groups(groups.tolist(), columns=list(columns)).take(pa.array(local))
+
+    def with_others(self, others: Sequence[Version]) -> Version:
+        """This version with others beside it."""
+        return replace(self, beside=tuple(others))
 
 
 def open_version(path: str | Path, *, verify: bool = True) -> Version:

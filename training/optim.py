@@ -10,6 +10,8 @@ The law: `state` and `restore` are inverses to the bit, whatever parameters a mo
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -21,13 +23,20 @@ from training.muon import Muon
 
 
 def factor(schedule: Schedule, step: int) -> float:
-    """What 0-based `step` multiplies the learning rate by: warmup-stable-decay (Hu et al. 2024, arXiv 2404.06395)."""
+    """What 0-based `step` multiplies the learning rate by; each shape begins level and its next step would be `floor`.
+
+    Warmup-stable-decay: Hu et al. 2024, arXiv 2404.06395. Half a cosine: Loshchilov and Hutter 2017, arXiv 1608.03983.
+    """
     if step < schedule.warmup:
         return (step + 1) / (schedule.warmup + 1)
+    decay = schedule.decay if schedule.shape == "wsd" else schedule.steps - schedule.warmup - 1
     left = schedule.steps - step
-    if left > schedule.decay:
+    if left > decay:
         return 1.0
-    return schedule.floor + (1 - schedule.floor) * left / (schedule.decay + 1)
+    height = left / (decay + 1)
+    if schedule.shape == "cosine":
+        height = (1 - math.cos(math.pi * height)) / 2
+    return schedule.floor + (1 - schedule.floor) * height
 
 
 class Optimizer:
@@ -56,19 +65,28 @@ class Optimizer:
         self.parts["adamw"] = torch.optim.AdamW(
             [group for group in adamw if group["params"]], betas=settings.betas, eps=settings.epsilon, fused=True
         )
+        self.average = Average(model, settings.average) if settings.average is not None else None
         self._rates = {name: [group["lr"] for group in part.param_groups] for name, part in self.parts.items()}
 
-    def step(self, scale: float) -> None:
-        """One update at `scale` times the learning rates; gradients are gone afterwards."""
+    def step(self, scale: float, number: int = 0) -> None:
+        """Update 0-based `number`, at `scale` times the learning rates; gradients are gone afterwards."""
         for name, part in self.parts.items():
             for group, rate in zip(part.param_groups, self._rates[name], strict=True):
                 group["lr"] = rate * scale
             part.step()
+        if self.average:
+            self.average.add(number)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop all gradients."""
+        for part in self.parts.values():
             part.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Every tensor that the next step needs, by 'optimiser/parameter/what'."""
-        return {
+        averages = self.average.state() if self.average else {}
+        return averages | {
             f"{kind}/{self.names[id(parameter)]}/{what}": value
             for kind, part in self.parts.items()
             for parameter, values in part.state.items()
@@ -90,8 +108,48 @@ class Optimizer:
                 prefix = f"{kind}/{self.names[id(parameter)]}/"
                 mine = {name.removeprefix(prefix): left.pop(name) for name in list(left) if name.startswith(prefix)}
                 part.state[parameter] = {what: value.to(parameter.device) for what, value in mine.items()}
+        if self.average:
+            self.average.restore(left)
         if left:
             raise TrainingError(f"the optimiser of the checkpoint holds {sorted(left)[0]!r}, which this run has not")
+
+
+class Average:
+    """An exponential moving average of a model's weights (Polyak and Juditsky 1992), in float32 beside them.
+
+        average += (1 - min(decay, (1 + n) / (10 + n))) (weights - average)   after update n, from 0
+
+    so that a short run is no average of its first weights (the ramp of TensorFlow's ExponentialMovingAverage).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = dict(model.named_parameters())
+        self.averages = {name: weight.detach().clone() for name, weight in self.weights.items()}
+
+    @torch.no_grad()
+    def add(self, number: int) -> None:
+        """Take in the weights after 0-based update `number`."""
+        decay = min(self.decay, (1 + number) / (10 + number))
+        torch._foreach_lerp_(list(self.averages.values()), [w.detach() for w in self.weights.values()], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the weights and their averages, in place."""
+        for name, weight in self.weights.items():
+            kept = weight.detach().clone()
+            weight.copy_(self.averages[name])
+            self.averages[name].copy_(kept)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {f"average/{name}/weight": average for name, average in self.averages.items()}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Take the averages out of a saved state. Raises TrainingError where one is not there."""
+        for name, average in self.averages.items():
+            if (found := state.pop(f"average/{name}/weight", None)) is None:
+                raise TrainingError(f"the checkpoint holds no average of {name!r}; optimizer.average was not set")
+            average.copy_(found)
 
 
 def _by_use(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:

@@ -5,19 +5,21 @@ The first rank alone does this, from the checkpoint's weights; the scores of the
 
 from __future__ import annotations
 
+import bisect
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training import TrainingError, batch, evaluate, machine, models, objectives, order, report
+from training import TrainingError, evaluate, machine, models, objectives, report
 from training.config import Run
 from training.evaluate import Tally
 from training.generate import generate
 from training.journal import Journal
 from training.loop import Trained
 from training.manifest import Version
+from training.mix import Stream
 from training.parallel import Group
 from training.progress import Reporter
 from training.shards import Split
@@ -52,18 +54,21 @@ def conclude(
     report.write(journal.folder, content)
     progress.advance()
     journal.write(
-        status="complete", chain=trained.chain, evaluation={**evaluation["model"], "ngrams": _bits(evaluation)}
+        status="complete",
+        chain=trained.chain,
+        evaluation={**evaluation["model"], "ngrams": _bits(evaluation)},
+        validations=journal.entries("validation"),
     )
     return evaluation
 
 
 def rows_read(run: Run, version: Version, steps: int) -> NDArray[np.int64]:
     """Numbers of the distinct training rows that `steps` steps read, ascending."""
-    count = version.manifest.splits["train"].rows
-    if steps * run.batch.rows >= count:
+    stream = Stream(run, version)
+    count = len(stream.split)
+    if steps * run.batch.rows >= count and not run.mix:
         return np.arange(count, dtype=np.int64)
-    positions = np.concatenate([batch.positions(step, run.batch.rows) for step in range(steps)])
-    return np.unique(order.rows(count, run.seed, positions))
+    return np.unique(stream.rows(np.arange(steps * run.batch.rows)))
 
 
 def described(tally: Tally, orders: list[int], counted: int) -> dict[str, Any]:
@@ -156,9 +161,10 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
     speed = float(np.median([s["tokens"] / s["seconds"] for s in steps])) if steps else None
     length = version.manifest.length
     # How much a decoder has to write hangs on the objective, so an encoder-decoder states no MFU.
-    peak = None if models.has_encoder_and_decoder(trained.model) else machine.peak_flops()
+    peak = None if models.has_encoder_and_decoder(trained.model) else journal.table["peak"]["flops"]
     flops = trained.model.flops_per_token(length)
     counts = trained.model.parameter_counts()
+    parts = Stream(run, version).summary(trained.steps)
     return {
         "name": journal.folder.name,
         "digest": journal.table["digest"],
@@ -171,10 +177,13 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
         "rows_per_step": run.batch.rows,
         "length": length,
         "tokens_seen": tokens,
-        "epochs": trained.steps * run.batch.rows / version.manifest.splits["train"].rows,
+        "refused_steps": len(journal.entries("refused")),
+        "epochs": trained.steps * run.batch.rows / sum(part["rows"] for part in parts),
+        "mix": parts,
         "seconds": seconds,
         "tokens_per_second": speed,
-        "mfu": speed * flops / (peak * group.world) if peak and speed else None,
+        "mfu": speed * flops / (peak * group.world) if speed and peak else None,
+        "peak": journal.table["peak"],
         "processes": group.world,
         "threads": machine.threads(),
         "precision": run.precision.compute,
@@ -215,9 +224,12 @@ def _curves(journal: Journal) -> dict[str, Any]:
         for s, end in zip(steps, ends, strict=True)
         if s["step"] % every == 0 or s["step"] == len(steps)
     ]
-    read = dict(zip((s["step"] for s in steps), ends.tolist(), strict=True))
+    numbers, read = [s["step"] for s in steps], [0, *ends.tolist()]
     validation = [
-        {"tokens": read[v["step"]], **{name: v[name] for name in ("step", "loss", "bits_per_byte")}}
+        {
+            "tokens": int(read[bisect.bisect_right(numbers, v["step"])]),
+            **{name: v[name] for name in ("step", "loss", "bits_per_byte")},
+        }
         for v in journal.entries("validation")
     ]
     return {"curve": curve, "validation": validation}

@@ -98,15 +98,28 @@ class Lines:
     def __init__(self, every: float = EVERY) -> None:
         self._every, self._said = every, time.monotonic()
         self._name, self._done, self._total, self._note = "", 0, 0, ""
+        self._first: tuple[float, int] | None = None
 
     def phase(self, name: str, total: int) -> None:
         self._name, self._done, self._total, self._note = name, 0, total, ""
+        self._first = None
 
     def advance(self, done: int = 1) -> None:
         self._done += done
-        if self._done >= self._total or time.monotonic() - self._said >= self._every:
-            self._said = time.monotonic()
-            sys.stderr.write(f"{self._name}: {self._done:,} of {self._total:,}  {self._note}".rstrip() + "\n")
+        now = time.monotonic()
+        # What a resumed run did before took no time of ours: rates count from the first advance on.
+        self._first = self._first or (now, self._done)
+        if self._done >= self._total or now - self._said >= self._every:
+            self._said = now
+            said = f"{self._name}: {self._done:,} of {self._total:,}{self._left(now)}  {self._note}"
+            sys.stderr.write(said.rstrip() + "\n")
+
+    def _left(self, now: float) -> str:
+        began, already = self._first or (now, self._done)
+        if not already < self._done < self._total:
+            return ""
+        seconds = round((now - began) / (self._done - already) * (self._total - self._done))
+        return f", {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
 
     def note(self, text: str) -> None:
         self._note = text

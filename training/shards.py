@@ -129,12 +129,12 @@ class Shard:
         if any(column.null_count for column in batch.columns):
             raise ManifestError(f"{self.path}: null values; a packed shard has none")
         lists = [batch.column(name) for name in ("starts", "documents", "offsets")]
-        ends = [column.offsets.to_numpy() for column in lists]
+        ends = [_view(column.offsets) for column in lists]
         if not all(np.array_equal(ends[0], other) for other in ends[1:]):
             raise ManifestError(f"{self.path}: starts, documents and offsets of a row differ in number")
-        tokens = batch.column("tokens").flatten().to_numpy(zero_copy_only=True).reshape(-1, self.length)
-        used = batch.column("used").to_numpy(zero_copy_only=True)
-        return _Block(tokens, used, ends[0], *(column.values.to_numpy(zero_copy_only=True) for column in lists))
+        tokens = _view(batch.column("tokens").flatten()).reshape(-1, self.length)
+        used = _view(batch.column("used"))
+        return _Block(tokens, used, ends[0], *(_view(column.values) for column in lists))
 
     def row(self, i: int) -> Row:
         """Views of row `i`."""
@@ -179,6 +179,14 @@ class Shard:
         return hasher.hexdigest()
 
 
+def _view(array: pa.Array) -> Ints:
+    """The values of an array of integers without nulls, where they lie; its own `to_numpy` would load pandas."""
+    dtype = np.dtype(str(array.type))
+    if not len(array):
+        return np.empty(0, dtype)
+    return np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
+
+
 def _same_type(found: pa.DataType | None, wanted: pa.DataType | None) -> bool:
     """Equal but for the name and nullability of list items, which say nothing about the buffers."""
     if found is None or wanted is None:
@@ -216,20 +224,35 @@ def _lengths(block: _Block) -> Ints:
     return lengths
 
 
-class Split:
-    """The rows of one split through all its shards, by global number."""
+def _shards(version: Version, name: str, first: int) -> list[Shard]:
+    """The shards of a version's split, its documents numbered from `first` on."""
+    manifest = version.manifest
+    if name not in manifest.splits:
+        raise ManifestError(f"{version.folder}: no split {name!r}; has: {', '.join(sorted(manifest.splits))}")
+    if manifest.layout != "packed":
+        raise ManifestError(f"{version.folder}: layout {manifest.layout!r} holds no packed rows to train on")
+    moved = [e.model_copy(update={"first_document": e.first_document + first}) for e in manifest.splits[name].shards]
+    return [Shard(version.folder, entry, manifest.length, manifest.dtype) for entry in moved]
 
-    def __init__(self, version: Version, name: str) -> None:
-        manifest = version.manifest
-        if name not in manifest.splits:
-            raise ManifestError(f"{version.folder}: no split {name!r}; has: {', '.join(sorted(manifest.splits))}")
-        if manifest.layout != "packed":
-            raise ManifestError(f"{version.folder}: layout {manifest.layout!r} holds no packed rows to train on")
-        self.name, self.length = name, manifest.length
-        self.dtype = np.dtype(manifest.dtype)
-        self.shards = [
-            Shard(version.folder, entry, manifest.length, manifest.dtype) for entry in manifest.splits[name].shards
-        ]
+
+class Split:
+    """The rows of one split through all its shards, by global number; of several versions one after the other.
+
+    Documents are numbered in the same way, through the indexes of the versions. `owners` says which version each
+    shard is of.
+    """
+
+    def __init__(self, version: Version, name: str, *others: Version) -> None:
+        self.name, self.length = name, version.manifest.length
+        self.dtype = np.dtype(version.manifest.dtype)
+        self.shards: list[Shard] = []
+        self.owners: list[int] = []
+        first = 0
+        for number, each in enumerate((version, *others)):
+            shards = _shards(each, name, first)
+            self.shards += shards
+            self.owners += [number] * len(shards)
+            first += each.manifest.documents.rows
         self.firsts = np.cumsum([0, *(len(shard) for shard in self.shards)])
         self._blocks = [block for shard in self.shards for block in shard.blocks]
         firsts = [shard.entry.first_document for shard in self.shards for _ in shard.blocks]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -39,7 +39,10 @@ def check(model: type[T], table: Any, where: str) -> T:
 def _keys(model: type[BaseModel], place: tuple[int | str, ...]) -> Iterable[str]:
     """The keys of the table in which an error stands."""
     for part in place[:-1]:
-        inner = model.model_fields[str(part)].annotation
+        if isinstance(part, int):  # of a list of tables
+            continue
+        inner = model.model_fields[part].annotation
+        inner = get_args(inner)[0] if get_origin(inner) is list else inner
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return []
         model = inner

@@ -30,7 +30,7 @@ def test_the_command_line_imports_nothing_heavy_and_quickly():
 
 def test_help_teaches_by_examples(gristmill):
     assert "gristmill quickstart" in gristmill("--help").stdout
-    for verb in ("quickstart", "build", "train", "ls", "show", "why", "verify", "audit", "deploy"):
+    for verb in ("quickstart", "build", "train", "trace", "ls", "show", "why", "verify", "audit", "deploy"):
         said = gristmill(verb, "--help").stdout
         assert "--json" in said and (verb in ("ls", "verify", "audit") or f"  gristmill {verb}" in said), verb
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from flows import process
+from flows import process, runs
 from flows.process import Fit, TrainingFailed, TrainingRefused, TrainingStopped
 from tests.conftest import ROOT
 from tests.flows.conftest import FAKE, gone, until
@@ -53,6 +53,8 @@ def test_the_command_starts_the_installed_trainer_and_never_what_lies_in_the_fol
         *("--manifest", str(what.manifest), "--runs", str(what.runs), "--events", "E", "--parent", str(os.getpid())),
         *("--name", "fake", "--set", "a.b=1", "--set", "c=x y", "--json"),
     ]
+    mixed = dataclasses.replace(what, beside=(Path("/w/m.json"),)).command(Path("E"), process.TRAINER)
+    assert mixed[14:] == ["--name", "fake", "--manifest", "/w/m.json", "--json"]
     several = dataclasses.replace(what, processes=3, name=None).command(Path("E"), process.TRAINER)
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", "-m", "training", "fit"]
     assert several[:10] == [sys.executable, "-P", *start] and "--name" not in several
@@ -112,7 +114,7 @@ def test_it_works_in_a_thread_that_may_not_handle_signals(what):
 PARENT = """
 import sys
 from pathlib import Path
-from flows import process
+from flows import process, runs
 folder, mode, processes = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 changes = (f"fake.mode={mode}",)
 what = process.Fit(folder / "run.toml", folder / "manifest.json", folder / "runs", "fake", processes, changes)
@@ -183,3 +185,14 @@ def test_under_torchrun_too_a_refusal_is_told_and_a_signal_waits_for_every_check
     for rank in (0, 1):
         assert json.loads((tmp_path / f"runs/fake/checkpoint-{rank}").read_text()) == [signal.SIGTERM]
     assert all(map(gone, trainers(tmp_path)))
+
+
+def test_the_versions_that_a_run_mixes_are_read_from_its_file(tmp_path):
+    (tmp_path / "here").mkdir()
+    parts = [{"version": "b@1f"}, {"source": "x"}, {"version": "a"}, {"version": "b@1f", "source": "y"}]
+    text = 'name = "m"\n' + "".join(
+        "[[mix]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in part.items())
+        for part in [*parts, {"version": "here"}]
+    )
+    (tmp_path / "m.toml").write_text(text, "utf-8")
+    assert runs.mixed(tmp_path / "m.toml") == ["a", "b@1f"] and runs.name_of(tmp_path / "m.toml") == "m"

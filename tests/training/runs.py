@@ -13,9 +13,8 @@ import torch
 
 from tests.conftest import ROOT
 from tests.training.versions import make_version
-from training import checkpoint, config, journal, loop, outcome
+from training import checkpoint, config, journal, loop, mix, outcome, sizes
 from training.journal import Journal
-from training.manifest import open_version
 from training.parallel import joined
 from training.progress import Silent
 
@@ -79,11 +78,15 @@ class StopAt(loop.Stop):
         return self.left <= 0
 
 
-def fit(run: Path, manifest: Path, runs: Path, *, after: int | None = None, changes: tuple[str, ...] = ()) -> Journal:
+def fit(
+    run: Path, manifest: Path | list[Path], runs: Path, *, after: int | None = None, changes: tuple[str, ...] = ()
+) -> Journal:
     """Train in this process, at most `after` steps from where it stands, and conclude when that is all."""
     settings = config.load(run, changes)
     with joined(settings.precision, settings.parallel) as group:
-        read = open_version(manifest)
+        manifests = manifest if isinstance(manifest, list) else [manifest]
+        settings, read = mix.opened(settings, manifests, run.parent, verify=True)
+        settings = sizes.filled(settings, read)
         books = journal.start(runs, settings, read, None, group)
         stop = StopAt(after or 10**9)
         trained, whole = loop.train(settings, read, books, group, Silent(), stop)

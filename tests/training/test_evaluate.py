@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 
 from tests.training import runs
-from training import config, evaluate, loop, outcome
+from training import batch, config, evaluate, loop, order, outcome
 from training.manifest import open_version
 from training.objectives.causal import Objective
 from training.parallel import joined
@@ -106,8 +106,8 @@ def test_n_grams_are_trained_on_the_rows_that_were_read(finished, manifest):
     read = open_version(manifest)
     tally, _, _ = scored(finished, manifest)
     rows = outcome.rows_read(run, read, 12)
-    steps = [loop.batch.positions(step, 6) for step in range(12)]
-    seen = {int(r) for s in steps for r in loop.order.rows(len(Split(read, "train")), run.seed, s)}
+    steps = [batch.positions(step, 6) for step in range(12)]
+    seen = {int(r) for s in steps for r in order.rows(len(Split(read, "train")), run.seed, s)}
     assert rows.tolist() == sorted(seen)
     counted = evaluate.yardstick(tally, Objective(), [2, 3], rows, Silent())
     assert counted == sum(Split(read, "train")[i].used for i in seen)

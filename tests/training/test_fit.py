@@ -47,9 +47,16 @@ def test_it_says_what_it_made_and_it_is_there(done):
     table = json.loads((Path(result["folder"]) / "run.json").read_text())
     assert table["status"] == "complete" and table["step"] == table["steps"] == 12
     assert (Path(result["folder"]) / table["version"]["manifest"]).resolve() == Path(result["manifest"]).resolve()
+    assert table["peak"]["flops"] > 0 and len(table["code"]) == 32 and table["config"]["seed"] == 3
+    assert [v["step"] for v in table["validations"]] == [5, 10, 12] and "torch" in table["packages"]
+    report = json.loads(Path(result["report_json"]).read_text())["run"]
+    assert 0 < report["mfu"] < 1 and report["peak"] == table["peak"]
+    steps = Journal(Path(result["folder"])).entries("step")
+    assert all(0 <= step["wait_seconds"] <= step["seconds"] for step in steps)
     told = [json.loads(line) for line in events.read_text().splitlines()]
     phases = [event["phase"] for event in told if "phase" in event]
     assert phases[0] == "train" and {"evaluate", "n-grams", "sample", "report"} <= set(phases)
+    assert any("MFU" in event.get("note", "") for event in told)
     assert sum(event.get("advance", 0) for event in told) >= 12
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -42,10 +43,25 @@ def test_warmup_stable_decay():
     assert [factor(Schedule(steps=3), step) for step in range(3)] == [1, 1, 1]
 
 
+def test_linear_and_cosine_fall_from_the_warmup_to_the_floor():
+    for shape in ("linear", "cosine"):
+        schedule = Schedule(shape=shape, steps=43, warmup=3, floor=0.1)
+        found = [factor(schedule, step) for step in range(44)]
+        assert found[:4] == [0.25, 0.5, 0.75, 1] and found[3:] == sorted(found[3:], reverse=True)
+        for step in (10, 23, 43):
+            left = 1 - (step - 3) / 40
+            height = left if shape == "linear" else 0.5 * (1 + math.cos(math.pi * (1 - left)))
+            assert math.isclose(found[step], 0.1 + 0.9 * height, abs_tol=1e-12)
+        assert factor(Schedule(shape=shape, steps=1), 0) == 1
+        with pytest.raises(ValueError, match="decay is a key of wsd"):
+            Schedule(shape=shape, steps=10, decay=2)
+
+
+@pytest.mark.parametrize("average", [None, 0.9])
 @pytest.mark.parametrize("use", ["muon", "adamw"])
-def test_saved_and_restored_state_gives_the_same_next_steps(use):
+def test_saved_and_restored_state_gives_the_same_next_steps(use, average):
     torch.manual_seed(0)
-    model, settings = Small(), Settings(use=use)
+    model, settings = Small(), Settings(use=use, average=average)
     optimizer = Optimizer(model, settings)
     stepped(model, optimizer, 3)
     twin = copy.deepcopy(model)
@@ -54,6 +70,8 @@ def test_saved_and_restored_state_gives_the_same_next_steps(use):
     stepped(model, optimizer, 3)
     stepped(twin, restored, 3)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    ours, theirs = optimizer.state(), restored.state()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     fresh = copy.deepcopy(twin)
     stepped(fresh, Optimizer(fresh, settings), 1)
     stepped(twin, restored, 1)

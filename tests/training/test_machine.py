@@ -1,0 +1,43 @@
+"""What is said of the machine, and the progress line where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from training import machine, progress
+
+
+@pytest.mark.parametrize("compute", ["bf16", "float32"])
+def test_the_peak_is_measured_where_no_data_sheet_says_it(compute):
+    found = machine.peak_flops(compute)
+    assert found["from"] == ("measured" if not torch.cuda.is_available() else found["from"]) and found["flops"] > 1e8
+    left = torch.ones(512, 512)
+    began = time.perf_counter()
+    for _ in range(4):
+        left @ left
+    if compute == "float32":  # it is a peak: no product of the same kind is much faster
+        assert 4 * 2 * 512**3 / (time.perf_counter() - began) < 3 * found["flops"]
+    assert machine.peak_flops(compute) == found
+
+
+def test_code_names_what_computes():
+    assert machine.code() == machine.code() and len(machine.code()) == 32
+
+
+def test_a_line_says_how_long_it_will_take_from_the_rate_of_this_start_alone(monkeypatch, capsys):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    lines = progress.Lines(every=5.0)
+    lines.phase("train", 10_000)
+    lines.advance(4000)  # what an earlier start did
+    for _ in range(20):
+        clock[0] += 3.0
+        lines.note("loss 4.2")
+        lines.advance(1)
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "train: 4,020 of 10,000, 4:59:00 left  loss 4.2" and len(said) == 10
+    lines.advance(5980)
+    assert capsys.readouterr().err == "train: 10,000 of 10,000  loss 4.2\n"
