@@ -118,10 +118,7 @@ def compare(python: Python, work: str, row: Comparison, data: Path, runs: int) -
                 note(f"{work}: {row.peer}: {said}")
     if not all(found):
         raise SideError(f"{row.ours}: others take the processor; measure when the machine is quiet")
-    ours, theirs = Measured.of(found[0]), Measured.of(found[1])
-    if row.cores > 1:
-        said = f"{ours.cpu / theirs.cpu:.2f} of the CPU seconds; {said}"
-    return ours, theirs, said
+    return Measured.of(found[0]), Measured.of(found[1]), said
 
 
 def note(line: str) -> None:
