@@ -85,7 +85,7 @@ def test_micro_batches_do_not_change_the_loss(run_file, manifest, objective, tmp
 
 
 def test_rows_laid_out_ahead_or_when_asked_for_are_the_same(whole, run_file, manifest, objective, tmp_path):
-    other = runs.fit(run_file, manifest, tmp_path, changes=(objective, "batch.ahead=0"))
+    other = runs.fit(run_file, manifest, tmp_path, changes=(*objective, "batch.ahead=0"))
     assert other.folder.name == whole.folder.name
     same(whole, other)
 

@@ -24,7 +24,7 @@ def version(tmp_path_factory):
 def loader(tmp_path, version, ahead: int, first: int = 0, rank: int = 0, world: int = 1, use: str = "causal") -> Loader:
     changes = [f"batch.ahead={ahead}", f"objective.use={use}"]
     run = config.load(runs.write_run(tmp_path), changes)
-    objective = objectives.load(run.objective, "")
+    objective = objectives.load(run.objective, "").over(version)
     return Loader(run, Stream(run, version), objective, Group(rank, world, torch.device("cpu")), first)
 
 
