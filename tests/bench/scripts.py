@@ -1,9 +1,10 @@
 """Speed by script: `python tests/bench/scripts.py`. How fast signals and sketches go over languages without spaces.
 
-Documents are made of 5,000 bytes each of lingua's test sentences, ten of a language in eighty copies that differ in their
-first sentence, so every language is the same kind of text. The sketch of near, and the signals of gopher, repetition and
-fineweb, with words between white space and by script; then a build with words by script, from Parquet to the survivors
-of near. Medians of CPU seconds, the languages in turn; the last column is the speed beside English, in bytes.
+Documents are made of 5,000 bytes each of lingua's test sentences, ten of a language in eighty copies that differ in
+their first sentence, so every language is the same kind of text. The sketch of near, and the signals of gopher,
+repetition and fineweb, with words between white space and by script; then a build with words by script, from Parquet to
+the survivors of near. Medians of CPU seconds, the languages in turn; the last column is the speed beside English, in
+bytes.
 """
 
 from __future__ import annotations
