@@ -121,9 +121,10 @@ def table(tokenizer: Path | None, c4: bool) -> dict[str, Any]:
 
 
 class Steps:
-    """Says how long each step of a build took."""
+    """Says how long each step of a build took; `quiet` prints nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.name, self.began = "", (0.0, 0.0)
         self.seconds: dict[str, tuple[float, float]] = {}
 
@@ -132,6 +133,7 @@ class Steps:
         if self.name:
             wall, cpu = (now[i] - self.began[i] for i in (0, 1))
             self.seconds[self.name] = wall, cpu
+        if self.name and not self.quiet:
             print(f"{cpu:8.2f} s of CPU {wall:8.2f} s of wall clock   {self.name}")
         self.name, self.began = name, now
 
