@@ -29,16 +29,6 @@ from training.parallel import Group
 TABLE = {"family": "gpt", "layers": 1, "width": 16, "heads": 2}
 
 
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory) -> Path:
-    return runs.version(tmp_path_factory.mktemp("version") / "v")
-
-
-@pytest.fixture(scope="module")
-def run_file(tmp_path_factory) -> Path:
-    return runs.write_run(tmp_path_factory.mktemp("run"))
-
-
 def build(**changes):
     model = models.build({**TABLE, **changes}, vocab_size=40, length=16, where="[model]")
     model.initialise(1)

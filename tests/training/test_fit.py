@@ -20,16 +20,6 @@ from training.journal import Journal
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory) -> Path:
-    return runs.version(tmp_path_factory.mktemp("version") / "v")
-
-
-@pytest.fixture(scope="module")
-def run_file(tmp_path_factory) -> Path:
-    return runs.write_run(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
 def done(run_file, manifest, tmp_path_factory):
     folder = tmp_path_factory.mktemp("done")
     events = folder / "events.jsonl"

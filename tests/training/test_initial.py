@@ -25,11 +25,6 @@ CONTINUED = runs.RUN[: runs.RUN.index("[model]")] + runs.RUN[runs.RUN.index("[ba
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory) -> Path:
-    return runs.version(tmp_path_factory.mktemp("version") / "v")
-
-
-@pytest.fixture(scope="module")
 def version(manifest) -> Version:
     return open_version(manifest)
 

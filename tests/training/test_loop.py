@@ -14,11 +14,6 @@ from training import TrainingError, checkpoint, journal, loop
 from training.journal import Journal
 
 
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory) -> Path:
-    return runs.version(tmp_path_factory.mktemp("version") / "v")
-
-
 @pytest.fixture
 def run_file(tmp_path) -> Path:
     return runs.write_run(tmp_path)

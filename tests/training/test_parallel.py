@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -23,16 +21,6 @@ EXACT = 'precision.compute="float32"'
 FSDP, DDP = 'parallel.use="fsdp"', 'parallel.use="ddp"'
 # Muon orthogonalises in bfloat16: another order of float32 sums moves a loss of 4 to 6 nats by up to 1.1e-4.
 NEAR = 3e-4
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory) -> Path:
-    return runs.version(tmp_path_factory.mktemp("version") / "v")
-
-
-@pytest.fixture(scope="module")
-def run_file(tmp_path_factory) -> Path:
-    return runs.write_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

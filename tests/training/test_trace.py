@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +16,6 @@ from training.journal import Journal
 from training.manifest import Version, open_version
 from training.shards import Split
 from training.trace import trace
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory) -> Path:
-    return runs.version(tmp_path_factory.mktemp("version") / "v")
 
 
 @pytest.fixture(scope="module")
