@@ -84,7 +84,7 @@ class Objective(Table):
 
     def prepare(self, rows: Rows, keys: NDArray[np.uint64]) -> Batch:
         """encoder_tokens, encoder_pieces [B, T]; tokens, pieces [B, U] of the decoder; at [N], its flat places before
-        a target; targets, documents [N], in order of place. Padding is piece -1 of both."""
+        a target; targets [N], in order of place. Padding is piece -1 of both."""
         text = _Text.of(rows, self._eot)
         noise, begins = self._mask(text, rows, keys)
         # Of each token in a gap: how many gaps of its piece begin before it; so the sentinel where one begins.
@@ -111,7 +111,6 @@ class Objective(Table):
             "pieces": torch.from_numpy(decoder[1].astype(np.int32)),
             "at": torch.from_numpy(place),
             "targets": torch.from_numpy(targets),
-            "documents": torch.from_numpy(rows.documents[piece].astype(np.int64)),
         }
 
     def _mask(self, text: _Text, rows: Rows, keys: NDArray[np.uint64]) -> tuple[Flags, Flags]:
