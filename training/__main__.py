@@ -152,14 +152,18 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the newest checkpoint of a run as a Hugging Face folder."""
-    from training import journal, loop
+    from training import journal, loop, objectives
     from training.export import export as write
 
     books, settings, version = journal.read(folder, verify=False)
     model = loop.load(settings, version, books)
-    tokenizer = version.manifest.tokenizer
     write(
-        model, tokenizer_file=version.tokenizer_file, eot=tokenizer.eot, length=version.manifest.length, folder=target
+        model,
+        tokenizer_file=version.tokenizer_file,
+        eot=version.manifest.tokenizer.eot,
+        length=version.manifest.length,
+        folder=target,
+        extra_tokens=objectives.load(settings.objective, "[objective]").extra_tokens,
     )
     print(json.dumps({"folder": str(target)}) if as_json else f"{target}")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +31,31 @@ FILES = (
 )
 
 
-def export(model: Any, *, tokenizer_file: Path, eot: int, length: int, folder: Path, card: str | None = None) -> None:
+def export(
+    model: Any,
+    *,
+    tokenizer_file: Path,
+    eot: int,
+    length: int,
+    folder: Path,
+    card: str | None = None,
+    extra_tokens: Sequence[str] = (),
+) -> None:
     """Write the folder; `length` is the longest context, `card` the text of its README.md.
 
+    `extra_tokens` are the objective's, whose ids follow the tokenizer's: the mask, or the sentinels.
     An earlier export in its place is replaced. Raises TrainingError where the model's family has no file in
     `hugging_face`, the tokenizer is not the model's, or the folder holds anything that no export wrote.
     """
     family = hugging_face.of_model(model)
-    token = _end_of_text(tokenizer_file, eot, model.vocab_size)
+    tokenizer = _tokenizer(tokenizer_file, extra_tokens, model.vocab_size)
+    token = _end_of_text(tokenizer, tokenizer_file, eot)
     _refuse_foreign(folder)
     config = family.config(model, eot=eot, length=length)
     texts = {
         "config.json": _json(config),
         "generation_config.json": _json(_generation_config(config, eot)),
-        "tokenizer_config.json": _json(_tokenizer_config(token, length)),
+        "tokenizer_config.json": _json(_tokenizer_config(token, length, extra_tokens)),
         **({"README.md": card} if card is not None else {}),
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +65,10 @@ def export(model: Any, *, tokenizer_file: Path, eot: int, length: int, folder: P
     try:
         for name, text in texts.items():
             (temporary / name).write_text(text, "utf-8")
-        shutil.copyfile(tokenizer_file, temporary / "tokenizer.json")
+        if extra_tokens:
+            (temporary / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")
+        else:
+            shutil.copyfile(tokenizer_file, temporary / "tokenizer.json")
         save_file(family.theirs(model), temporary / "model.safetensors", metadata={"format": "pt"})
         sync(temporary)
         shutil.rmtree(folder, ignore_errors=True)
@@ -63,15 +78,24 @@ def export(model: Any, *, tokenizer_file: Path, eot: int, length: int, folder: P
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _end_of_text(tokenizer_file: Path, eot: int, vocab_size: int) -> str:
-    """The text of the end-of-text token, after the tokenizer was seen to be the model's."""
+def _tokenizer(tokenizer_file: Path, extra_tokens: Sequence[str], vocab_size: int) -> Tokenizer:
+    """The version's tokenizer with the objective's tokens behind it, after it was seen to be the model's."""
     try:
         tokenizer = Tokenizer.from_file(str(tokenizer_file))
     except Exception as error:  # the Rust side raises plain Exception for a missing file as for a broken one
         raise TrainingError(f"{tokenizer_file}: not a tokenizer.json: {error}") from error
+    before = tokenizer.get_vocab_size()
+    tokenizer.add_special_tokens(list(extra_tokens))
     size = tokenizer.get_vocab_size()
-    if size != vocab_size:
-        raise TrainingError(f"{tokenizer_file}: {size} tokens, but the model has {vocab_size}; give the version's own")
+    if size != vocab_size or size != before + len(extra_tokens):
+        raise TrainingError(
+            f"{tokenizer_file}: {before} tokens and {len(extra_tokens)} of the objective, but the model has "
+            f"{vocab_size}; give the version's own"
+        )
+    return tokenizer
+
+
+def _end_of_text(tokenizer: Tokenizer, tokenizer_file: Path, eot: int) -> str:
     token: str | None = tokenizer.id_to_token(eot)
     if token is None:
         raise TrainingError(f"{tokenizer_file}: has no token {eot}; eot is given in the manifest")
@@ -93,8 +117,9 @@ def _generation_config(config: dict[str, Any], eot: int) -> dict[str, Any]:
     return usual | {name: config[name] for name in names if config.get(name) is not None}
 
 
-def _tokenizer_config(token: str, length: int) -> dict[str, Any]:
+def _tokenizer_config(token: str, length: int, extra_tokens: Sequence[str]) -> dict[str, Any]:
     return {
+        **({"mask_token": extra_tokens[0]} if len(extra_tokens) == 1 else {}),
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": token,
         "eos_token": token,

@@ -10,11 +10,17 @@ import torch
 from safetensors import safe_open
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers import models as tokenizer_models
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+)
 
 from tests.training.small_models import TABLES, decoder, tokens_of
 from tests.training.versions import EOT, train_tokenizer
-from training import TrainingError, export
+from training import TrainingError, export, models
 
 TEXTS = [
     "",
@@ -75,6 +81,42 @@ def test_transformers_loads_the_same_model(tmp_path, tokenizer_file, table):
     assert config.bos_token_id == config.eos_token_id == eot
     said = theirs.generation_config
     assert (said.bos_token_id, said.eos_token_id, said.pad_token_id) == (eot, eot, eot)
+
+
+SMALL = {"layers": 2, "width": 48, "heads": 3}
+
+
+@pytest.mark.parametrize(
+    ("family", "extra", "kind"),
+    [
+        ("bert", ("<|mask|>",), AutoModelForMaskedLM),
+        ("t5", tuple(f"<extra_id_{k}>" for k in range(5)), AutoModelForSeq2SeqLM),
+    ],
+)
+def test_the_tokens_of_an_objective_travel_with_its_model(tmp_path, tokenizer_file, family, extra, kind):
+    """The ids behind the tokenizer's are spelt in the folder, and transformers gives our logits at them."""
+    plain = Tokenizer.from_file(str(tokenizer_file))
+    size, eot = plain.get_vocab_size(), eot_of(tokenizer_file)
+    model = models.build({"family": family, **SMALL}, vocab_size=size + len(extra), length=128, where="[model]")
+    model.initialise(3)
+    place = {"tokenizer_file": tokenizer_file, "eot": eot, "length": 128, "folder": tmp_path / "out"}
+    with pytest.raises(TrainingError, match=f"{size} tokens and 0 of the objective, but the model has {size}?"):
+        export.export(model, **place)
+    export.export(model, extra_tokens=extra, **place)
+    tokenizer, theirs = AutoTokenizer.from_pretrained(tmp_path / "out"), kind.from_pretrained(tmp_path / "out").eval()
+    assert tokenizer.convert_tokens_to_ids(list(extra)) == [size + k for k in range(len(extra))]
+    assert tokenizer.mask_token == (extra[0] if family == "bert" else None)
+    tokens = torch.tensor([tokenizer(f"The mill {extra[-1]} turns. The wheel")["input_ids"]])
+    assert size + len(extra) - 1 in tokens[0]
+    with torch.inference_mode():
+        if family == "bert":
+            said = theirs(tokens).logits
+            ours = model.logits(model(tokens, torch.arange(tokens.shape[1])[None], None))
+        else:
+            said = theirs(input_ids=tokens, decoder_input_ids=tokens).logits
+            pieces = torch.zeros_like(tokens, dtype=torch.int32)
+            ours = model.logits(model.decode(tokens, pieces, model.encode(tokens, pieces), pieces))
+    assert (ours - said).abs().max() < 1e-4
 
 
 def unlike_gpt2(path):
@@ -159,7 +201,7 @@ def test_what_no_export_wrote_is_never_removed(tmp_path, tokenizer_file):
 def test_a_tokenizer_or_a_model_that_does_not_belong_is_refused(tmp_path, tokenizer_file):
     place = {"tokenizer_file": tokenizer_file, "length": 128, "folder": tmp_path / "out"}
     small = decoder(TABLES["defaults"])
-    with pytest.raises(TrainingError, match=r"320 tokens, but the model has 97"):
+    with pytest.raises(TrainingError, match=r"320 tokens and 0 of the objective, but the model has 97"):
         export.export(small, eot=0, **place)
     with pytest.raises(TrainingError, match=r"has no token 320"):
         export.export(decoder(TABLES["defaults"], vocab_size=320), eot=320, **place)
