@@ -37,7 +37,8 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Train (or go on from the newest checkpoint), evaluate, and write report.html."""
-    from training import config, journal, loop, mix, outcome, parallel, progress, sizes
+    from training import config, journal, mix, outcome, parallel, progress, sizes
+    from training.stop import Stop
 
     settings = config.load(run, changes or [])
     with parallel.joined(settings.precision, settings.parallel) as group:
@@ -50,7 +51,7 @@ def fit(
         books = journal.start(runs, settings, version, name, group)
         reporter = progress.reporter(events) if group.first else progress.Silent()
         try:
-            whole = books.complete or _run(settings, version, books, group, reporter, loop.Stop(parent))
+            whole = books.complete or _run(settings, version, books, group, reporter, Stop(parent))
         finally:
             reporter.close()
         if group.first and whole:

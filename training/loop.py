@@ -12,14 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -37,31 +33,7 @@ from training.optim import Optimizer, clip, factor
 from training.parallel import Group, autocast, gather, quiet_gradients
 from training.progress import Reporter
 from training.shards import Rows
-
-
-class Stop:
-    """Asked to stop by SIGTERM or SIGINT, or by the end of the process that started the run."""
-
-    def __init__(self, parent: int | None = None) -> None:
-        self.asked = False
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._ask)
-        if parent:
-            threading.Thread(target=self._watch, args=(parent,), daemon=True).start()
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-
-    def _watch(self, parent: int) -> None:
-        while not self.asked:
-            try:
-                os.kill(parent, 0)
-            except ProcessLookupError:
-                self.asked = True
-            except PermissionError:
-                pass
-            time.sleep(0.5)
+from training.stop import Stop
 
 
 @dataclass
@@ -83,18 +55,6 @@ class Scored(nn.Module):
 
     def forward(self, prepared: objectives.Batch) -> tuple[torch.Tensor, torch.Tensor]:
         return self.objective.loss(self.model, prepared)
-
-
-@contextlib.contextmanager
-def fitting(rows: int) -> Iterator[None]:
-    """Raise TrainingError that says what to try where a micro-batch of so many rows does not fit into memory."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
-            raise
-        advice = f"try --set batch.micro_rows={rows // 2}; the run goes on" if rows > 1 else "make [model] smaller"
-        raise TrainingError(f"out of memory with {rows} rows at once; {advice}") from error
 
 
 class Loop:
@@ -210,7 +170,7 @@ class Loop:
         loss, weight, parts = 0.0, 0.0, len(laid.prepared)
         for number, prepared in enumerate(laid.prepared, 1):
             moved = {name: value.to(self.group.device, non_blocking=True) for name, value in prepared.items()}
-            with fitting(-(-len(laid.mine) // parts)), quiet_gradients(self.running, number == parts):
+            with machine.fitting(-(-len(laid.mine) // parts)), quiet_gradients(self.running, number == parts):
                 with autocast(self.group.device, self.run.precision.compute):
                     total, count = self.running(moved)
                 total.backward()

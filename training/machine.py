@@ -1,16 +1,20 @@
-"""What a run ran on: said in run.json and in the report, and never part of a digest."""
+"""What a run ran on: said in run.json and in the report, and never part of a digest; and what to do when it ends."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import math
 import os
 import platform
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from training import TrainingError
 
 PACKAGES = ("gristmill", "torch", "numpy", "pyarrow", "safetensors", "tokenizers")
 
@@ -91,3 +95,17 @@ def threads() -> int:
     import torch
 
     return torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def fitting(rows: int) -> Iterator[None]:
+    """Raise TrainingError that says what to try where a micro-batch of so many rows does not fit into memory."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        advice = f"try --set batch.micro_rows={rows // 2}; the run goes on" if rows > 1 else "make [model] smaller"
+        raise TrainingError(f"out of memory with {rows} rows at once; {advice}") from error

@@ -17,6 +17,7 @@ from training import checkpoint, config, journal, loop, mix, outcome, sizes
 from training.journal import Journal
 from training.parallel import joined
 from training.progress import Silent
+from training.stop import Stop
 
 WORDS = "the mill wheel turns with water from that river and grinds grain into flour while people wait".split()
 RUN = """
@@ -66,7 +67,7 @@ def write_run(folder: Path, text: str = RUN) -> Path:
     return folder / "small.toml"
 
 
-class StopAt(loop.Stop):
+class StopAt(Stop):
     """Asks to stop after so many questions whether it does."""
 
     def __init__(self, after: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.training import runs
-from training import TrainingError, checkpoint, journal, loop
+from training import TrainingError, checkpoint, journal, loop, machine
 from training.journal import Journal
 
 
@@ -77,9 +77,9 @@ def test_out_of_memory_says_which_micro_batch_to_try(run_file, manifest, tmp_pat
 
 
 def test_the_processors_own_allocator_is_understood(manifest):
-    with pytest.raises(TrainingError, match="micro_rows=4"), loop.fitting(8):
+    with pytest.raises(TrainingError, match="micro_rows=4"), machine.fitting(8):
         torch.empty(1 << 50, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="size"), loop.fitting(8):
+    with pytest.raises(RuntimeError, match="size"), machine.fitting(8):
         torch.ones(2) @ torch.ones(3)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.training import runs
 from training import loop
+from training.stop import Stop
 
 
 def kill_at(step: int) -> None:
@@ -18,7 +19,7 @@ def kill_at(step: int) -> None:
         return
     advance = loop.Loop.advance
 
-    def dying(self: loop.Loop, stop: loop.Stop) -> bool:
+    def dying(self: loop.Loop, stop: Stop) -> bool:
         if self.step == step:
             os.kill(os.getpid(), signal.SIGKILL)
         return advance(self, stop)
