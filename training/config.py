@@ -40,8 +40,12 @@ class Part(Table):
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
+RATES = {"muon": 0.01, "adamw": 0.001}
+
+
 class Optimizer(Table):
-    """`muon` turns the matrices of the layers by Muon and all else by AdamW; `adamw` all by AdamW.
+    """`muon` turns the matrices of the layers by Muon and all else by AdamW; `adamw` all by AdamW. Where the run file
+    says no `learning_rate` it is `RATES`' own, which tests/bench/learning.py is run with.
 
     `average` is the decay of an exponential moving average of the weights, which is then what is evaluated, exported
     and continued. A step whose loss or gradient is not finite changes no weight; at the `patience`-th in a row the
@@ -49,7 +53,7 @@ class Optimizer(Table):
     """
 
     use: Literal["muon", "adamw"] = "muon"
-    learning_rate: Annotated[float, Field(gt=0)] = 0.005
+    learning_rate: Annotated[float, Field(gt=0)] = Field(default_factory=lambda table: RATES.get(table.get("use"), 0))
     embedding_learning_rate: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     momentum: Share = 0.95
@@ -69,13 +73,13 @@ class Optimizer(Table):
 
 
 class Schedule(Table):
-    """Up in `warmup` steps; then `wsd` stays level and falls to `floor` in the last `decay` steps, while `cosine` and
-    `linear` fall over all the steps that are left."""
+    """Up in `warmup` steps (by default a fiftieth of all); then `wsd` stays level and falls to `floor` in the last
+    `decay` steps (by default half of all), while `cosine` and `linear` fall over all the steps that are left."""
 
     shape: Literal["wsd", "cosine", "linear"] = "wsd"
     steps: Positive
-    warmup: Annotated[int, Field(ge=0)] = 0
-    decay: Annotated[int, Field(ge=0)] = 0
+    warmup: Annotated[int, Field(ge=0)] = Field(default_factory=lambda table: table.get("steps", 0) // 50)
+    decay: Annotated[int, Field(ge=0)] = Field(default_factory=lambda table: _decay(table))
     floor: Share = 0.0
 
     @model_validator(mode="after")
@@ -85,6 +89,12 @@ class Schedule(Table):
         if self.shape != "wsd" and self.decay:
             raise ValueError(f"{self.shape} falls from the warmup on; decay is a key of wsd")
         return self
+
+
+def _decay(table: Mapping[str, Any]) -> int:
+    """Half of the steps, or what a longer warmup leaves of them; of a shape that falls all the way none."""
+    steps, warmup = table.get("steps", 0), table.get("warmup", 0)
+    return min(steps // 2, max(steps - warmup, 0)) if table.get("shape") == "wsd" else 0
 
 
 class Precision(Table):

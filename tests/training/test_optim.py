@@ -11,8 +11,8 @@ from safetensors.torch import load, save
 from torch import nn
 
 from training import TrainingError
+from training.config import RATES, Schedule
 from training.config import Optimizer as Settings
-from training.config import Schedule
 from training.optim import Optimizer, clip, factor
 
 
@@ -40,7 +40,15 @@ def test_warmup_stable_decay():
     shape = [factor(schedule, step) for step in range(10)]
     assert shape[:3] == [0.25, 0.5, 0.75] and shape[3:6] == [1, 1, 1]
     assert shape[6:] == sorted(shape[6:], reverse=True) and 0.1 < shape[-1] < shape[6] < 1
-    assert [factor(Schedule(steps=3), step) for step in range(3)] == [1, 1, 1]
+    assert [factor(Schedule(steps=3, decay=0), step) for step in range(3)] == [1, 1, 1]
+
+
+def test_what_a_run_file_leaves_open_is_a_short_warmup_and_a_fall_over_half_the_steps():
+    schedule = Schedule(steps=200)
+    assert (schedule.shape, schedule.warmup, schedule.decay, schedule.floor) == ("wsd", 4, 100, 0)
+    assert Schedule(steps=10, warmup=8).decay == 2 and Schedule(steps=1).decay == 0
+    assert Schedule(steps=200, shape="cosine").decay == 0
+    assert {use: Settings(use=use).learning_rate for use in RATES} == RATES
 
 
 def test_linear_and_cosine_fall_from_the_warmup_to_the_floor():
