@@ -21,19 +21,28 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training import TrainingError, checkpoint, hugging_face, journal, models
-from training.hugging_face import _folder
+from training.classifier import Classifier
+from training.hugging_face import _classification, _folder
 from training.manifest import Version, digest, file_digest
 from training.tables import suggest
+
+BACKBONE = "backbone."  # before the names of a classifier's backbone
 
 
 @dataclass(frozen=True)
 class Source:
-    """Trained weights on disk: the model's table, the digest of the weights, the tokenizer, and how to read them."""
+    """Trained weights on disk: the model's table, the digest of the weights, the tokenizer, and how to read them.
+
+    Of a classifier `tensors` are those of its backbone; `on_top` reads what lies above it (nothing, or a pooler, for
+    other models), and `labels` are its classes.
+    """
 
     model: dict[str, Any]
     digest: str
     tokenizer: Path
     tensors: Callable[[], dict[str, Tensor]]
+    on_top: Callable[[], dict[str, Tensor]]
+    labels: list[str] | None = None
 
 
 def resolved(table: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -79,20 +88,42 @@ def _of_run(folder: Path, chosen: Path | None) -> Source:
     if not found:
         raise TrainingError(f"{folder}: has no checkpoint yet")
     files = checkpoint.read_state(found[-1])["files"]
-    return Source(run.model, digest(files), version.tokenizer_file, lambda: checkpoint.read_weights(found[-1]))
+    model, tokenizer = run.model, version.tokenizer_file
+
+    def weights() -> dict[str, Tensor]:
+        return checkpoint.read_weights(found[-1])
+
+    if run.objective["use"] != "classify":
+        return Source(model, digest(files), tokenizer, weights, dict)
+
+    def backbone() -> dict[str, Tensor]:
+        return {n.removeprefix(BACKBONE): t for n, t in weights().items() if n.startswith(BACKBONE)}
+
+    def on_top() -> dict[str, Tensor]:
+        return {n: t for n, t in weights().items() if not n.startswith(BACKBONE)}
+
+    return Source(model, digest(files), tokenizer, backbone, on_top, version.manifest.labels)
 
 
 def _of_hugging_face(folder: Path) -> Source:
     place = folder / "config.json"
     config = _folder.read_table(place)
     family = hugging_face.of_config(config, str(place))
+    form = _classification.reads(config)
+    ours = partial(_classification.backbone, form, family) if form else family.ours
 
     def tensors() -> dict[str, Tensor]:
-        found: dict[str, Tensor] = _at(str(folder), family.ours, _folder.tensors(folder))
+        found: dict[str, Tensor] = _at(str(folder), ours, _folder.tensors(folder))
         return found
 
+    def on_top() -> dict[str, Tensor]:
+        return _classification.on_top(config["model_type"], _folder.tensors(folder))
+
+    labels = _classification.labels(config) if form else None
+    if form:
+        config = {key: value for key, value in config.items() if key != "architectures"}
     table = _at(str(place), family.table, config)
-    return Source(table, _folder.weights_digest(folder), folder / "tokenizer.json", tensors)
+    return Source(table, _folder.weights_digest(folder), folder / "tokenizer.json", tensors, on_top, labels)
 
 
 def _at(place: str, function: Callable[[Any], Any], given: Any) -> Any:
@@ -103,11 +134,33 @@ def _at(place: str, function: Callable[[Any], Any], given: Any) -> Any:
         raise TrainingError(f"{place}: {error}") from error
 
 
-def fill(model: Any, folder: Path, version: Version) -> None:
-    """Give the model the weights of `folder`. Raises TrainingError where tokenizer, names or shapes differ."""
+def fill(model: Any, folder: Path, version: Version, seed: int = 0) -> list[str]:
+    """Give the model the weights of `folder`. Raises TrainingError where tokenizer, names or shapes differ.
+
+    Of a classifier the head is drawn by `seed` where the folder has none into the same labels. Returns the names of
+    the parameters that were.
+    """
     found = source(folder)
     _same_tokenizer(found.tokenizer, version)
-    checkpoint.fill(model, _at(str(folder), partial(_fitted, model=model), found.tensors()), str(folder))
+    tensors, fresh = found.tensors(), dict[str, Tensor]()
+    if isinstance(model, Classifier):
+        model.initialise_head(seed)
+        tensors, fresh = _under_a_head(tensors, found, model)
+    fitted = _at(str(folder), partial(_fitted, model=model), tensors)
+    checkpoint.fill(model, fitted | fresh, str(folder))
+    return sorted(fresh)
+
+
+def _under_a_head(
+    tensors: Mapping[str, Tensor], found: Source, model: Classifier
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors by a classifier's names, without a head over the vocabulary; and those that it has to draw."""
+    named = {BACKBONE + name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
+    top = found.on_top()
+    if found.labels != model.labels:
+        top = {name: tensor for name, tensor in top.items() if not name.startswith("head.")}
+    fresh = {name: parameter.detach().clone() for name, parameter in model.on_top().items() if name not in top}
+    return {**named, **{name: top[name] for name in top if name in model.on_top()}}, fresh
 
 
 def _same_tokenizer(file: Path, version: Version) -> None:
