@@ -9,7 +9,7 @@ they lay, is part of the identity of the run. All is read and refused before the
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -169,7 +169,8 @@ def _same_tokenizer(file: Path, version: Version) -> None:
         raise TrainingError(f"{file}: missing; whether the model knows the version's tokens cannot be told without it")
     if file_digest(file) == version.manifest.tokenizer.sha256:
         return
-    theirs, ours = (tokenizer_digest(path) for path in (file, version.tokenizer_file))
+    size = version.manifest.tokenizer.vocab_size
+    theirs, ours = (tokenizer_digest(path, size) for path in (file, version.tokenizer_file))
     if theirs != ours:
         raise TrainingError(
             f"{file}: the model's tokenizer has the digest {theirs} and that of {version.address} {ours}; "
@@ -177,13 +178,16 @@ def _same_tokenizer(file: Path, version: Version) -> None:
         )
 
 
-def tokenizer_digest(file: Path) -> str:
-    """32 hexadecimal characters over what a tokenizer.json says, however it is written. Raises TrainingError."""
+def tokenizer_digest(file: Path, size: int) -> str:
+    """32 hexadecimal characters over how a tokenizer.json cuts a text into its first `size` tokens, however it is
+    written. What an export adds (a mask, padding, end-of-text around a text) does not count. Raises TrainingError."""
     try:
-        text: str = Tokenizer.from_file(str(file)).to_str()
+        said = json.loads(Tokenizer.from_file(str(file)).to_str())
     except Exception as error:  # the Rust side raises plain Exception
         raise TrainingError(f"{file}: not a tokenizer.json: {error}") from error
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    added = [token for token in said["added_tokens"] if token["id"] < size]
+    around = dict.fromkeys(("post_processor", "padding", "truncation"))
+    return digest({**said, **around, "added_tokens": added})
 
 
 def _fitted(tensors: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
