@@ -84,6 +84,7 @@ def _say(as_json: bool, books: Any, version: Any, places: dict[str, str]) -> Non
         "steps": table["step"],
         "bits_per_byte": evaluation.get("bits_per_byte"),
         "ngrams": evaluation.get("ngrams", {}),
+        **{key: evaluation[key] for key in ("accuracy", "macro_f1", "baseline") if key in evaluation},
         **places,
     }
     if as_json:
@@ -109,10 +110,13 @@ def generate(
     from tokenizers import Tokenizer
 
     from training import journal, loop, models, objectives
+    from training.classifier import Classifier
     from training.generate import generate as continued
 
     books, settings, version = journal.read(folder, verify=False)
     model = loop.load(settings, version, books)
+    if isinstance(model, Classifier):
+        raise TrainingError(f"{folder}: names the class of a text and continues none; `export` it to use it")
     tokenizer, eot = Tokenizer.from_file(str(version.tokenizer_file)), version.manifest.tokenizer.eot
     texts, close = prompt or [""], []
     if models.has_encoder_and_decoder(model):

@@ -101,18 +101,15 @@ def score(
     Every rank returns the whole tally. Raises TrainingError where the split is empty.
     """
     split = Split(version, settings.split)
-    wanted = spread(len(split), rows)
-    if not len(wanted):
-        raise TrainingError(f"{version.folder}: split {settings.split!r} has no row to evaluate on")
-    mine = wanted[len(wanted) * group.rank // group.world : len(wanted) * (group.rank + 1) // group.world]
+    mine, wanted = share(split, rows, group)
     tally = Tally.empty(version, settings.split)
     nats, extra = np.zeros_like(tally.targets), np.zeros(len(objective.extra_tokens))
     sizes = np.append(token_bytes(version.tokenizer_file), extra)
     progress = progress or Silent()
-    progress.phase("evaluate", len(wanted))
+    progress.phase("evaluate", wanted)
     model.eval()
     with torch.inference_mode(), autocast(group.device, precision.compute):
-        for part in _parts(split, mine, settings.micro_rows):
+        for part in parts(split, mine, settings.micro_rows):
             keys = row_keys(0, 0, part.index)
             batch = objective.prepare(part, keys)
             losses = objective.losses(model, {k: v.to(group.device) for k, v in batch.items()})
@@ -134,7 +131,16 @@ def spread(count: int, rows: int | None) -> NDArray[np.int64]:
     return np.arange(chosen, dtype=np.int64) * count // max(chosen, 1)
 
 
-def _parts(split: Split, wanted: NDArray[np.int64], size: int) -> Iterator[Rows]:
+def share(split: Split, rows: int | None, group: Group) -> tuple[NDArray[np.int64], int]:
+    """The rows of the split that this rank scores, and how many all do. Raises TrainingError where there are none."""
+    wanted = spread(len(split), rows)
+    if not len(wanted):
+        raise TrainingError(f"split {split.name!r} has no row to evaluate on")
+    return wanted[len(wanted) * group.rank // group.world : len(wanted) * (group.rank + 1) // group.world], len(wanted)
+
+
+def parts(split: Split, wanted: NDArray[np.int64], size: int) -> Iterator[Rows]:
+    """These rows, at most `size` at once."""
     for first in range(0, len(wanted), size):
         yield split.take(wanted[first : first + size])
 

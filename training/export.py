@@ -1,5 +1,7 @@
 """Write a trained model as a folder that `transformers` loads as its own: a decoder as Qwen3, Llama or GPT-2.
 
+A classifier's tokenizer puts end-of-text around a text as in training, and has a token to pad with.
+
     config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json  README.md
 
 The law: whole, or not there. The folder is written beside its place, synced and renamed, and the same model
@@ -17,6 +19,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
+from tokenizers.processors import Sequence as Sequenced
+from tokenizers.processors import TemplateProcessing
 
 from training import TrainingError, hugging_face
 from training.files import sync
@@ -48,14 +52,18 @@ def export(
     `hugging_face`, the tokenizer is not the model's, or the folder holds anything that no export wrote.
     """
     family = hugging_face.of_model(model)
-    tokenizer = _tokenizer(tokenizer_file, extra_tokens, model.vocab_size)
+    padding = getattr(family, "PADDING", None)
+    extra_tokens = [*extra_tokens, *([padding] if padding else [])]
+    tokenizer = _tokenizer(tokenizer_file, extra_tokens, model.vocab_size + bool(padding))
     token = _end_of_text(tokenizer, tokenizer_file, eot)
+    if padding:
+        _enclose(tokenizer, token, eot)
     _refuse_foreign(folder)
     config = family.config(model, eot=eot, length=length)
     texts = {
         "config.json": _json(config),
-        "generation_config.json": _json(_generation_config(config, eot)),
-        "tokenizer_config.json": _json(_tokenizer_config(token, length, extra_tokens)),
+        **({} if padding else {"generation_config.json": _json(_generation_config(config, eot))}),
+        "tokenizer_config.json": _json(_tokenizer_config(token, length, extra_tokens, padding)),
         **({"README.md": card} if card is not None else {}),
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +110,15 @@ def _end_of_text(tokenizer: Tokenizer, tokenizer_file: Path, eot: int) -> str:
     return token
 
 
+def _enclose(tokenizer: Tokenizer, token: str, eot: int) -> None:
+    """Let the tokenizer put end-of-text before and behind each text, as every document has it in training."""
+    around = TemplateProcessing(
+        single=f"{token} $A {token}", pair=f"{token} $A {token} $B:1 {token}:1", special_tokens=[(token, eot)]
+    )
+    before = tokenizer.post_processor
+    tokenizer.post_processor = around if before is None else Sequenced([before, around])
+
+
 def _refuse_foreign(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise TrainingError(f"{folder}: is no folder; name another place")
@@ -117,9 +134,11 @@ def _generation_config(config: dict[str, Any], eot: int) -> dict[str, Any]:
     return usual | {name: config[name] for name in names if config.get(name) is not None}
 
 
-def _tokenizer_config(token: str, length: int, extra_tokens: Sequence[str]) -> dict[str, Any]:
+def _tokenizer_config(token: str, length: int, extra_tokens: Sequence[str], padding: str | None) -> dict[str, Any]:
+    mask = {"mask_token": extra_tokens[0]} if len(extra_tokens) == 1 and not padding else {}
     return {
-        **({"mask_token": extra_tokens[0]} if len(extra_tokens) == 1 else {}),
+        **mask,
+        **({"pad_token": padding, "padding_side": "right"} if padding else {}),
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": token,
         "eos_token": token,

@@ -9,7 +9,7 @@ they lay, is part of the identity of the run. All is read and refused before the
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,19 +21,28 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training import TrainingError, checkpoint, hugging_face, journal, models
-from training.hugging_face import _folder
+from training.classifier import Classifier
+from training.hugging_face import _classification, _folder
 from training.manifest import Version, digest, file_digest
 from training.tables import suggest
+
+BACKBONE = "backbone."  # before the names of a classifier's backbone
 
 
 @dataclass(frozen=True)
 class Source:
-    """Trained weights on disk: the model's table, the digest of the weights, the tokenizer, and how to read them."""
+    """Trained weights on disk: the model's table, the digest of the weights, the tokenizer, and how to read them.
+
+    Of a classifier `tensors` are those of its backbone; `on_top` reads what lies above it (nothing, or a pooler, for
+    other models), and `labels` are its classes.
+    """
 
     model: dict[str, Any]
     digest: str
     tokenizer: Path
     tensors: Callable[[], dict[str, Tensor]]
+    on_top: Callable[[], dict[str, Tensor]]
+    labels: list[str] | None = None
 
 
 def resolved(table: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -79,20 +88,42 @@ def _of_run(folder: Path, chosen: Path | None) -> Source:
     if not found:
         raise TrainingError(f"{folder}: has no checkpoint yet")
     files = checkpoint.read_state(found[-1])["files"]
-    return Source(run.model, digest(files), version.tokenizer_file, lambda: checkpoint.read_weights(found[-1]))
+    model, tokenizer = run.model, version.tokenizer_file
+
+    def weights() -> dict[str, Tensor]:
+        return checkpoint.read_weights(found[-1])
+
+    if run.objective["use"] != "classify":
+        return Source(model, digest(files), tokenizer, weights, dict)
+
+    def backbone() -> dict[str, Tensor]:
+        return {n.removeprefix(BACKBONE): t for n, t in weights().items() if n.startswith(BACKBONE)}
+
+    def on_top() -> dict[str, Tensor]:
+        return {n: t for n, t in weights().items() if not n.startswith(BACKBONE)}
+
+    return Source(model, digest(files), tokenizer, backbone, on_top, version.manifest.labels)
 
 
 def _of_hugging_face(folder: Path) -> Source:
     place = folder / "config.json"
     config = _folder.read_table(place)
     family = hugging_face.of_config(config, str(place))
+    form = _classification.reads(config)
+    ours = partial(_classification.backbone, form, family) if form else family.ours
 
     def tensors() -> dict[str, Tensor]:
-        found: dict[str, Tensor] = _at(str(folder), family.ours, _folder.tensors(folder))
+        found: dict[str, Tensor] = _at(str(folder), ours, _folder.tensors(folder))
         return found
 
+    def on_top() -> dict[str, Tensor]:
+        return _classification.on_top(config["model_type"], _folder.tensors(folder))
+
+    labels = _classification.labels(config) if form else None
+    if form:
+        config = {key: value for key, value in config.items() if key != "architectures"}
     table = _at(str(place), family.table, config)
-    return Source(table, _folder.weights_digest(folder), folder / "tokenizer.json", tensors)
+    return Source(table, _folder.weights_digest(folder), folder / "tokenizer.json", tensors, on_top, labels)
 
 
 def _at(place: str, function: Callable[[Any], Any], given: Any) -> Any:
@@ -103,11 +134,33 @@ def _at(place: str, function: Callable[[Any], Any], given: Any) -> Any:
         raise TrainingError(f"{place}: {error}") from error
 
 
-def fill(model: Any, folder: Path, version: Version) -> None:
-    """Give the model the weights of `folder`. Raises TrainingError where tokenizer, names or shapes differ."""
+def fill(model: Any, folder: Path, version: Version, seed: int = 0) -> list[str]:
+    """Give the model the weights of `folder`. Raises TrainingError where tokenizer, names or shapes differ.
+
+    Of a classifier the head is drawn by `seed` where the folder has none into the same labels. Returns the names of
+    the parameters that were.
+    """
     found = source(folder)
     _same_tokenizer(found.tokenizer, version)
-    checkpoint.fill(model, _at(str(folder), partial(_fitted, model=model), found.tensors()), str(folder))
+    tensors, fresh = found.tensors(), dict[str, Tensor]()
+    if isinstance(model, Classifier):
+        model.initialise_head(seed)
+        tensors, fresh = _under_a_head(tensors, found, model)
+    fitted = _at(str(folder), partial(_fitted, model=model), tensors)
+    checkpoint.fill(model, fitted | fresh, str(folder))
+    return sorted(fresh)
+
+
+def _under_a_head(
+    tensors: Mapping[str, Tensor], found: Source, model: Classifier
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors by a classifier's names, without a head over the vocabulary; and those that it has to draw."""
+    named = {BACKBONE + name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
+    top = found.on_top()
+    if found.labels != model.labels:
+        top = {name: tensor for name, tensor in top.items() if not name.startswith("head.")}
+    fresh = {name: parameter.detach().clone() for name, parameter in model.on_top().items() if name not in top}
+    return {**named, **{name: top[name] for name in top if name in model.on_top()}}, fresh
 
 
 def _same_tokenizer(file: Path, version: Version) -> None:
@@ -116,7 +169,8 @@ def _same_tokenizer(file: Path, version: Version) -> None:
         raise TrainingError(f"{file}: missing; whether the model knows the version's tokens cannot be told without it")
     if file_digest(file) == version.manifest.tokenizer.sha256:
         return
-    theirs, ours = (tokenizer_digest(path) for path in (file, version.tokenizer_file))
+    size = version.manifest.tokenizer.vocab_size
+    theirs, ours = (tokenizer_digest(path, size) for path in (file, version.tokenizer_file))
     if theirs != ours:
         raise TrainingError(
             f"{file}: the model's tokenizer has the digest {theirs} and that of {version.address} {ours}; "
@@ -124,13 +178,16 @@ def _same_tokenizer(file: Path, version: Version) -> None:
         )
 
 
-def tokenizer_digest(file: Path) -> str:
-    """32 hexadecimal characters over what a tokenizer.json says, however it is written. Raises TrainingError."""
+def tokenizer_digest(file: Path, size: int) -> str:
+    """32 hexadecimal characters over how a tokenizer.json cuts a text into its first `size` tokens, however it is
+    written. What an export adds (a mask, padding, end-of-text around a text) does not count. Raises TrainingError."""
     try:
-        text: str = Tokenizer.from_file(str(file)).to_str()
+        said = json.loads(Tokenizer.from_file(str(file)).to_str())
     except Exception as error:  # the Rust side raises plain Exception
         raise TrainingError(f"{file}: not a tokenizer.json: {error}") from error
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    added = [token for token in said["added_tokens"] if token["id"] < size]
+    around = dict.fromkeys(("post_processor", "padding", "truncation"))
+    return digest({**said, **around, "added_tokens": added})
 
 
 def _fitted(tensors: dict[str, Tensor], model: Any) -> dict[str, Tensor]:

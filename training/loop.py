@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training import TrainingError, batch, checkpoint, evaluate, initial, machine, mix, models, objectives
+from training import TrainingError, batch, checkpoint, classification, initial, machine, mix, models, objectives
 from training.config import Run
 from training.journal import Journal
 from training.ledger import Ledger
@@ -73,10 +73,11 @@ class Loop:
         self.stream = mix.Stream(run, version)
         self.objective = objectives.load(run.objective, "[objective]").over(version)
         self.model: Any = _build(run, version)
+        classification.check(self.objective, version, run.evaluation)
         if run.init is None:
             self.model.initialise(run.seed)
-        else:
-            initial.fill(self.model, Path(run.init.folder), version)
+        elif fresh := initial.fill(self.model, Path(run.init.folder), version, run.seed):
+            progress.note(f"fresh, not from {run.init.folder}: {', '.join(fresh)}")
         self.model.to(group.device)
         self.running = group.wrap(Scored(self.model, self.objective), run.precision, run.parallel)
         self.optimizer = Optimizer(self.model, run.optimizer)
@@ -180,9 +181,10 @@ class Loop:
     def _use(self, speed: float) -> str:
         """Model FLOPs utilisation at so many tokens a second of all processes (PaLM, arXiv 2204.02311, app. B).
 
-        None is told of an encoder-decoder: how much its decoder writes hangs on the objective.
+        None is told of an encoder-decoder: how much its decoder writes hangs on the objective. Nor over examples, whose
+        lengths differ.
         """
-        if models.has_encoder_and_decoder(self.model):
+        if models.has_encoder_and_decoder(self.model) or self.version.manifest.layout != "packed":
             return ""
         flops = self.model.flops_per_token(self.version.manifest.length)
         return f"  {speed * flops / (self.journal.table['peak']['flops'] * self.group.world):.0%} MFU"
@@ -211,11 +213,12 @@ class Loop:
                 average.swap()
 
     def validate(self) -> None:
-        """Loss and bits per byte on some rows of the evaluation split, written down."""
+        """Loss and bits per byte, or accuracy and macro F1, on some rows of the evaluation split, written down."""
         run = self.run
         with self.averaged():
-            tally = evaluate.score(
-                self.whole(),
+            model = self.whole()
+            tally = classification.scorer(model)(
+                model,
                 self.objective,
                 self.version,
                 run.evaluation,

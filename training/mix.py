@@ -227,13 +227,14 @@ def _fits(first: Version, other: Version) -> None:
 
     def nature(version: Version) -> dict[str, Any]:
         m = version.manifest
-        return {"tokenizer": m.tokenizer.sha256, "length": m.length, "dtype": m.dtype, "layout": m.layout}
+        known = {"tokenizer": m.tokenizer.sha256, "length": m.length, "dtype": m.dtype, "layout": m.layout}
+        return {**known, "labels": m.labels, "targets": "there" if m.targets else "absent"}
 
     ours, theirs = nature(first), nature(other)
     for name in ours:
         if ours[name] != theirs[name]:
-            a, b = (str(side[name])[:16] for side in (ours, theirs))
+            a, b = (str(side[name])[: 16 if name == "tokenizer" else 80] for side in (ours, theirs))
             raise TrainingError(
                 f"{first.address} and {other.address} cannot be mixed: {name} is {a} in one and {b} in the other; "
-                "build both with one tokenizer, length and dtype"
+                "build both with one tokenizer, length, dtype and set of labels"
             )

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training import TrainingError, evaluate, machine, models, objectives, report
+from training import TrainingError, classification, evaluate, machine, models, objectives, report
+from training.classification import Judged
 from training.config import Run
 from training.evaluate import Tally
 from training.generate import generate
@@ -32,13 +33,19 @@ def conclude(
 ) -> dict[str, Any] | None:
     """Evaluate, sample and write the report; marks the run complete. Returns the evaluation on the first rank."""
     settings = run.evaluation
-    tally = evaluate.score(trained.model, trained.objective, version, settings, run.precision, group, progress=progress)
+    score = classification.scorer(trained.model)
+    tally = score(trained.model, trained.objective, version, settings, run.precision, group, progress=progress)
     if not group.first:
         return None
-    # Counting cannot be asked to fill a gap: where a text is written from another there is no yardstick.
-    orders = [] if models.has_encoder_and_decoder(trained.model) else settings.orders
-    counted = evaluate.yardstick(tally, trained.objective, orders, rows_read(run, version, trained.steps), progress)
-    evaluation = {"measure": trained.objective.measure, **described(tally, orders, counted)}
+    if isinstance(tally, Judged):
+        name, evaluation = "classification", tally.described()
+        said = {**evaluation["model"], "baseline": evaluation["baseline"], "ngrams": {}}
+    else:
+        # Counting cannot be asked to fill a gap: where a text is written from another there is no yardstick.
+        orders = [] if models.has_encoder_and_decoder(trained.model) else settings.orders
+        counted = evaluate.yardstick(tally, trained.objective, orders, rows_read(run, version, trained.steps), progress)
+        name, evaluation = "evaluation", {"measure": trained.objective.measure, **described(tally, orders, counted)}
+        said = {**evaluation["model"], "ngrams": _bits(evaluation)}
     evaluation["documents_file"] = tally.write(journal.folder / "evaluation")
     samples = sample(run, version, trained.model, progress)
     progress.phase("report", 1)
@@ -48,7 +55,7 @@ def conclude(
         "version": _version(version),
         "corpus": {"accounting": version.manifest.accounting, "summaries": version.manifest.summaries},
         "training": _curves(journal),
-        "evaluation": evaluation,
+        name: evaluation,
         "samples": samples,
     }
     report.write(journal.folder, content)
@@ -56,7 +63,7 @@ def conclude(
     journal.write(
         status="complete",
         chain=trained.chain,
-        evaluation={**evaluation["model"], "ngrams": _bits(evaluation)},
+        evaluation=said,
         validations=journal.entries("validation"),
     )
     return evaluation
@@ -161,7 +168,8 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
     speed = float(np.median([s["tokens"] / s["seconds"] for s in steps])) if steps else None
     length = version.manifest.length
     # How much a decoder has to write hangs on the objective, so an encoder-decoder states no MFU.
-    peak = None if models.has_encoder_and_decoder(trained.model) else journal.table["peak"]["flops"]
+    uneven = models.has_encoder_and_decoder(trained.model) or version.manifest.layout != "packed"
+    peak = None if uneven else journal.table["peak"]["flops"]
     flops = trained.model.flops_per_token(length)
     counts = trained.model.parameter_counts()
     parts = Stream(run, version).summary(trained.steps)
@@ -228,7 +236,7 @@ def _curves(journal: Journal) -> dict[str, Any]:
     validation = [
         {
             "tokens": int(read[bisect.bisect_right(numbers, v["step"])]),
-            **{name: v[name] for name in ("step", "loss", "bits_per_byte")},
+            **{name: v[name] for name in ("step", "loss", "bits_per_byte", "accuracy", "macro_f1") if name in v},
         }
         for v in journal.entries("validation")
     ]

@@ -25,6 +25,7 @@ from training.files import write_text
 from training.plots import Flow, Series
 
 BARS = 12
+PARTS = ("run", "version", "corpus", "training", "evaluation", "classification", "samples")
 
 
 def write(folder: Path, content: dict[str, Any]) -> Path:
@@ -46,7 +47,7 @@ def render(content: dict[str, Any]) -> str:
     present = _present(json.loads(canonical(content)))
     page = _environment().get_template("report.html")
     return page.render(
-        **{name: present.get(name) for name in ("run", "version", "corpus", "training", "evaluation", "samples")},
+        **{name: present.get(name) for name in PARTS},
         plots=_plots(present),
         verdict=verdict(_at(present, "evaluation", {})),
         sources=_sources(present),

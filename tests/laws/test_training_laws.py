@@ -21,19 +21,31 @@ from training.manifest import open_version
 from training.shards import Split
 
 # What an objective is asked for: the family that it needs, and a setting under which more of it is random.
-SETTINGS = {"causal": ("gpt",), "masked": ("bert", "objective.whole_words=true"), "span": ("t5",)}
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory) -> Path:
-    return runs.version(tmp_path_factory.mktemp("version") / "v")
+SETTINGS = {
+    "causal": ("gpt",),
+    "masked": ("bert", "objective.whole_words=true"),
+    "span": ("t5",),
+    "classify": ("bert",),
+    "seq2seq": ("t5",),
+}
+LAYOUTS = {"classify": "examples", "seq2seq": "examples"}
 
 
 @pytest.fixture(scope="module", params=objectives.available())
-def objective(request) -> tuple[str, ...]:
+def name(request) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def manifest(name, tmp_path_factory) -> Path:
+    return runs.version(tmp_path_factory.mktemp("version") / "v", layout=LAYOUTS.get(name, "packed"))
+
+
+@pytest.fixture(scope="module")
+def objective(name) -> tuple[str, ...]:
     """Changes to the run file."""
-    family, *more = SETTINGS[request.param]
-    return f'objective.use="{request.param}"', f'model.family="{family}"', *more
+    family, *more = SETTINGS[name]
+    return f'objective.use="{name}"', f'model.family="{family}"', *more
 
 
 def flags(changes: tuple[str, ...]) -> list[str]:
@@ -98,13 +110,13 @@ def test_killed_between_checkpoints_goes_on_from_the_last(whole, run_file, manif
     code = f"{slow}; import sys; sys.argv = ['training', *{arguments!r}]; from training.__main__ import main; main()"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE)
     books = Journal(tmp_path / whole.folder.name)
-    while process.poll() is None and len(books.entries("step")) < 6:
+    # On a busy machine the checkpoint of step 4 may not be whole yet at step 6.
+    while process.poll() is None and not (len(books.entries("step")) > 5 and checkpoint.steps(books.checkpoints)):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert len(books.entries("step")) in (6, 7) and [s.name for s in checkpoint.steps(books.checkpoints)] == [
-        "step-00000004"
-    ]
+    assert 6 <= len(books.entries("step")) < 12
+    assert next(s.name for s in checkpoint.steps(books.checkpoints)) == "step-00000004"
     same(whole, runs.fit(run_file, manifest, tmp_path, changes=objective))
 
 
@@ -172,9 +184,10 @@ def test_two_ranks_train_like_one(whole, run_file, manifest, objective, tmp_path
     assert ends[0]["chain"] == ends[1]["chain"] == whole.table["chain"]
     assert np.allclose(runs.losses(one), runs.losses(two), rtol=0, atol=2e-5)
     reports = [json.loads((j.folder / "report.json").read_text()) for j in (one, two)]
-    bits = [r["evaluation"]["model"]["bits_per_byte"] for r in reports]
-    assert abs(bits[0] - bits[1]) < 1e-3
-    assert reports[0]["evaluation"]["ngrams"] == reports[1]["evaluation"]["ngrams"]
+    judged = [r.get("evaluation") or r["classification"] for r in reports]
+    assert abs(judged[0]["model"]["loss"] - judged[1]["model"]["loss"]) < 1e-3
+    assert judged[0]["documents"] == judged[1]["documents"] > 20
+    assert judged[0].get("ngrams") == judged[1].get("ngrams")
 
 
 def test_a_run_begun_by_one_rank_goes_on_with_two(run_file, manifest, objective, tmp_path):

@@ -52,12 +52,16 @@ threads = 1
 
 
 def version(folder: Path, **settings: Any) -> Path:
-    """A version of 300 short documents in two sources and three languages."""
+    """A version of 300 short documents in two sources and three languages, labelled by their first word; as examples
+    one in seven has no label, and the target of each is its text without every other word."""
     documents = []
     for i in range(300):
         words = [WORDS[(i * 7 + j * j) % len(WORDS)] for j in range(8 + i % 17)]
         languages = ("en", "zh", None)
         documents.append({"text": " ".join(words), "source": "ab"[i % 2], "language": languages[i % 3]})
+        if settings.get("layout") == "examples":
+            label = ("zero", "one", "two")[words[0] > "mill" and 1 + (words[0] > "that")]
+            documents[-1] |= {"label": None if i % 7 == 3 else label, "target": " ".join(words[::2])}
     return make_version(folder, documents, **settings)
 
 

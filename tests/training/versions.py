@@ -45,8 +45,12 @@ def make_version(
     val_every: int = 10,
     name: str = "toy",
     tokenizer: Tokenizer | None = None,
+    layout: str = "packed",
 ) -> Path:
-    """Write a version of `documents` (text, and optionally doc_id, source, language); returns its manifest.json."""
+    """Write a version of `documents` (text, and optionally doc_id, source, language, label); returns its manifest.json.
+
+    With layout "examples" a row is a document, and has a target text where all documents have a `target`.
+    """
     folder.mkdir(parents=True)
     (folder / "shards").mkdir()
     table = _index(documents, val_every)
@@ -56,15 +60,21 @@ def make_version(
     encoded = [[eot, *e.ids, eot] for e in tokenizer.encode_batch([row["text"] for row in table])]
     for row, ids in zip(table, encoded, strict=True):
         row["tokens"] = len(ids)
-    index = pa.Table.from_pylist([{k: v for k, v in row.items() if k != "text"} for row in table], schema=INDEX)
+    known = [{k: v for k, v in row.items() if k not in ("text", "target")} for row in table]
+    index = pa.Table.from_pylist(known, schema=INDEX)
     pq.write_table(index, folder / "documents.parquet")
+    labels = sorted({row["label"] for row in table if row.get("label") is not None})
+    targets = None
+    if layout == "examples" and all("target" in row for row in table):
+        targets = [[eot, *e.ids, eot] for e in tokenizer.encode_batch([row["target"] for row in table])]
+    kind = (targets, labels) if layout == "examples" else None
     splits = {
-        split: _split(folder, split, table, encoded, length, dtype, shard_rows, eot) for split in ("train", "val")
+        split: _split(folder, split, table, encoded, length, dtype, shard_rows, eot, kind) for split in ("train", "val")
     }
     manifest = {
         "format": "gristmill.manifest/1",
         "name": name,
-        "layout": "packed",
+        "layout": layout,
         "length": length,
         "dtype": dtype,
         "recipe": {"name": name},
@@ -78,7 +88,7 @@ def make_version(
         },
         "accounting": [_accounting(len(table))],
         "summaries": _summaries(table),
-        "labels": None,
+        "labels": labels if kind else None,
         "splits": splits,
         "documents": {
             "file": "documents.parquet",
@@ -88,6 +98,9 @@ def make_version(
         },
         "parents": [],
     }
+    if targets:
+        cut = [min(len(ids), length) for ids in targets]
+        manifest["targets"] = {"tokens": sum(cut), "truncated": sum(map(len, targets)) - sum(cut)}
     write_manifest(folder, manifest)
     return folder / "manifest.json"
 
@@ -149,6 +162,7 @@ def _split(
     dtype: str,
     shard_rows: int,
     eot: int,
+    examples: tuple[list[list[int]] | None, list[str]] | None,
 ) -> dict[str, Any]:
     by_source: dict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(table):
@@ -158,17 +172,29 @@ def _split(
     for source, numbers in by_source.items():
         # A block of documents, so a shard, ends when its rows reach shard_rows; each numbers its documents from 0.
         for first, last in _blocks([len(encoded[n]) for n in numbers], length * shard_rows):
-            rows = _pack([encoded[n] for n in numbers[first:last]], length)
+            mine = numbers[first:last]
             file = f"shards/{split}-{source}-{len(shards):05d}.arrow"
             place = {"source": source, "first_document": numbers[first], "documents": last - first}
-            shards.append({**_shard(folder, file, rows, length, dtype, eot), **place})
+            if examples is None:
+                made = _shard(folder, file, _pack([encoded[n] for n in mine], length), length, dtype, eot)
+            else:
+                targets, labels = examples
+                labelled = [table[n].get("label") for n in mine]
+                columns = {
+                    "tokens": [encoded[n][:length] for n in mine],
+                    "label": [-1 if label is None else labels.index(label) for label in labelled],
+                    "document": list(range(len(mine))),
+                    **({"target": [targets[n][:length] for n in mine]} if targets else {}),
+                }
+                made = _examples(folder, file, columns, dtype)
+            shards.append({**made, **place})
     chosen = [n for numbers in by_source.values() for n in numbers]
     return {
         "rows": sum(shard["rows"] for shard in shards),
         "tokens": sum(shard["tokens"] for shard in shards),
         "documents": len(chosen),
         "text_bytes": sum(table[n]["text_bytes"] for n in chosen),
-        "truncated": 0,
+        "truncated": sum(max(0, len(encoded[n]) - length) for n in chosen) if examples else 0,
         "digest": blake(json.dumps([shard["digest"] for shard in shards], separators=(",", ":")).encode()),
         "shards": shards,
     }
@@ -220,6 +246,33 @@ def _shard(
         "bytes": (folder / file).stat().st_size,
         "sha256": sha256(folder / file),
         "digest": _shard_digest(tokens, rows),
+    }
+
+
+def _examples(folder: Path, file: str, columns: dict[str, list[Any]], dtype: str) -> dict[str, Any]:
+    """One row a document; the digest is over sizes and values of lists, and the plain columns."""
+    kinds = {name: np.dtype("int32" if name in ("label", "document") else dtype) for name in columns}
+    data, arrays = b"", {}
+    for name, values in columns.items():
+        data += name.encode()
+        kind = pa.from_numpy_dtype(kinds[name])
+        if name in ("label", "document"):
+            arrays[name] = pa.array(values, kind)
+            data += np.array(values, kinds[name]).tobytes()
+        else:
+            arrays[name] = pa.array(values, pa.list_(kind))
+            data += np.array([len(v) for v in values], np.int32).tobytes()
+            data += np.array([t for v in values for t in v], kinds[name]).tobytes()
+    batch = pa.record_batch(arrays)
+    with pa.ipc.new_file(str(folder / file), batch.schema) as writer:
+        writer.write_batch(batch)
+    return {
+        "file": file,
+        "rows": len(columns["tokens"]),
+        "tokens": sum(map(len, columns["tokens"])),
+        "bytes": (folder / file).stat().st_size,
+        "sha256": sha256(folder / file),
+        "digest": blake(data),
     }
 
 

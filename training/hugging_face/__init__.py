@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from training import TrainingError
+from training.classifier import Classifier
 from training.tables import suggest
 
 
@@ -30,7 +31,9 @@ def available() -> list[str]:
 
 
 def of_model(model: Any) -> ModuleType:
-    """The family's file for a model of ours. Raises TrainingError where there is none."""
+    """The family's file for a model of ours, or what stands for it. Raises TrainingError where there is none."""
+    if isinstance(model, Classifier):
+        return importlib.import_module(f"{__name__}._classification")
     package, _, family = type(model).__module__.rpartition(".")
     if package != "training.models" or family not in available():
         raise TrainingError(f"{type(model).__module__} has no export; these have: {', '.join(available())}")

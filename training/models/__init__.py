@@ -65,5 +65,6 @@ def _checked(table: Mapping[str, Any], where: str) -> tuple[ModuleType, Table]:
 
 
 def has_encoder_and_decoder(model: Any) -> bool:
-    """Whether a model reads one text and writes another."""
+    """Whether a model, or the backbone of a classifier, reads one text and writes another."""
+    model = getattr(model, "backbone", model)
     return hasattr(model, "encode") and hasattr(model, "decode")

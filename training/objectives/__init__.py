@@ -1,4 +1,4 @@
-"""What a model is asked to learn: one file an objective, over the same packed rows.
+"""What a model is asked to learn: one file an objective, over the same rows.
 
 An objective is a module with a class `Objective`, a checked table of its own parameters, and
 
@@ -8,9 +8,10 @@ An objective is a module with a class `Objective`, a checked table of its own pa
     losses(model, batch) -> [N] nats, one a target
     loss(model, batch)  -> (sum, weight)   summed over targets, in nats, and how many they were
 
-and beside them `causal`, whether it needs a causal family or one that sees both ways; `measure`, what the
-exponential of its mean loss is called; and `extra_tokens`, the names of ids behind the tokenizer's that it uses.
-One that reads one text and writes another has `pairs = True`: it needs an encoder-decoder.
+and beside them `causal`, whether it needs a causal family or one that sees both ways (None: any); `measure`, what
+the exponential of its mean loss is called; and `extra_tokens`, the names of ids behind the tokenizer's that it uses.
+One that reads one text and writes another has `pairs = True`: it needs an encoder-decoder. One that asks for other
+outputs than tokens has `model(backbone, version)`, which gives the model that has them.
 
 The loop divides by the weight of all micro-batches and ranks, so neither changes the loss. The folder is
 the registry: `use = "causal"` is `training/objectives/causal.py`.
@@ -38,7 +39,7 @@ Batch = dict[str, torch.Tensor]
 class Objective(Protocol):
     """What the loop and the evaluation need of an objective."""
 
-    causal: ClassVar[bool]
+    causal: ClassVar[bool | None]
     measure: ClassVar[str]
     extra_tokens: ClassVar[tuple[str, ...]]
 
@@ -71,10 +72,12 @@ def load(table: Mapping[str, Any], where: str) -> Objective:
 def build(objective: Objective, table: Mapping[str, Any], version: Version, where: str) -> Any:
     """The model of a `[model]` table for an objective over a version: its vocabulary has the extra tokens at its end.
 
-    Raises TrainingError where the family sees another way than the objective needs.
+    Raises TrainingError where the family sees another way than the objective needs, or the version lacks what it asks.
     """
     vocabulary = version.manifest.tokenizer.vocab_size + len(objective.extra_tokens)
     model = models.build(table, vocab_size=vocabulary, length=version.manifest.length, where=where)
+    if objective.causal is None:
+        return objective.model(model, version) if hasattr(objective, "model") else model
     if model.causal != objective.causal:
         ways = {True: "what stands before a token", False: "both sides of a token"}
         raise TrainingError(

@@ -5,7 +5,7 @@ field, a manifest that was edited, a missing, cut or altered file, or a shard wh
 layout is refused with one sentence that names the file. The chain of trust: `version` is the digest of
 the manifest, the manifest holds digests of the content of every file, and of its bytes. Checking reads every
 byte three times, about 0.4 GB/s on one core; `verify=False` checks names and sizes only, for ranks
-beside the one that has checked. The JSON schema beside the catalogs says the same, field by field.
+beside the one that has checked. What a manifest may say is in `schema`.
 """
 
 from __future__ import annotations
@@ -15,125 +15,29 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 from tokenizers import Tokenizer
 
-from training import TrainingError
+from training.manifest.schema import FORMAT, Manifest, ManifestError, ShardEntry, digest, version_digest
 
-FORMAT = "gristmill.manifest/1"
-
-
-class ManifestError(TrainingError):
-    """A version that cannot be trusted or understood; names the file and what to do."""
-
-
-def _inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise ValueError("file names are relative to the manifest's folder and stay inside it")
-    return name
-
-
-Inside = Annotated[str, AfterValidator(_inside)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-Count = Annotated[int, Field(ge=0)]
-
-
-class _Checked(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ShardEntry(_Checked):
-    """One Arrow IPC file: `bytes` is its size, `digest` is over its column buffers, and its documents are the
-    rows of the document index from `first_document` on."""
-
-    file: Inside
-    source: str
-    rows: Count
-    tokens: Count
-    first_document: Count
-    documents: Count
-    bytes: Count
-    sha256: Sha256
-    digest: Digest
-
-
-class SplitEntry(_Checked):
-    """One split; `tokens` counts real tokens, never padding."""
-
-    rows: Count
-    tokens: Count
-    documents: Count
-    text_bytes: Count
-    truncated: Count
-    digest: Digest
-    shards: list[ShardEntry]
-
-    @model_validator(mode="after")
-    def _adds_up(self) -> SplitEntry:
-        for field in ("rows", "tokens", "documents"):
-            total = sum(getattr(shard, field) for shard in self.shards)
-            if total != getattr(self, field):
-                raise ValueError(f"its shards hold {total} {field} but the split says {getattr(self, field)}")
-        if digest([shard.digest for shard in self.shards]) != self.digest:
-            raise ValueError("its digest is not that of its shards' digests")
-        return self
-
-
-class TokenizerEntry(_Checked):
-    """The tokenizer beside the shards; `eot` opens and closes every document."""
-
-    file: Inside
-    sha256: Sha256
-    vocab_size: Annotated[int, Field(ge=1)]
-    eot: Count
-    trained_on: dict[str, Any] | None
-
-
-class DocumentIndex(_Checked):
-    """The Parquet file with one row a kept document."""
-
-    file: Inside
-    rows: Count
-    digest: Digest
-    sha256: Sha256
-
-
-class Manifest(_Checked):
-    """What a version says of itself: only fields that are known, so that nothing it asks for is passed over."""
-
-    format: Literal["gristmill.manifest/1"]
-    name: str
-    version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    layout: Literal["packed", "examples"]
-    length: Annotated[int, Field(ge=2)]
-    dtype: Literal["uint16", "uint32"]
-    recipe: dict[str, Any]
-    sources: list[dict[str, Any]]
-    tokenizer: TokenizerEntry
-    accounting: list[dict[str, Any]]
-    summaries: dict[str, Any]
-    labels: list[str] | None
-    splits: dict[str, SplitEntry]
-    documents: DocumentIndex
-    parents: list[str]
-
-    @model_validator(mode="after")
-    def _fits(self) -> Manifest:
-        if self.tokenizer.vocab_size > 1 << (16 if self.dtype == "uint16" else 32):
-            raise ValueError(f"a vocabulary of {self.tokenizer.vocab_size} does not fit the dtype {self.dtype}")
-        if self.tokenizer.eot >= self.tokenizer.vocab_size:
-            raise ValueError(f"eot {self.tokenizer.eot} lies outside the vocabulary of {self.tokenizer.vocab_size}")
-        return self
+__all__ = [
+    "Manifest",
+    "ManifestError",
+    "ShardEntry",
+    "Version",
+    "digest",
+    "file_digest",
+    "open_version",
+    "table_digest",
+    "version_digest",
+]
 
 
 @dataclass(frozen=True)
@@ -211,24 +115,6 @@ def _parse(file: Path, raw: bytes) -> Manifest:
     return manifest
 
 
-def version_digest(manifest: dict[str, Any]) -> str:
-    """16 hexadecimal characters over the manifest without what file formats may move: sizes and hashes of files."""
-    plain = json.loads(json.dumps(manifest))
-    plain.pop("version", None)
-    plain["documents"].pop("sha256")
-    for split in plain["splits"].values():
-        for shard in split["shards"]:
-            shard.pop("sha256")
-            shard.pop("bytes")
-    return digest(plain)[:16]
-
-
-def digest(value: Any) -> str:
-    """32 hexadecimal characters over the canonical JSON of a value."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 def _check_files(version: Version, verify: bool) -> None:
     manifest, folder = version.manifest, version.folder
     _check_file(folder / manifest.tokenizer.file, manifest.tokenizer.sha256, verify=verify)
@@ -257,7 +143,7 @@ def file_digest(path: Path) -> str:
 
 def _check_content(version: Version) -> None:
     """What the hash of a file cannot say: that it holds the content of this version, in this layout."""
-    from training.shards import Shard
+    from training.shards import Shard, layout
 
     manifest = version.manifest
     index, tokenizer = version.folder / manifest.documents.file, version.tokenizer_file
@@ -267,10 +153,10 @@ def _check_content(version: Version) -> None:
         raise ManifestError(f"{index}: the digest of its values is not the manifest's; copy the version again")
     if (size := _vocabulary_size(tokenizer)) != manifest.tokenizer.vocab_size:
         raise ManifestError(f"{tokenizer}: {size} tokens where the manifest says {manifest.tokenizer.vocab_size}")
-    if manifest.layout == "packed":
-        for split in manifest.splits.values():
-            for entry in split.shards:
-                Shard(version.folder, entry, manifest.length, manifest.dtype).check(size, manifest.documents.rows)
+    how = layout(manifest)
+    for split in manifest.splits.values():
+        for entry in split.shards:
+            Shard(version.folder, entry, how).check(size, manifest.documents.rows)
 
 
 def _vocabulary_size(path: Path) -> int:

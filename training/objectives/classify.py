@@ -1,0 +1,92 @@
+"""Say which class a text belongs to: sequence classification over rows of examples.
+
+The classes are the labels of the version. Law: every labelled row is one target, whatever rows lie beside it; a row
+without a label is read and is no target. What a row is asked about is one hidden state: see `classifier`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
+
+from training import TrainingError
+from training.classifier import Classifier
+from training.manifest import Version
+from training.objectives import Batch, _places
+from training.shards import Rows
+from training.tables import Table
+
+
+class Objective(Table):
+    """Sequence classification; it has no parameters and draws nothing."""
+
+    causal: ClassVar[bool | None] = None
+    measure: ClassVar[str] = "perplexity"
+    extra_tokens: ClassVar[tuple[str, ...]] = ()
+
+    def over(self, version: Version) -> Objective:
+        """The objective over a version's labels. Raises TrainingError where there are not two at least."""
+        labels_of(version)
+        return self
+
+    def model(self, backbone: Any, version: Version) -> Classifier:
+        """A classifier into the version's labels on this backbone."""
+        return Classifier(backbone, labels_of(version), version.manifest.tokenizer.eot)
+
+    def targets(self, rows: Rows, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Flat places [N] of the last token of each labelled row, ascending."""
+        row = _labelled(rows)
+        return row * rows.tokens.shape[1] + rows.used[row] - 1
+
+    def prepare(self, rows: Rows, keys: NDArray[np.uint64]) -> Batch:
+        """tokens, positions, pieces [B, T], T that of the longest row; at [N], the flat places of the last tokens of
+        labelled rows; targets [N], their labels."""
+        tokens, place, inside = _places.as_one_piece(rows.tokens, rows.used)
+        row = _labelled(rows)
+        labels = np.asarray(rows.labels)[row]
+        return {
+            "tokens": torch.from_numpy(tokens),
+            "positions": torch.from_numpy(np.where(inside, place, 0)),
+            "pieces": torch.from_numpy(np.where(inside, np.arange(len(rows))[:, None], -1).astype(np.int32)),
+            "at": torch.from_numpy(row * tokens.shape[1] + rows.used[row] - 1),
+            "targets": torch.from_numpy(labels.astype(np.int64)),
+        }
+
+    def logits(self, model: Classifier, batch: Batch) -> torch.Tensor:
+        """Logits [N, labels] of the labelled rows, float32."""
+        logits: torch.Tensor = model(*(batch[name] for name in ("tokens", "positions", "pieces", "at")))
+        return logits.float()
+
+    def losses(self, model: Any, batch: Batch) -> torch.Tensor:
+        """-log P of each label in nats, [N] float32."""
+        return cross_entropy(self.logits(model, batch), batch["targets"], reduction="none")
+
+    def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of the losses and the number of labelled rows."""
+        return _places.loss(self.losses(model, batch))
+
+
+def labels_of(version: Version) -> list[str]:
+    """The names of a version's classes. Raises TrainingError where there are not two at least."""
+    manifest = version.manifest
+    if manifest.layout != "examples":
+        raise TrainingError(
+            f"[objective] (classify): {version.address} has the layout {manifest.layout!r}, whose rows have no labels; "
+            'build it from a source whose card maps a label, with [pack] layout = "examples"'
+        )
+    if len(labels := manifest.labels or []) < 2:
+        said = f"the label {labels[0]!r} alone" if labels else "no labels"
+        raise TrainingError(
+            f"[objective] (classify): {version.address} has {said}, and classes are two at least; map the label in the "
+            "source's card (columns) and build the version again"
+        )
+    return labels
+
+
+def _labelled(rows: Rows) -> NDArray[np.int64]:
+    """Numbers of the rows that have a label."""
+    return np.flatnonzero(np.asarray(rows.labels) >= 0)
