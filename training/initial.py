@@ -10,17 +10,16 @@ they lay, is part of the identity of the run. All is read and refused before the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
-from training import TrainingError, checkpoint, hugging_face, journal, models
+from training import TrainingError, checkpoint, hugging_face, journal, models, vocabulary
 from training.hugging_face import _folder
 from training.manifest import Version, digest, file_digest
 from training.tables import suggest
@@ -103,33 +102,34 @@ def _at(place: str, function: Callable[[Any], Any], given: Any) -> Any:
         raise TrainingError(f"{place}: {error}") from error
 
 
-def fill(model: Any, folder: Path, version: Version) -> None:
-    """Give the model the weights of `folder`. Raises TrainingError where tokenizer, names or shapes differ."""
+def fill(model: Any, folder: Path, version: Version, extra_tokens: Sequence[str] = ()) -> None:
+    """Give the model the weights of `folder`. Raises TrainingError where tokenizer, names or shapes differ.
+
+    The tokenizer there may have the objective's `extra_tokens` behind those of the version's, as an export has.
+    """
     found = source(folder)
-    _same_tokenizer(found.tokenizer, version)
+    _same_tokenizer(found.tokenizer, version, extra_tokens)
     checkpoint.fill(model, _at(str(folder), partial(_fitted, model=model), found.tensors()), str(folder))
 
 
-def _same_tokenizer(file: Path, version: Version) -> None:
+def _same_tokenizer(file: Path, version: Version, extra_tokens: Sequence[str]) -> None:
     """By bytes, or else by content: the same tokenizer written by another release has other bytes."""
     if not file.is_file():
         raise TrainingError(f"{file}: missing; whether the model knows the version's tokens cannot be told without it")
     if file_digest(file) == version.manifest.tokenizer.sha256:
         return
     theirs, ours = (tokenizer_digest(path) for path in (file, version.tokenizer_file))
-    if theirs != ours:
+    if theirs not in (ours, tokenizer_digest(version.tokenizer_file, extra_tokens)):
         raise TrainingError(
             f"{file}: the model's tokenizer has the digest {theirs} and that of {version.address} {ours}; "
             f"build a version with the model's tokenizer"
         )
 
 
-def tokenizer_digest(file: Path) -> str:
-    """32 hexadecimal characters over what a tokenizer.json says, however it is written. Raises TrainingError."""
-    try:
-        text: str = Tokenizer.from_file(str(file)).to_str()
-    except Exception as error:  # the Rust side raises plain Exception
-        raise TrainingError(f"{file}: not a tokenizer.json: {error}") from error
+def tokenizer_digest(file: Path, extra_tokens: Sequence[str] = ()) -> str:
+    """32 hexadecimal characters over what a tokenizer.json says, however it is written, with `extra_tokens` behind its
+    own. Raises TrainingError."""
+    text = vocabulary.extended(file, extra_tokens).to_str()
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

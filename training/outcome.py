@@ -35,8 +35,8 @@ def conclude(
     tally = evaluate.score(trained.model, trained.objective, version, settings, run.precision, group, progress=progress)
     if not group.first:
         return None
-    # Counting cannot be asked to fill a gap: where a text is written from another there is no yardstick.
-    orders = [] if models.has_encoder_and_decoder(trained.model) else settings.orders
+    # Counting cannot be asked to fill a gap: where a text is not told in its own order there is no yardstick.
+    orders = settings.orders if getattr(trained.objective, "ngrams", True) else []
     counted = evaluate.yardstick(tally, trained.objective, orders, rows_read(run, version, trained.steps), progress)
     evaluation = {"measure": trained.objective.measure, **described(tally, orders, counted)}
     evaluation["documents_file"] = tally.write(journal.folder / "evaluation")

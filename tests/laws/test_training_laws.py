@@ -20,8 +20,11 @@ from training.journal import Journal, _table
 from training.manifest import open_version
 from training.shards import Split
 
-# What an objective is asked for: the family that it needs, and a setting under which more of it is random.
-SETTINGS = {"causal": ("gpt",), "masked": ("bert", "objective.whole_words=true"), "span": ("t5",)}
+# Settings under which more of an objective is random or grows.
+MORE: dict[str, tuple[str, ...]] = {
+    "infill": ("objective.rate=0.9", 'model.form="gpt2"'),
+    "masked": ("objective.whole_words=true",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +34,10 @@ def manifest(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", params=objectives.available())
 def objective(request) -> tuple[str, ...]:
-    """Changes to the run file."""
-    family, *more = SETTINGS[request.param]
-    return f'objective.use="{request.param}"', f'model.family="{family}"', *more
+    """Changes to the run file: a family that the objective fits, and more of what it draws."""
+    asked = objectives.load({"use": request.param}, "[objective]")
+    family = "t5" if getattr(asked, "pairs", False) else "gpt" if asked.causal else "bert"
+    return f'objective.use="{request.param}"', f'model.family="{family}"', *MORE.get(request.param, ())
 
 
 def flags(changes: tuple[str, ...]) -> list[str]:
