@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from training.manifest import Version
-from training.objectives import Batch, _places, causal
+from training.objectives import Batch, causal
 from training.objectives._text import Flags, Ints, Text
 from training.order import uniform
 from training.shards import Rows
@@ -36,6 +36,7 @@ from training.tables import Table
 
 PREFIX, MIDDLE, SUFFIX = NAMES = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
 MULTIPLE = 32  # rows that grew are padded to a multiple of this, so that a compiled model meets few shapes
+PLAIN = causal.Objective()  # what is learnt from the rows as they are told
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -77,15 +78,15 @@ class Objective(Table):
 
     def prepare(self, rows: Rows, keys: NDArray[np.uint64]) -> Batch:
         """As `causal.prepare`, of the rows as they are told."""
-        return causal.Objective().prepare(self.rearranged(rows, keys)[0], keys)
+        return PLAIN.prepare(self.rearranged(rows, keys)[0], keys)
 
     def losses(self, model: Any, batch: Batch) -> torch.Tensor:
         """-log P of each target in nats, [N] float32."""
-        return _places.losses(model, batch)
+        return PLAIN.losses(model, batch)
 
     def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses and the number of targets."""
-        return _places.loss(self.losses(model, batch))
+        return PLAIN.loss(model, batch)
 
     def rearranged(self, rows: Rows, keys: NDArray[np.uint64]) -> tuple[Rows, Ints]:
         """The rows as they are told, and the flat place in the old rows [B, width] of what stands there now."""
