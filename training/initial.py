@@ -102,10 +102,11 @@ def _at(place: str, function: Callable[[Any], Any], given: Any) -> Any:
         raise TrainingError(f"{place}: {error}") from error
 
 
-def fill(model: Any, folder: Path, version: Version, extra_tokens: Sequence[str] = ()) -> None:
+def fill(model: Any, folder: Path, version: Version, *, extra_tokens: Sequence[str] = ()) -> None:
     """Give the model the weights of `folder`. Raises TrainingError where tokenizer, names or shapes differ.
 
-    The tokenizer there may have the objective's `extra_tokens` behind those of the version's, as an export has.
+    The tokenizer there may have special tokens behind those of the version's, as exports have: the first of them are
+    then the `extra_tokens` of the objective, and the weights of the others are left out.
     """
     found = source(folder)
     _same_tokenizer(found.tokenizer, version, extra_tokens)
@@ -118,12 +119,24 @@ def _same_tokenizer(file: Path, version: Version, extra_tokens: Sequence[str]) -
         raise TrainingError(f"{file}: missing; whether the model knows the version's tokens cannot be told without it")
     if file_digest(file) == version.manifest.tokenizer.sha256:
         return
-    theirs, ours = (tokenizer_digest(path) for path in (file, version.tokenizer_file))
-    if theirs not in (ours, tokenizer_digest(version.tokenizer_file, extra_tokens)):
+    behind = _behind(file, version.manifest.tokenizer.vocab_size)
+    theirs = tokenizer_digest(file)
+    if theirs != tokenizer_digest(version.tokenizer_file, behind):
         raise TrainingError(
-            f"{file}: the model's tokenizer has the digest {theirs} and that of {version.address} {ours}; "
-            f"build a version with the model's tokenizer"
+            f"{file}: the model's tokenizer has the digest {theirs} and that of {version.address} "
+            f"{tokenizer_digest(version.tokenizer_file)}; build a version with the model's tokenizer"
         )
+    if behind and behind[: len(extra_tokens)] != list(extra_tokens):
+        raise TrainingError(
+            f"{file}: {behind[0]!r} stands behind the version's tokens, where the objective has {extra_tokens[0]!r}; "
+            f"go on with the objective that the model was trained for"
+        )
+
+
+def _behind(file: Path, size: int) -> list[str]:
+    """The special tokens of a tokenizer.json from id `size` on."""
+    added = vocabulary.extended(file, ()).get_added_tokens_decoder()
+    return [token.content for number, token in sorted(added.items()) if number >= size and token.special]
 
 
 def tokenizer_digest(file: Path, extra_tokens: Sequence[str] = ()) -> str:

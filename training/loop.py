@@ -76,7 +76,7 @@ class Loop:
         if run.init is None:
             self.model.initialise(run.seed)
         else:
-            initial.fill(self.model, Path(run.init.folder), version, self.objective.extra_tokens)
+            initial.fill(self.model, Path(run.init.folder), version, extra_tokens=self.objective.extra_tokens)
         self.model.to(group.device)
         self.running = group.wrap(Scored(self.model, self.objective), run.precision, run.parallel)
         self.optimizer = Optimizer(self.model, run.optimizer)
