@@ -97,7 +97,13 @@ def _say(as_json: bool, books: Any, version: Any, places: dict[str, str]) -> Non
 @app.command()
 def generate(
     folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    prompt: Annotated[list[str] | None, typer.Option(help="A text to continue; may be given several times.")] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A text to continue; may be given several times. A run of infill fills the gap that <|fim_middle|> "
+            "marks in it, one of span those that <extra_id_0> and so on mark."
+        ),
+    ] = None,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to add at the most.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.8,
     top_k: Annotated[int | None, typer.Option(min=1, help="Choose among the k likeliest tokens.")] = None,
@@ -107,9 +113,7 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Continue texts with the newest checkpoint of a run."""
-    from tokenizers import Tokenizer
-
-    from training import journal, loop, models, objectives
+    from training import journal, loop, models, objectives, vocabulary
     from training.classifier import Classifier
     from training.generate import generate as continued
 
@@ -117,16 +121,14 @@ def generate(
     model = loop.load(settings, version, books)
     if isinstance(model, Classifier):
         raise TrainingError(f"{folder}: names the class of a text and continues none; `export` it to use it")
-    tokenizer, eot = Tokenizer.from_file(str(version.tokenizer_file)), version.manifest.tokenizer.eot
-    texts, close = prompt or [""], []
-    if models.has_encoder_and_decoder(model):
-        # Gaps are written as sentinels, which take the ids behind the vocabulary; by default there is one at the end.
-        names = objectives.load(settings.objective, "[objective]").extra_tokens
-        tokenizer.add_special_tokens(list(names))
-        texts, close = [text if names[0] in text else text + names[0] for text in texts], [eot]
+    objective = objectives.load(settings.objective, "[objective]")
+    tokenizer, eot = vocabulary.extended(version.tokenizer_file, objective.extra_tokens), version.manifest.tokenizer.eot
+    asked = prompt or [""]
+    texts = [objectives.prompted(objective, text) for text in asked]
+    pairs = models.has_encoder_and_decoder(model)  # what it reads ends as a document does
     made = continued(
         model,
-        [[eot, *tokenizer.encode(text, add_special_tokens=False).ids, *close] for text in texts],
+        [[eot, *tokenizer.encode(text, add_special_tokens=False).ids, *[eot] * pairs] for text in texts],
         new_tokens=new_tokens,
         temperature=temperature,
         top_k=top_k,
@@ -135,7 +137,7 @@ def generate(
         seed=seed,
         eot=eot,
     )
-    said = [[tokenizer.decode(c, skip_special_tokens=not close) for c in m] for m in made]
+    said = [[tokenizer.decode(c, skip_special_tokens=not pairs) for c in m] for m in made]
     found = [{"prompt": text, "continuations": them} for text, them in zip(texts, said, strict=True)]
     if as_json:
         print(json.dumps({"prompts": found}, ensure_ascii=False))
@@ -166,7 +168,7 @@ def export(
         model,
         tokenizer_file=version.tokenizer_file,
         eot=version.manifest.tokenizer.eot,
-        length=version.manifest.length,
+        length=model.length,
         folder=target,
         extra_tokens=objectives.load(settings.objective, "[objective]").extra_tokens,
     )

@@ -24,6 +24,7 @@ from tokenizers.processors import TemplateProcessing
 
 from training import TrainingError, hugging_face
 from training.files import sync
+from training.vocabulary import extended
 
 FILES = (
     "README.md",
@@ -88,12 +89,8 @@ def export(
 
 def _tokenizer(tokenizer_file: Path, extra_tokens: Sequence[str], vocab_size: int) -> Tokenizer:
     """The version's tokenizer with the objective's tokens behind it, after it was seen to be the model's."""
-    try:
-        tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    except Exception as error:  # the Rust side raises plain Exception for a missing file as for a broken one
-        raise TrainingError(f"{tokenizer_file}: not a tokenizer.json: {error}") from error
-    before = tokenizer.get_vocab_size()
-    tokenizer.add_special_tokens(list(extra_tokens))
+    tokenizer = extended(tokenizer_file, extra_tokens)
+    before = extended(tokenizer_file, ()).get_vocab_size()
     size = tokenizer.get_vocab_size()
     if size != vocab_size or size != before + len(extra_tokens):
         raise TrainingError(

@@ -10,17 +10,16 @@ they lay, is part of the identity of the run. All is read and refused before the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
-from training import TrainingError, checkpoint, hugging_face, journal, models
+from training import TrainingError, checkpoint, hugging_face, journal, models, vocabulary
 from training.classifier import Classifier
 from training.hugging_face import _classification, _folder
 from training.manifest import Version, digest, file_digest
@@ -134,14 +133,15 @@ def _at(place: str, function: Callable[[Any], Any], given: Any) -> Any:
         raise TrainingError(f"{place}: {error}") from error
 
 
-def fill(model: Any, folder: Path, version: Version, seed: int = 0) -> list[str]:
+def fill(model: Any, folder: Path, version: Version, seed: int = 0, *, extra_tokens: Sequence[str] = ()) -> list[str]:
     """Give the model the weights of `folder`. Raises TrainingError where tokenizer, names or shapes differ.
 
-    Of a classifier the head is drawn by `seed` where the folder has none into the same labels. Returns the names of
-    the parameters that were.
+    The tokenizer there may have special tokens behind those of the version's, as exports have: the first of them are
+    then the `extra_tokens` of the objective, and the weights of the others are left out. Of a classifier the head is
+    drawn by `seed` where the folder has none into the same labels. Returns the names of the parameters that were.
     """
     found = source(folder)
-    _same_tokenizer(found.tokenizer, version)
+    _same_tokenizer(found.tokenizer, version, extra_tokens)
     tensors, fresh = found.tensors(), dict[str, Tensor]()
     if isinstance(model, Classifier):
         model.initialise_head(seed)
@@ -163,7 +163,7 @@ def _under_a_head(
     return {**named, **{name: top[name] for name in top if name in model.on_top()}}, fresh
 
 
-def _same_tokenizer(file: Path, version: Version) -> None:
+def _same_tokenizer(file: Path, version: Version, extra_tokens: Sequence[str]) -> None:
     """By bytes, or else by content: the same tokenizer written by another release has other bytes."""
     if not file.is_file():
         raise TrainingError(f"{file}: missing; whether the model knows the version's tokens cannot be told without it")
@@ -176,16 +176,26 @@ def _same_tokenizer(file: Path, version: Version) -> None:
             f"{file}: the model's tokenizer has the digest {theirs} and that of {version.address} {ours}; "
             f"build a version with the model's tokenizer"
         )
+    behind = _behind(file, size)
+    if behind and behind[: len(extra_tokens)] != list(extra_tokens):
+        raise TrainingError(
+            f"{file}: {behind[0]!r} stands behind the version's tokens, where the objective has {extra_tokens[0]!r}; "
+            f"go on with the objective that the model was trained for"
+        )
+
+
+def _behind(file: Path, size: int) -> list[str]:
+    """The special tokens of a tokenizer.json from id `size` on."""
+    added = vocabulary.extended(file, ()).get_added_tokens_decoder()
+    return [token.content for number, token in sorted(added.items()) if number >= size and token.special]
 
 
 def tokenizer_digest(file: Path, size: int) -> str:
     """32 hexadecimal characters over how a tokenizer.json cuts a text into its first `size` tokens, however it is
-    written. What an export adds (a mask, padding, end-of-text around a text) does not count. Raises TrainingError."""
-    try:
-        said = json.loads(Tokenizer.from_file(str(file)).to_str())
-    except Exception as error:  # the Rust side raises plain Exception
-        raise TrainingError(f"{file}: not a tokenizer.json: {error}") from error
-    added = [token for token in said["added_tokens"] if token["id"] < size]
+    written. What an export adds (special tokens, padding, end-of-text around a text) does not count; any other token
+    would cut texts in another way. Raises TrainingError."""
+    said = json.loads(vocabulary.extended(file, ()).to_str())
+    added = [token for token in said["added_tokens"] if token["id"] < size or not token["special"]]
     around = dict.fromkeys(("post_processor", "padding", "truncation"))
     return digest({**said, **around, "added_tokens": added})
 

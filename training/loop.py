@@ -76,7 +76,9 @@ class Loop:
         classification.check(self.objective, version, run.evaluation)
         if run.init is None:
             self.model.initialise(run.seed)
-        elif fresh := initial.fill(self.model, Path(run.init.folder), version, run.seed):
+        elif fresh := initial.fill(
+            self.model, Path(run.init.folder), version, run.seed, extra_tokens=self.objective.extra_tokens
+        ):
             progress.note(f"fresh, not from {run.init.folder}: {', '.join(fresh)}")
         self.model.to(group.device)
         self.running = group.wrap(Scored(self.model, self.objective), run.precision, run.parallel)

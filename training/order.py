@@ -64,6 +64,12 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
+def uniform(keys: NDArray[np.uint64], places: NDArray[np.uint64], *name: str) -> NDArray[np.float64]:
+    """A number in [0, 1) for each key and place, which are broadcast: 53 bits of these and a name alone."""
+    bits = mix(mix(mix(keys ^ np.uint64(derive(*name))) ^ mix(places)))
+    return (bits >> np.uint64(11)).astype(np.float64) / (1 << 53)
+
+
 @lru_cache(maxsize=64)
 def _keys(seed: int, epoch: int) -> tuple[np.uint64, ...]:
     return tuple(np.uint64(derive("order", seed, epoch, round_)) for round_ in range(ROUNDS))

@@ -41,8 +41,8 @@ def conclude(
         name, evaluation = "classification", tally.described()
         said = {**evaluation["model"], "baseline": evaluation["baseline"], "ngrams": {}}
     else:
-        # Counting cannot be asked to fill a gap: where a text is written from another there is no yardstick.
-        orders = [] if models.has_encoder_and_decoder(trained.model) else settings.orders
+        # Counting cannot be asked to fill a gap: where a text is not told in its own order there is no yardstick.
+        orders = settings.orders if getattr(trained.objective, "ngrams", True) else []
         counted = evaluate.yardstick(tally, trained.objective, orders, rows_read(run, version, trained.steps), progress)
         name, evaluation = "evaluation", {"measure": trained.objective.measure, **described(tally, orders, counted)}
         said = {**evaluation["model"], "ngrams": _bits(evaluation)}

@@ -11,6 +11,7 @@ Han (Thai, Khmer) have long words, as long as their runs of letters.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -63,6 +64,16 @@ def _vocabulary(tokenizer: Path) -> Vocabulary:
     begins = np.array([CLASSES[text[0]] if text else APART for text in spelt])
     ends = np.array([lead[-1] if lead else INSIDE for lead in leads])
     return Vocabulary(len(spelt), special, np.flatnonzero(~special), begins, np.where(special, APART, ends))
+
+
+def extended(tokenizer: Path, extra_tokens: Sequence[str]) -> Tokenizer:
+    """A tokenizer.json with an objective's tokens behind its own. Raises TrainingError where it is none."""
+    try:
+        loaded = Tokenizer.from_file(str(tokenizer))
+    except Exception as error:  # the Rust side raises plain Exception for a missing file as for a broken one
+        raise TrainingError(f"{tokenizer}: not a tokenizer.json: {error}") from error
+    loaded.add_special_tokens(list(extra_tokens))
+    return loaded
 
 
 @lru_cache(maxsize=4)

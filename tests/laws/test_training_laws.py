@@ -20,13 +20,10 @@ from training.journal import Journal, _table
 from training.manifest import open_version
 from training.shards import Split
 
-# What an objective is asked for: the family that it needs, and a setting under which more of it is random.
-SETTINGS = {
-    "causal": ("gpt",),
-    "masked": ("bert", "objective.whole_words=true"),
-    "span": ("t5",),
-    "classify": ("bert",),
-    "seq2seq": ("t5",),
+# Settings under which more of an objective is random or grows.
+MORE: dict[str, tuple[str, ...]] = {
+    "infill": ("objective.rate=0.9", 'model.form="gpt2"'),
+    "masked": ("objective.whole_words=true",),
 }
 LAYOUTS = {"classify": "examples", "seq2seq": "examples"}
 
@@ -43,9 +40,10 @@ def manifest(name, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def objective(name) -> tuple[str, ...]:
-    """Changes to the run file."""
-    family, *more = SETTINGS[name]
-    return f'objective.use="{name}"', f'model.family="{family}"', *more
+    """Changes to the run file: a family that the objective fits, and more of what it draws."""
+    asked = objectives.load({"use": name}, "[objective]")
+    family = "t5" if getattr(asked, "pairs", False) else "gpt" if asked.causal else "bert"
+    return f'objective.use="{name}"', f'model.family="{family}"', *MORE.get(name, ())
 
 
 def flags(changes: tuple[str, ...]) -> list[str]:

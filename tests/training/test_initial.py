@@ -177,6 +177,7 @@ def test_another_tokenizer_is_refused_and_another_hand_is_not(manifest, version,
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.add_tokens(["miller"])
     tokenizer.save(str(file))
+    theirs = initial.tokenizer_digest(file, version.manifest.tokenizer.vocab_size)
     with pytest.raises(TrainingError, match=rf"tokenizer\.json: .* {theirs} .*{old}; build"):
         runs.fit(run_file, manifest, tmp_path / "runs", changes=(f"init={tmp_path / 'hf'}",))
     file.unlink()
@@ -283,3 +284,46 @@ def test_a_folder_without_any_checkpoint_yet(manifest, tmp_path):
     shutil.rmtree(books.checkpoints)
     with pytest.raises(TrainingError, match="has no checkpoint yet"):
         initial.source(books.folder)
+
+
+EXTRA = {
+    "masked": ('model.family="bert"', 'objective.use="masked"'),
+    "span": ('model.family="t5"', 'objective.use="span"', "objective.sentinels=20"),
+    "infill": ('model.form="gpt2"', 'objective.use="infill"'),
+}
+
+
+@pytest.mark.parametrize("objective", EXTRA)
+def test_an_export_with_tokens_of_its_objective_can_be_gone_on_from(manifest, version, run_file, tmp_path, objective):
+    """Trained, exported, and begun with: every weight is the same, in a run of that objective as of none before."""
+    changes = (*EXTRA[objective], "schedule.steps=2", "schedule.warmup=0", "schedule.decay=0", "evaluation.orders=[2]")
+    first = runs.fit(runs.write_run(tmp_path), manifest, tmp_path / "runs", changes=changes)
+    runs.command(1, "export", str(first.folder), str(tmp_path / "hf"))
+    begun = [change for change in changes if not change.startswith("model.")]
+    run = config.load(run_file, [f"init={tmp_path / 'hf'}", *begun])
+    asked = objectives.load(run.objective, "")
+    model = objectives.build(asked, run.model, version, "")
+    initial.fill(model, tmp_path / "hf", version, extra_tokens=asked.extra_tokens)
+    assert same(model, loop.load(config.load(run_file, [f"init={first.folder}", *begun]), version, first))
+    again = runs.fit(run_file, manifest, tmp_path / "more", changes=(f"init={tmp_path / 'hf'}", *begun))
+    assert again.complete and runs.losses(again)[0] < runs.losses(first)[0]
+
+
+def test_tokens_behind_the_tokenizer_are_the_objectives_or_nobodys(version, tmp_path):
+    """Those of another objective would have weights that mean something else; with none asked for they are cut."""
+    token = version.manifest.tokenizer
+    names = objectives.load({"use": "infill"}, "").extra_tokens
+    model = decoder(TABLES["grouped"], vocab_size=token.vocab_size + 3, length=LENGTH)
+    place = {"tokenizer_file": version.tokenizer_file, "eot": token.eot, "length": LENGTH}
+    export.export(model, folder=tmp_path / "hf", extra_tokens=names, **place)
+    smaller = filled(tmp_path / "hf", version)
+    assert torch.equal(smaller.embedding.weight, model.embedding.weight[:-3])
+    with pytest.raises(
+        TrainingError, match=r"'<\|fim_prefix\|>' stands behind .* the objective has '<\|mask\|>'; go on"
+    ):
+        initial.fill(smaller, tmp_path / "hf", version, extra_tokens=["<|mask|>"])
+    tokenizer = Tokenizer.from_file(str(tmp_path / "hf" / "tokenizer.json"))
+    tokenizer.add_tokens(["miller"])
+    tokenizer.save(str(tmp_path / "hf" / "tokenizer.json"))
+    with pytest.raises(TrainingError, match="build a version with the model's tokenizer"):
+        filled(tmp_path / "hf", version)

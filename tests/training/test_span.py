@@ -18,6 +18,7 @@ from training import TrainingError, batch, objectives
 from training.evaluate import documents_at
 from training.manifest import open_version
 from training.objectives import span
+from training.objectives._text import Text
 from training.shards import Rows
 
 EOT, VOCABULARY, SENTINELS = 7, 50, 100
@@ -139,7 +140,7 @@ def test_masks_are_those_of_the_twin_given_the_same_partitions(lengths, seed):
     """The partitions that were drawn are read off the mask; everything else has to follow from them."""
     objective = objective_of()
     rows = rows_of([lengths], sum(lengths), seed=seed, whole=False)
-    text = span._Text.of(rows, EOT)
+    text = Text.of(rows, EOT)
     mask, begins = objective._mask(text, rows, keys_of(rows, seed))
     for number, length in enumerate(lengths):
         mine, starts = mask[text.piece == number], begins[text.piece == number]

@@ -16,14 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask
 
-from training.models import _blocks
+from training.models import _blocks, _flex
 from training.models._blocks import Blocks
 from training.order import derive
 
 Turn = tuple[Tensor, Tensor]  # cosine and sine of rotary positions
-# What sees what: blocks, a mask [B, 1 or H, T, S] (boolean, or added to the scores), or None: all that came before.
-Sight = Blocks | Tensor | None
+# What sees what: blocks on a CPU, tiles on a GPU, a mask [B, 1 or H, T, S] (boolean, or added to the scores), or None:
+# all that came before.
+Sight = Blocks | BlockMask | Tensor | None
 
 
 class Linear(nn.Module):
@@ -124,7 +126,9 @@ def causal(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) -> 
     if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
         rows, length = tokens.shape
         return _blocks.lay_out(pieces, rows, length, heads, kv_heads)
-    return None if pieces is None else up_to(pieces, pieces)
+    if pieces is None:
+        return None
+    return _flex.plan(pieces, causal=True) if pieces.is_cuda else up_to(pieces, pieces)
 
 
 def both_ways(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) -> Sight:
@@ -133,7 +137,7 @@ def both_ways(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) 
         rows, length = tokens.shape
         return _blocks.lay_out(pieces, rows, length, heads, kv_heads, causal=False)
     pieces = torch.zeros_like(tokens) if pieces is None else pieces
-    return together(pieces, pieces)
+    return _flex.plan(pieces, causal=False) if pieces.is_cuda else together(pieces, pieces)
 
 
 def together(mine: Tensor, seen: Tensor) -> Tensor:
@@ -160,6 +164,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight, scale: float | None
         dtype = product_dtype(q)
         joined: Tensor = _blocks.Attention.apply(*(x.to(dtype).flatten(0, 1) for x in (q, k, v)), sight)
         return joined.view(q.shape)
+    if isinstance(sight, BlockMask):
+        q, k, v = (x.to(product_dtype(q)) for x in (q, k, v))
+        return _flex.attention(q, k, v, sight, scale)
     shared = q.shape[2] // k.shape[2]
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     if shared > 1:

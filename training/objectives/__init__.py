@@ -3,15 +3,17 @@
 An objective is a module with a class `Objective`, a checked table of its own parameters, and
 
     over(version)       -> the objective, knowing the version's tokens; what follows is asked of that one
-    targets(rows, keys) -> flat places [N], ascending, of the tokens that the losses are about
+    targets(rows, keys) -> flat places [N] of the tokens that the losses are about, in the order of the losses
     prepare(rows, keys) -> batch     tensors on the CPU; `keys` [B] uint64 are the row's only randomness
     losses(model, batch) -> [N] nats, one a target
     loss(model, batch)  -> (sum, weight)   summed over targets, in nats, and how many they were
 
 and beside them `causal`, whether it needs a causal family or one that sees both ways (None: any); `measure`, what
 the exponential of its mean loss is called; and `extra_tokens`, the names of ids behind the tokenizer's that it uses.
-One that reads one text and writes another has `pairs = True`: it needs an encoder-decoder. One that asks for other
-outputs than tokens has `model(backbone, version)`, which gives the model that has them.
+One that reads one text and writes another has `pairs = True`: it needs an encoder-decoder. One whose targets cannot
+be asked of n-grams has `ngrams = False`, one whose pieces may grow says by how much in `extra_length`, and one whose
+model wants a text to continue in a form of its own has `prompt(text) -> text`. One that asks for other outputs than
+tokens has `model(backbone, version)`, which gives the model that has them.
 
 The loop divides by the weight of all micro-batches and ranks, so neither changes the loss. The folder is
 the registry: `use = "causal"` is `training/objectives/causal.py`.
@@ -69,13 +71,21 @@ def load(table: Mapping[str, Any], where: str) -> Objective:
     return objective
 
 
+def prompted(objective: Objective, text: str) -> str:
+    """A text as a model of this objective wants to read it, to continue it or to fill its gaps."""
+    form = getattr(objective, "prompt", None)
+    return text if form is None else str(form(text))
+
+
 def build(objective: Objective, table: Mapping[str, Any], version: Version, where: str) -> Any:
-    """The model of a `[model]` table for an objective over a version: its vocabulary has the extra tokens at its end.
+    """The model of a `[model]` table for an objective over a version: its vocabulary has the extra tokens at its end,
+    and its length is that of a row and what a piece may grow by.
 
     Raises TrainingError where the family sees another way than the objective needs, or the version lacks what it asks.
     """
     vocabulary = version.manifest.tokenizer.vocab_size + len(objective.extra_tokens)
-    model = models.build(table, vocab_size=vocabulary, length=version.manifest.length, where=where)
+    length = version.manifest.length + getattr(objective, "extra_length", 0)
+    model = models.build(table, vocab_size=vocabulary, length=length, where=where)
     if objective.causal is None:
         return objective.model(model, version) if hasattr(objective, "model") else model
     if model.causal != objective.causal:

@@ -25,6 +25,8 @@ def losses(model: Any, batch: Batch) -> torch.Tensor:
 def surprise(model: Any, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
     """-log P of `targets` [N] by those of the hidden states [B, T, width] that stand `at` [N], in nats, [N] float32."""
     hidden = hidden.flatten(0, 1)[batch["at"]]
+    if hidden.device.type != "cpu":  # which keeps its memory, and a compiled model meets one piece of any length
+        return cross_entropy(model.logits(hidden).float(), batch["targets"], reduction="none")
     places = zip(hidden.split(PLACES), batch["targets"].split(PLACES), strict=True)
     return torch.cat([cross_entropy(model.logits(h).float(), t, reduction="none") for h, t in places])
 

@@ -21,7 +21,7 @@ from pydantic import Field, PrivateAttr
 from training import vocabulary
 from training.manifest import Version
 from training.objectives import Batch, _places
-from training.order import derive, mix
+from training.order import uniform
 from training.shards import Rows
 from training.tables import Table
 from training.vocabulary import Vocabulary
@@ -95,7 +95,5 @@ class Objective(Table):
 
 
 def _uniform(keys: NDArray[np.uint64], what: str, length: int) -> NDArray[np.float64]:
-    """A number in [0, 1) for each place of each row [B, length]: 53 bits of its key and its place alone."""
-    named = mix(keys ^ np.uint64(derive("masked", what)))[:, None]
-    bits = mix(mix(named ^ mix(np.arange(1, length + 1, dtype=np.uint64))))
-    return (bits >> np.uint64(11)).astype(np.float64) / (1 << 53)
+    """A number in [0, 1) for each place of each row [B, length]."""
+    return uniform(keys[:, None], np.arange(1, length + 1, dtype=np.uint64), "masked", what)

@@ -16,7 +16,7 @@ spans back in place of their sentinels gives the piece again, and the gaps of a 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from pydantic import Field, PrivateAttr
 from training import TrainingError
 from training.manifest import Version
 from training.objectives import Batch, _places
+from training.objectives._text import Text
 from training.order import derive, mix
 from training.shards import Rows
 from training.tables import Table
@@ -44,6 +45,7 @@ class Objective(Table):
 
     causal: ClassVar[bool] = False
     pairs: ClassVar[bool] = True
+    ngrams: ClassVar[bool] = False
     measure: ClassVar[str] = "perplexity"
     _vocab_size: int = PrivateAttr()
     _eot: int = PrivateAttr()
@@ -75,9 +77,13 @@ class Objective(Table):
         enough = length >= 2
         return noise * enough, spans * enough
 
+    def prompt(self, text: str) -> str:
+        """A text with gaps, which are written as sentinels; by default there is one at its end."""
+        return text if self.extra_tokens[0] in text else text + self.extra_tokens[0]
+
     def targets(self, rows: Rows, keys: NDArray[np.uint64]) -> Ints:
         """Flat places [N] in the rows: of a sentinel that of the first token behind it, of <eot> that before it."""
-        text = _Text.of(rows, self._eot)
+        text = Text.of(rows, self._eot)
         at, written = _written(text, *self._mask(text, rows, keys))
         place = text.row * rows.tokens.shape[1] + rows.starts[text.piece] + text.place
         return np.repeat(place[at], written)
@@ -85,7 +91,7 @@ class Objective(Table):
     def prepare(self, rows: Rows, keys: NDArray[np.uint64]) -> Batch:
         """encoder_tokens, encoder_pieces [B, T]; tokens, pieces [B, U] of the decoder; at [N], its flat places before
         a target; targets [N], in order of place. Padding is piece -1 of both."""
-        text = _Text.of(rows, self._eot)
+        text = Text.of(rows, self._eot)
         noise, begins = self._mask(text, rows, keys)
         # Of each token in a gap: how many gaps of its piece begin before it; so the sentinel where one begins.
         before: Ints = np.cumsum(begins) - begins
@@ -113,7 +119,7 @@ class Objective(Table):
             "targets": torch.from_numpy(targets),
         }
 
-    def _mask(self, text: _Text, rows: Rows, keys: NDArray[np.uint64]) -> tuple[Flags, Flags]:
+    def _mask(self, text: Text, rows: Rows, keys: NDArray[np.uint64]) -> tuple[Flags, Flags]:
         """Of every token: whether it lies in a gap, and whether one begins with it."""
         noise, spans = self.gaps(text.size)
         places = (rows.starts[text.piece] + text.place + 1).astype(np.uint64)
@@ -140,35 +146,7 @@ class Objective(Table):
         return _places.loss(self.losses(model, batch))
 
 
-class _Text(NamedTuple):
-    """The real tokens of rows, end to end [N], and of each its row, its piece and its place in that; of each piece its
-    first token's number [P] and how many tokens it has beside <eot> around them, `inside`."""
-
-    tokens: Ints
-    row: Ints
-    piece: Ints
-    place: Ints
-    inside: Flags
-    first: Ints
-    size: Ints
-
-    @classmethod
-    def of(cls, rows: Rows, eot: int) -> _Text:
-        lengths = rows.lengths.astype(np.int64)
-        first = np.cumsum(lengths) - lengths
-        piece = np.repeat(np.arange(len(lengths)), lengths)
-        place = np.arange(len(piece)) - first[piece]
-        row = rows.piece_row[piece].astype(np.int64)
-        tokens = rows.tokens[row, rows.starts[piece] + place].astype(np.int64)
-        ends = first + lengths - 1
-        opened = tokens[first] == eot
-        closed = (tokens[ends] == eot) & (lengths > 1)
-        inside = np.ones(len(tokens), bool)
-        inside[first[opened]] = inside[ends[closed]] = False
-        return cls(tokens, row, piece, place, inside, first, lengths - opened - closed)
-
-
-def _written(text: _Text, noise: Flags, begins: Flags) -> tuple[Ints, Ints]:
+def _written(text: Text, noise: Flags, begins: Flags) -> tuple[Ints, Ints]:
     """Numbers of the tokens in gaps, and how many targets each stands for: itself, its sentinel if a gap begins with
     it, and <eot> if it is the last of its piece."""
     at = np.flatnonzero(noise)
