@@ -232,7 +232,13 @@ def _counts(whole: pl.DataFrame) -> dict[str, dict[str, int]]:
         kinds = ("same", "changed", "added", "removed")
         a, b = (sum(of(kind, f"{name}_{side}") for kind in kinds) for side in "ab")
         grown = {kind: of(kind, f"{name}_b") - of(kind, f"{name}_a") for kind in ("same", "changed")}
-        counts[name] = {"a": a, "b": b, "added": of("added", f"{name}_b"), "removed": of("removed", f"{name}_a"), **grown}
+        counts[name] = {
+            "a": a,
+            "b": b,
+            "added": of("added", f"{name}_b"),
+            "removed": of("removed", f"{name}_a"),
+            **grown,
+        }
     return counts
 
 

@@ -37,9 +37,11 @@ def world(tmp_path_factory) -> tuple[Store, dict[str, str]]:
     shutil.copytree(corpus, root / "edited")
     (root / "edited" / "f.jsonl").unlink()
     lines = (root / "edited" / "a.jsonl").read_text("utf-8").splitlines()
-    lines[0] = json.dumps({"text": json.loads(lines[0])["text"] + " and one word more", "label": "1"})
+    lines[0] = json.dumps({"text": json.loads(lines[0])["text"] + " and one word more", "label": "1", "url": "u"})
     lines[3] = "{broken now"
-    lines += [json.dumps({"text": f"new words {n} " + " ".join(builds.WORDS[n:]), "label": "0"}) for n in range(4)]
+    lines += [
+        json.dumps({"text": f"new words {n} " + " ".join(builds.WORDS[n:]), "label": "0", "url": "u"}) for n in range(4)
+    ]
     (root / "edited" / "a.jsonl").write_text("\n".join(lines), "utf-8")
     tokens = {"vocab_size": 300, "sample": "1MB"}
     made["edited"] = builds.build(builds.make_recipe(root / "edited", stages(20), tokens=tokens), store)
