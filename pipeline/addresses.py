@@ -46,7 +46,7 @@ def _books(store: Store, version: Version) -> BuildKeys:
     missing = [key for key in keys.every() if key and store.done(key) is None]
     if missing:
         raise ConfigError(
-            f"the books of {version.address} are not in {store.root} ({len(missing)} of {len(keys.every())} outputs are "
-            f"missing, first {missing[0]}); ask the store that built it, or build it again here"
+            f"the books of {version.address} are not in {store.root} ({len(missing)} of {len(keys.every())} outputs "
+            f"are missing, first {missing[0]}); ask the store that built it, or build it again here"
         )
     return keys

@@ -166,7 +166,7 @@ def _with_fates(found: pl.DataFrame, a: Side, b: Side) -> pl.DataFrame:
         lost = unknown.filter(unknown.is_in(side.ingested.implode()))
         if len(lost):
             raise ConfigError(
-                f"the books of {side.version.address} do not account for {len(lost):,} documents, first {lost.min()}; "
+                f"the books of {side.version.address} do not account for {len(lost):,} documents, first {min(lost)}; "
                 "`gristmill audit` tells more"
             )
         words: pl.Expr = pl.lit(ABSENT["input"])

@@ -30,7 +30,7 @@ def recipe(a: Manifest, b: Manifest) -> list[Difference]:
     if common[0] != common[1]:
         found.append(Difference("order of the stages", ", ".join(common[0]), ", ".join(common[1])))
     for name in sorted((left.keys() | right.keys()) - {"stages"}):
-        found += _values(name, left.get(name), right.get(name))
+        found += values(name, left.get(name), right.get(name))
     return found
 
 
@@ -49,9 +49,9 @@ def _stages(left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[Diffe
             there = [_described(side[name]) if name in side else None for side in (left, right)]
             yield Difference(f"stage {name}", *there)
             continue
-        yield from _values(f"{name}.use", left[name]["use"], right[name]["use"])
-        yield from _values(f"{name}.params", left[name]["params"], right[name]["params"])
-        yield from _values(name, *(_rules(side[name]) for side in (left, right)))
+        yield from values(f"{name}.use", left[name]["use"], right[name]["use"])
+        yield from values(f"{name}.params", left[name]["params"], right[name]["params"])
+        yield from values(name, *(_rules(side[name]) for side in (left, right)))
 
 
 def _described(stage: Mapping[str, Any]) -> str:
@@ -64,11 +64,11 @@ def _rules(stage: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{r['column']}.{verbs.get(r['operator'], r['operator'])}": r["bound"] for r in stage["rules"]}
 
 
-def _values(where: str, left: Any, right: Any) -> Iterator[Difference]:
+def values(where: str, left: Any, right: Any) -> Iterator[Difference]:
     """Descends into tables; lists and plain values differ as wholes."""
     if isinstance(left, Mapping) and isinstance(right, Mapping):
         for name in [*left, *(name for name in right if name not in left)]:
-            yield from _values(f"{where}.{name}", left.get(name), right.get(name))
+            yield from values(f"{where}.{name}", left.get(name), right.get(name))
     elif left != right:
         yield Difference(where, left, right)
 
@@ -95,4 +95,4 @@ def sources(a: Manifest, b: Manifest) -> list[dict[str, Any]]:
 
 def tokenizer(a: Manifest, b: Manifest) -> list[Difference]:
     """Digest, size, and what the tokenizers were trained on."""
-    return list(_values("tokenizer", a["tokenizer"], b["tokenizer"]))
+    return list(values("tokenizer", a["tokenizer"], b["tokenizer"]))

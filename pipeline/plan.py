@@ -171,9 +171,9 @@ def survivors_task(
 
 def given_vocabulary_task(store: Store, recipe: Recipe) -> str | None:
     """Plan the check of the tokenizer that the recipe names, or None where one is to be trained."""
-    if recipe.tokens.tokenizer is None:
+    if recipe.tokenizer is None:
         return None
-    path = (recipe.folder / recipe.tokens.tokenizer).resolve()
+    path = recipe.tokenizer
     named = {"task": "vocabulary", "tokenizer": _content(path)}
     key = digest([source_digest("pipeline.tokens.tasks"), named])
     return store.plan(key, {"task": "vocabulary", "tokenizer": str(path)})

@@ -68,7 +68,7 @@ def fates(store: Store, version: Version) -> tuple[dict[str, dict[str, Any]], di
     """Every document that a version met, from its files, row by row: index rows, and fates."""
     keys = version.build_keys()
     index = {row["doc_id"]: row for row in version.index().to_pylist()}
-    met = {doc_id: KEPT for doc_id in index}
+    met = dict.fromkeys(index, KEPT)
     for row in books.ledger(store, keys).to_pylist():
         assert row["doc_id"] not in met
         met[row["doc_id"]] = {name: row[name] for name in KEPT}
@@ -231,10 +231,10 @@ def test_an_address_that_cannot_be_asked_is_refused_in_a_sentence(world, tmp_pat
     version = manifest.find(other, made["plain"])
     key = version.build_keys().ledgers[0]
     shutil.rmtree(other.folder(key))
-    with pytest.raises(ConfigError, match=f"are not in .* missing, first {key}"):
+    with pytest.raises(ConfigError, match=rf"are not in .* missing, first {key}"):
         addresses.find(other, made["plain"])
     (version.folder / "build.json").unlink()
-    with pytest.raises(ConfigError, match="the books of .* are not in"):
+    with pytest.raises(ConfigError, match=r"the books of .* are not in"):
         addresses.find(other, made["plain"])
     table = json.loads((version.folder / "manifest.json").read_text("utf-8"))
     table["recipe"]["seed"] += 1
