@@ -5,6 +5,7 @@ Ids, reasons and texts come from corpora: everything is printed through `screen.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -39,7 +40,7 @@ def plain_data(found: Diff) -> dict[str, Any]:
 def diff(screen: Screen, found: Diff) -> None:
     """A table of what came, went and changed, what differs in what the versions are made of, then the reasons."""
     screen.say(plain(f"{found.a} -> {found.b}", "bold"))
-    columns = ("a", "removed", "added", "changed", "same", "b")
+    columns = ("a", "removed", "added", "other text", "same text", "b")
     n = found.documents
     rows: list[Sequence[object]] = [
         ("documents", f"{n['a']:,}", _gone(n["removed"]), _more(n["added"]), "", "", f"{n['b']:,}")
@@ -87,7 +88,9 @@ def _made_of(screen: Screen, found: Diff) -> None:
 
 
 def _value(value: Any) -> str:
-    return "none" if value is None else str(value)
+    """A value for people; of a long digest the beginning."""
+    words = "none" if value is None else str(value)
+    return words[:16] if re.fullmatch(r"[0-9a-f]{32,}", words) else words
 
 
 def _reasons(screen: Screen, kind: str, reasons: Sequence[Reason]) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import takewhile
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import polars as pl
 
 from pipeline.books import BuildKeys
 from pipeline.store import Store, read_parquet
@@ -19,14 +18,15 @@ def texts(store: Store, keys: BuildKeys, ids: Sequence[str]) -> dict[str, str]:
     """Text of each document as it entered the rules of the last segment that read it; others are left out."""
     found: dict[str, str] = {}
     for segment in reversed(keys.segments):
-        wanted = pa.array([doc_id for doc_id in ids if doc_id not in found], pa.string())
+        # A Series, because to make an Arrow array of a list imports pandas, if it is there.
+        wanted = pl.Series([doc_id for doc_id in ids if doc_id not in found], dtype=pl.String)
         for key in segment.parts if len(wanted) else ():
             file = store.file(key, "documents.parquet")
-            here = read_parquet(file, ["doc_id"])["doc_id"]
-            rows = pc.indices_nonzero(pc.is_in(here, wanted))
+            here = pl.Series(read_parquet(file, ["doc_id"])["doc_id"])
+            rows = here.is_in(wanted.implode()).arg_true()
             if len(rows):
-                text = read_parquet(file, ["text"])["text"].take(rows)
-                found.update(zip(here.take(rows).to_pylist(), text.to_pylist(), strict=True))
+                text = read_parquet(file, ["text"])["text"].take(rows.to_arrow())
+                found.update(zip(here.gather(rows).to_list(), text.to_pylist(), strict=True))
     return found
 
 

@@ -18,12 +18,12 @@ from pipeline import addresses, manifest
 from pipeline import recipe as recipes
 from pipeline.build import Mill
 from pipeline.compare import Comparison
-from pipeline.manifest import Version, shard_digest, version_digest
+from pipeline.manifest import Version
 from pipeline.rebuild import rebuild
 from pipeline.sources import SourceError
 from pipeline.stage import ConfigError
 from pipeline.stages import gopher
-from pipeline.store import Store, StoreError, file_digest
+from pipeline.store import Store, StoreError
 from tests import builds
 
 
@@ -122,24 +122,6 @@ def test_code_that_counts_otherwise_is_named_with_the_first_document(made, monke
     assert not (root / "store" / "rebuild").exists()
 
 
-def hand_sealed(store: Store, version: Version, change: Any) -> tuple[str, str]:
-    """Another token in one row of a shard, and a manifest that vouches for it; returns address and shard."""
-    folder = store.root / "versions" / "test" / version.manifest["version"]
-    table = json.loads((folder / "manifest.json").read_text("utf-8"))
-    shard = table["splits"]["train"]["shards"][0]
-    path = folder / shard["file"]
-    rows = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    altered = change(rows)
-    path.unlink()
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, altered.schema) as writer:
-        writer.write_table(altered)
-    shard |= {"sha256": file_digest(path, "sha256"), "digest": shard_digest(path), "bytes": path.stat().st_size}
-    table["version"] = version_digest(table)
-    (folder / "manifest.json").write_text(json.dumps(table), "utf-8")
-    folder.rename(folder.with_name(table["version"]))
-    return f"test@{table['version']}", shard["file"]
-
-
 @pytest.mark.parametrize(("row", "position"), [(0, 5), (3, 63)])
 def test_a_row_that_no_build_would_make_is_named(copied, row, position):
     _, store, version = copied
@@ -151,7 +133,7 @@ def test_a_row_that_no_build_would_make_is_named(copied, row, position):
         tokens = pa.FixedSizeListArray.from_arrays(pa.array(flat), length)
         return rows.set_column(0, rows.schema.field(0), tokens)
 
-    address, file = hand_sealed(store, version, change)
+    address, file = builds.hand_sealed(store, version, change)
     found = again(store, address)
     [difference] = found.differences
     assert difference.place == {"split": "train", "file": file, "row": row, "position": position}
