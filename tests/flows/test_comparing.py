@@ -1,4 +1,4 @@
-"""`diff` and `rebuild` as people and scripts meet them: pages, objects, exit codes, and text that would forge a line."""
+"""`diff` and `rebuild` as people and scripts meet them: pages, objects, exit codes, and text that would forge one."""
 
 from __future__ import annotations
 
