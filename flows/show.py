@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -15,8 +15,10 @@ from rich.tree import Tree
 
 from flows.runs import Run
 from flows.screen import Screen, clean, plain, size
-from pipeline.catalog.queries import Why
 from pipeline.manifest import Version
+
+if TYPE_CHECKING:  # its kernels take longer to import than most pages to print
+    from pipeline.catalog.queries import Why
 
 SHARDS, LANGUAGES, PASSAGES = 20, 15, 20
 VERDICTS = {"kept": "green", "dropped": "yellow", "quarantined": "red"}

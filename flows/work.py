@@ -5,18 +5,22 @@ Everything that a person can get wrong is checked before the first task, and bef
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from flows import process, progress, runs
-from flows.parameters import BuildParameters, TrainParameters
-from pipeline import books
+from flows.parameters import BuildParameters, MillParameters, TrainParameters
+from pipeline import addresses, books
 from pipeline import manifest as manifests
+from pipeline import rebuild as rebuilding
 from pipeline import recipe as recipes
 from pipeline.build import Mill
+from pipeline.compare import Comparison
 from pipeline.manifest import Version
+from pipeline.plan import Input
 from pipeline.recipe import Recipe
 from pipeline.runner import Local, Runner, workers
 from pipeline.stage import ConfigError
@@ -38,18 +42,28 @@ def recipe(parameters: BuildParameters) -> Recipe:
 def build(parameters: BuildParameters, make: MakeRunner = direct) -> Version:
     """A recipe's sources to a sealed version. Raises what `Mill.build` and `recipe` raise."""
     checked, mill = recipe(parameters), parameters.mill
-    apart = checked.foreign
-    count, memory = mill.crew(apart), mill.task_memory(apart)
+    with at_mill(mill, Store(mill.root), checked.foreign, make) as ready:
+        return ready.build(checked)
+
+
+@contextlib.contextmanager
+def at_mill(parameters: MillParameters, store: Store, apart: bool, make: MakeRunner = direct) -> Iterator[Mill]:
+    """A mill that fills `store`, with its workers. Raises ConfigError where the memory is too small for them."""
+    count, memory = parameters.crew(apart), parameters.task_memory(apart)
+    size = recipes.parse_size(parameters.partition_size)
     with workers(count, apart) as pool:
-        return Mill(
-            Store(mill.root),
-            make(pool, count),
-            progress.current(),
-            recipes.parse_size(mill.partition_size),
-            mill.batch_rows,
-            memory,
-            count,
-        ).build(checked)
+        yield Mill(store, make(pool, count), progress.current(), size, parameters.batch_rows, memory, count)
+
+
+def rebuild(parameters: MillParameters, address: str, keep: bool) -> Comparison:
+    """Build a version again in a scratch store and compare. Raises what `addresses.find` and `rebuild` there raise."""
+    store = Store(parameters.root)
+
+    def build(scratch: Store, recipe: Recipe, inputs: Sequence[Input]) -> Version:
+        with at_mill(parameters, scratch, recipe.foreign) as mill:
+            return mill.build(recipe, inputs)
+
+    return rebuilding.rebuild(store, *addresses.find(store, address), build, parameters.folder, keep)
 
 
 def order(parameters: TrainParameters) -> process.Fit:

@@ -55,10 +55,12 @@ class Mill:
         for _ in self.runner.map(str(self.store.root.resolve()), todo, limits, label):
             self.progress.advance()
 
-    def build(self, recipe: Recipe) -> Version:
-        """Build and seal. Raises ConfigError, SourceError, StoreError, ContractError or WorkerLost."""
+    def build(self, recipe: Recipe, inputs: Sequence[plan.Input] | None = None) -> Version:
+        """Build and seal, from `inputs` where they are known.
+
+        Raises ConfigError, SourceError, StoreError, ContractError or WorkerLost."""
         self.progress.phase("find input", 1)
-        inputs = plan.look(recipe)
+        inputs = plan.look(recipe) if inputs is None else inputs
         self.progress.advance()
         given = plan.given_vocabulary_task(self.store, recipe)
         keys = self._relate(recipe, inputs, [given] if given else [])

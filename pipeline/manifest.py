@@ -158,7 +158,19 @@ def verify(version: Version) -> Iterator[str]:
     ]
     files += [(shard["file"], shard) for split in manifest["splits"].values() for shard in split["shards"]]
     for name, said in files:
-        yield from _verify_file(folder / name, name, said)
+        for problem in _verify_file(folder / name, name, said):
+            yield problem + _touched(version, said)
+
+
+def _touched(version: Version, said: Mapping[str, Any]) -> str:
+    """Whose tokens a shard holds, as far as the document index can be read; nothing for another file."""
+    if "first_document" not in said:
+        return ""
+    try:
+        ids = version.index(["doc_id"])["doc_id"].slice(said["first_document"], said["documents"])
+        return f"; it holds {said['documents']:,} documents, from {ids[0]} to {ids[-1]}"
+    except (StoreError, IndexError):
+        return f"; it holds {said['documents']:,} documents"
 
 
 def _verify_file(path: Path, name: str, said: Mapping[str, Any]) -> Iterator[str]:

@@ -83,7 +83,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe."""
+    """A checked recipe; `tokenizer` is the file that `tokens` names."""
 
     name: str
     seed: int
@@ -92,7 +92,7 @@ class Recipe:
     steps: tuple[Step, ...]
     tokens: Tokens
     pack: Pack
-    folder: Path
+    tokenizer: Path | None = None
 
     @property
     def segments(self) -> list[Segment]:
@@ -188,15 +188,16 @@ def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None 
     tables = table.get("stage", [])
     if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
         raise ConfigError(f"{where}: stages are written as [[stage]] tables, with double brackets")
+    tokens = _model(Tokens, table.get("tokens", {}), f"{where} [tokens]")
     recipe = Recipe(
         name=name,
         seed=seed,
         sources=_sources(table.get("sources"), where, folder, data),
         licence=_model(Licence, table["licence"], f"{where} [licence]") if "licence" in table else None,
         steps=tuple(_step(t, f"{where} stage {n}") for n, t in enumerate(tables, 1)),
-        tokens=_model(Tokens, table.get("tokens", {}), f"{where} [tokens]"),
+        tokens=tokens,
         pack=_model(Pack, table.get("pack", {}), f"{where} [pack]"),
-        folder=folder,
+        tokenizer=(folder / tokens.tokenizer).resolve() if tokens.tokenizer else None,
     )
     _check_order(recipe, where)
     _check_sizes(recipe, where)

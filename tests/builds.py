@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline import recipe as recipes
 from pipeline.build import Mill
-from pipeline.manifest import Version
+from pipeline.manifest import Version, shard_digest, version_digest
 from pipeline.recipe import Recipe
 from pipeline.runner import Local, workers
-from pipeline.store import Store
+from pipeline.store import Store, file_digest
 
 WORDS = (
     "the mill wheel turns with water from that river and be kind to have a stone which grinds grain into flour "
@@ -84,3 +87,22 @@ def make_recipe(folder: Path, stages: list[dict[str, Any]] | None = None, **tabl
 def build(recipe: Recipe, store: Path, count: int = 1, apart: bool = False, **settings: Any) -> Version:
     with workers(count, apart or recipe.foreign) as pool:
         return Mill(Store(store), Local(pool), workers=count, **settings).build(recipe)
+
+
+def hand_sealed(store: Store, version: Version, change: Callable[[pa.Table], pa.Table]) -> tuple[str, str]:
+    """Change the first shard of train, and write a manifest that vouches for it; returns address and shard."""
+    name = version.manifest["name"]
+    folder = store.root / "versions" / name / version.manifest["version"]
+    table = json.loads((folder / "manifest.json").read_text("utf-8"))
+    shard = table["splits"]["train"]["shards"][0]
+    path = folder / shard["file"]
+    rows = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    altered = change(rows)
+    path.unlink()
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, altered.schema) as writer:
+        writer.write_table(altered)
+    shard |= {"sha256": file_digest(path, "sha256"), "digest": shard_digest(path), "bytes": path.stat().st_size}
+    table["version"] = version_digest(table)
+    (folder / "manifest.json").write_text(json.dumps(table), "utf-8")
+    folder.rename(folder.with_name(table["version"]))
+    return f"{name}@{table['version']}", shard["file"]
