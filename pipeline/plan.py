@@ -95,10 +95,9 @@ def segment_tasks(
     keys = []
     for position, given in enumerate(inputs):
         if isinstance(given, Partition):
-            spec = {
-                **shape,
-                "source": {"card": given.card.model_dump(mode="json"), "items": list(map(asdict, given.items))},
-            }
+            # Where the card lies is no part of the key: who changes the recipe later finds it there again.
+            source = {"card": given.card.model_dump(mode="json"), "items": list(map(asdict, given.items))}
+            spec = {**shape, "source": {**source, "file": str(given.card.file), "data": _named(given.card.data_dir)}}
             named: Any = _partition_identity(given)
         else:
             upstream = {"part": given, "survivors": left, "number": position}
@@ -106,6 +105,10 @@ def segment_tasks(
             named = spec["upstream"]
         keys.append(store.plan(digest([code, shape, named]), spec))
     return keys
+
+
+def _named(path: Path | None) -> str | None:
+    return str(path) if path else None
 
 
 def _partition_identity(partition: Partition) -> list[Any]:

@@ -35,7 +35,7 @@ class Card(BaseModel):
     languages: Annotated[list[Language], Field(min_length=1)]
     params: dict[str, Any] = {}
 
-    _folder: Path = PrivateAttr(default=Path())
+    _file: Path = PrivateAttr(default=Path())
     _data_dir: Path | None = PrivateAttr(default=None)
 
     @field_validator("languages")
@@ -46,9 +46,14 @@ class Card(BaseModel):
         return languages
 
     @property
+    def file(self) -> Path:
+        """The file that the card was read from."""
+        return self._file
+
+    @property
     def folder(self) -> Path:
         """Where the card lies: relative `paths` start here."""
-        return self._folder
+        return self._file.parent
 
     @property
     def data_dir(self) -> Path | None:
@@ -79,7 +84,7 @@ def load(name_or_path: str, data_dir: Path | None = None) -> Card:
             )
         path = shipped() / f"{name_or_path}.toml"
     card = parse(_table(path), str(path))
-    card._folder, card._data_dir = path.parent.absolute(), data_dir
+    card._file, card._data_dir = path.absolute(), data_dir
     return card
 
 
