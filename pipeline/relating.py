@@ -161,11 +161,14 @@ def _kept(out: Writing, lists: Iterator[tuple[int, pa.Table]]) -> Iterator[tuple
 
 def _relation_detail(rule: Rule, table: pa.Table) -> pa.Array:
     """'dup_of=ID jaccard=0.87': why a document lost to another."""
-    words = [rules.described(rule.column, table[rule.signal].combine_chunks())]
+    # Arrow loses a row of which every word is null, so none is.
+    words = [pa.array([""] * table.num_rows, pa.string())]
+    words.append(rules.described(rule.column, table[rule.signal].combine_chunks()))
     for name in ("dup_of", "jaccard", "via", "via_jaccard"):
         if f"{rule.stage}.{name}" in table.column_names:
             words.append(rules.described(name, table[f"{rule.stage}.{name}"].combine_chunks()))
-    return pc.binary_join_element_wise(*words, " ", null_handling="skip")
+    said = pc.utf8_ltrim_whitespace(pc.binary_join_element_wise(*words, " ", null_handling="skip"))
+    return pc.if_else(pc.equal(said, ""), None, said)
 
 
 def gone_of(store: Store, ledgers: list[str]) -> pa.Array:

@@ -1,0 +1,128 @@
+"""What if is exact: who would be kept, and why the others would not, is what a build with the changed rule says.
+
+Random single thresholds, tighter and looser, over real builds with every kind of barrier; each build is the oracle.
+Where the stored values do not say it, the refusal counts what the build then measures for the first time.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from pipeline import books
+from pipeline.changes import Ruled, changed, parse, ruled
+from pipeline.manifest import Version
+from pipeline.rejudge import Books, Unmeasured
+from pipeline.store import Store, read_parquet
+from tests.builds import STAGES, build, make_recipe, write_corpus
+
+GOPHER = {"use": "gopher", "drop": {"word_count": {"below": 20}, "mean_word_length": {"above": 5.5}}}
+EXACT, NEAR = ({"use": use, "drop": {"dup_rank": {"above": 0}}} for use in ("exact", "near"))
+BEST = {**NEAR, "survivor": "best", "quality": "gopher.mean_word_length"}
+LINES = {"use": "paragraphs", "min_characters": 5, "unit": "line", "drop": {"cut_share": {"above": 0.9}}}
+SHAPES: dict[str, list[dict[str, Any]]] = {
+    "one segment": STAGES,
+    "quality decides": [{"use": "normalise"}, GOPHER, EXACT, BEST],
+    "no duplicates looked for": [{"use": "normalise"}, GOPHER],
+    "two segments": [{"use": "normalise"}, {**GOPHER}, EXACT, {"use": "repetition"}, NEAR],
+    "exact first": [EXACT, {"use": "normalise"}, GOPHER, NEAR],
+    "children": [{"use": "normalise"}, GOPHER, EXACT, NEAR, {"use": "eda", "children": 1}, {"use": "fineweb"}],
+    "passages": [{"use": "normalise"}, GOPHER, EXACT, LINES],
+}
+TRIALS = 4
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Builds a recipe once in a store that all tests of this module share."""
+    folder = tmp_path_factory.mktemp("whatif")
+    corpus, found = write_corpus(folder / "corpus", 180), {}
+
+    def get(stages: list[dict[str, Any]]) -> tuple[Version, Store]:
+        key = repr(stages)
+        if key not in found:
+            found[key] = build(make_recipe(corpus, stages), folder / "store"), Store(folder / "store")
+        return found[key]
+
+    return get
+
+
+def ends(version: Version, store: Store) -> tuple[set[str], set[tuple[str, ...]]]:
+    """Ids that a version keeps, and what its ledger says of the others."""
+    gone = books.ledger(store, version.build_keys())
+    return set(version.index(["doc_id"])["doc_id"].to_pylist()), rows(gone)
+
+
+def rows(ledger: pa.Table) -> set[tuple[str, ...]]:
+    found = list(zip(*(ledger[name].to_pylist() for name in ledger.column_names), strict=True))
+    assert len(set(found)) == len(found)
+    return set(found)
+
+
+def thresholds(store: Store, version: Version, stages: list[Ruled], seed: int) -> list[tuple[str, str, str, Any]]:
+    """Random (stage, column, bound, value): over any measured number, with values that the corpus has."""
+    draw, found = random.Random(seed), []
+    numbers = [
+        (s, c)
+        for s in stages
+        for c, kind in s.columns.items()
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    ]
+    ruled_ones = [(s, r.column) for s in stages for r in s.rules if r.operator in ("below", "above")]
+    for number in range(TRIALS):
+        stage, column = draw.choice(ruled_ones if number % 2 else numbers)
+        keys = version.build_keys().segments[stage.segment]
+        related = {relate["stage"]: [(relate["cluster"], "relation.parquet")] for relate in keys.relates}
+        places = related.get(stage.name, [(key, "signals.parquet") for key in keys.parts])
+        signal = f"{stage.name}.{column}"
+        values = pa.concat_tables(read_parquet(store.file(key, name), [signal]) for key, name in places)[signal]
+        known = values.drop_null().to_pylist() or [0]
+        bound = draw.choice(["below", "above"])
+        found.append((stage.name, column, bound, draw.choice(sorted(known))))
+    return found
+
+
+def with_bound(stages: list[dict[str, Any]], stage: str, column: str, bound: str, value: Any) -> list[dict[str, Any]]:
+    """The recipe's stages with one bound set: what a person would write."""
+    table = copy.deepcopy(stages)
+    [mine] = [entry for entry in table if entry["use"] == stage]
+    mine.setdefault("drop", {}).setdefault(column, {})[bound] = value
+    return table
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_who_is_kept_is_who_a_build_with_the_changed_rule_keeps(built, shape):
+    version, store = built(SHAPES[shape])
+    stages = ruled(version, store)
+    asked = Books(version, store, stages)
+    kept, ledger = ends(version, store)
+    same = asked.judge(stages)
+    assert set(same.kept["doc_id"].to_pylist()) == kept and rows(same.ledger) == ledger
+    answered = 0
+    for stage, column, bound, value in thresholds(store, version, stages, seed=len(shape)):
+        change = f"{stage}.{column}.{bound}={value!r}"
+        other = with_bound(SHAPES[shape], stage, column, bound, value)
+        try:
+            found = asked.judge(changed(stages, [parse(change)]))
+        except Unmeasured as refused:
+            assert refused.documents > 0 and len(asked.segments) > 1
+            continue
+        answered += 1
+        try:
+            again, _ = built(other)
+        except ValueError as error:
+            assert "no document is left" in str(error) and found.kept.num_rows < 20, change
+            continue
+        kept, ledger = ends(again, store)
+        assert set(found.kept["doc_id"].to_pylist()) == kept, change
+        assert rows(found.ledger) == ledger, change
+        index = again.index(["doc_id", "text_bytes"])
+        at = pc.index_in(found.kept["doc_id"], index["doc_id"].combine_chunks())
+        assert np.array_equal(found.kept["text_bytes"], index["text_bytes"].take(at)), change
+    assert answered
