@@ -103,6 +103,15 @@ class Books:
             flow = _leave(segment, left, lists, flow)
         return judged
 
+    def values(self, judged: Judged, stage: Ruled, column: str) -> pa.Table:
+        """doc_id and `value`, one column of all whom a stage measured."""
+        signal = f"{stage.name}.{column}"
+        if stage.kind == "relate":
+            table = judged.relations[stage.name]
+        else:
+            table = self.segments[stage.segment].with_columns(judged.segments[stage.segment][0].select(OWN), [signal])
+        return table.select(["doc_id", signal]).rename_columns(["doc_id", "value"]).combine_chunks()
+
     def _enter(self, segment: Stored, flow: Flow | None, judged: Judged) -> pa.Table:
         """The documents of a segment, as it measured them. Raises Unmeasured."""
         if flow is None:
