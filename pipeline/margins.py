@@ -66,7 +66,10 @@ def bounds(stage: Ruled, column: str) -> dict[str, Any]:
 def margin(
     books: Books, judged: Judged, old: Ruled, new: Ruled, changes: Sequence[Change], ends: Ends, most: int
 ) -> Margin:
-    """What the changes of one column look like, with up to `most` documents on either side of it."""
+    """What the changes of one column look like, with up to `most` documents on either side of it.
+
+    Those whose end hangs on this column come before those who leave by another rule in any case.
+    """
     column = changes[0].column
     table = books.values(judged, new, column)
     values = table["value"].combine_chunks()
@@ -83,8 +86,9 @@ def margin(
         found.counts = [one["counts"] for one in counted[:VALUES]]
         found.others = sum(one["counts"] for one in counted[VALUES:])
     segment = books.segments[new.segment]
+    told = pc.is_in(table["doc_id"], _decided(judged, new.name, column)).to_numpy()
     for side, breaks in ((found.passing, False), (found.breaking, True)):
-        chosen = _nearest(table, values, found, changes, breaks, most)
+        chosen = _nearest(table, values, found, changes, breaks, told, most)
         side += _examples(segment, table.take(pa.array(chosen)), ends)
     return found
 
@@ -113,7 +117,13 @@ def histogram(values: NDArray[Any], marks: Sequence[float], whole: bool) -> tupl
 
 
 def _nearest(
-    table: pa.Table, values: pa.Array, found: Margin, changes: Sequence[Change], breaks: bool, most: int
+    table: pa.Table,
+    values: pa.Array,
+    found: Margin,
+    changes: Sequence[Change],
+    breaks: bool,
+    told: NDArray[np.bool_],
+    most: int,
 ) -> NDArray[np.int64]:
     """Rows next to the changed bound, on the side that passes it or on the one that does not; the nearest first."""
     chosen: dict[int, float] = {}
@@ -127,7 +137,8 @@ def _nearest(
             wrong = _listed(values, found.new)
             moved = wrong != _listed(values, found.old)
             rows, far = np.flatnonzero((wrong == breaks) & moved), np.zeros(len(values))
-        if len(rows) > most:
+        rows = rows[told[rows]] if told[rows].any() else rows
+        if len(rows) > most > 0:
             rows = rows[far[rows] <= np.partition(far[rows], most - 1)[most - 1]]
         for row in rows.tolist():
             chosen[row] = min(float(far[row]), chosen.get(row, math.inf))
@@ -138,6 +149,14 @@ def _nearest(
         [("far", "ascending"), ("doc_id", "ascending")],
     )
     return rows[order.to_numpy()[:most]]
+
+
+def _decided(judged: Judged, stage: str, column: str) -> pa.Array:
+    """Ids of those who are kept, and of those who leave by a rule over this column."""
+    ledger = judged.ledger
+    mine = pc.and_(pc.equal(ledger["stage"], stage), pc.starts_with(ledger["reason"], f"{column} "))
+    chunks = [*judged.kept["doc_id"].chunks, *ledger.filter(mine)["doc_id"].chunks]
+    return pa.chunked_array(chunks, pa.string()).combine_chunks()
 
 
 def _listed(values: pa.Array, said: dict[str, Any]) -> NDArray[np.bool_]:

@@ -23,7 +23,7 @@ from pipeline.rejudge import Books, Judged, Unmeasured
 from pipeline.store import Store, read_parquet
 
 BY = ("language", "source", "domain")
-ENTERS, LEAVES, ELSEWHERE = "enters", "leaves", "leaves elsewhere"
+ENTERS, LEAVES, OTHERWISE = "enters", "leaves", "other reason"
 DOMAIN = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<domain>[^/:?#]+)"
 MOVES = ["doc_id", "change", "before", "before_stage", "before_reason", "after", "after_stage", "after_reason"]
 MOVES += ["after_detail", "source", "language", "domain", "text_bytes", "tokens"]
@@ -73,8 +73,8 @@ class Answer:
     margins: list[Margin]
 
     def moved(self) -> dict[str, int]:
-        """How many enter, leave, or leave elsewhere."""
-        counts = dict.fromkeys((ENTERS, LEAVES, ELSEWHERE), 0)
+        """How many enter, leave, or leave for another reason."""
+        counts = dict.fromkeys((ENTERS, LEAVES, OTHERWISE), 0)
         for row in pc.value_counts(self.moves["change"]).to_pylist():
             counts[row["values"]] = row["counts"]
         return counts
@@ -177,7 +177,7 @@ def _moves(
         keys.append(pc.fill_null(_keyed(ledger, rules).take(at), pc.if_else(stays, "kept", "not made")))
     enters = pc.and_(pc.equal(table["after"], "kept"), pc.not_equal(table["before"], "kept"))
     leaves = pc.and_(pc.equal(table["before"], "kept"), pc.not_equal(table["after"], "kept"))
-    table["change"] = pc.if_else(enters, ENTERS, pc.if_else(leaves, LEAVES, ELSEWHERE))
+    table["change"] = pc.if_else(enters, ENTERS, pc.if_else(leaves, LEAVES, OTHERWISE))
     moved = pa.table(table).filter(pc.not_equal(*keys))
     order = pc.sort_indices(moved, [("change", "ascending"), ("doc_id", "ascending")])
     return moved.take(order).combine_chunks()
