@@ -132,7 +132,7 @@ def _show(screen: Screen, answer: Answer) -> None:
     screen.say(f"  documents  {before.documents:,} -> {after.documents:,} ({after.documents - before.documents:+,})")
     screen.say(f"  bytes      {size(before.text_bytes)} -> {size(after.text_bytes)}")
     screen.say(f"  tokens     {before.tokens:,} -> {tokens(after)}")
-    screen.say("  " + ", ".join(f"{count:,} {name}" for name, count in answer.moved().items()))
+    screen.say(f"  {moved(answer)}")
     for name, groups in answer.groups.items():
         if groups:
             columns = (name, "documents", "bytes", "tokens", "would be", "bytes", "tokens")
@@ -146,6 +146,12 @@ def _show(screen: Screen, answer: Answer) -> None:
     ends = [(row["change"], row["doc_id"], end(row, "before"), end(row, "after")) for row in first(answer, MOVES)]
     title = f"documents whose end is another{more(answer.moves.num_rows, MOVES)}"
     layout.listing(screen, title, ("", "document", "before", "would be"), ends)
+
+
+def moved(answer: Answer) -> str:
+    """How many enter and leave, in a line."""
+    entering, leaving, others = answer.moved().values()
+    return f"{entering:,} would enter, {leaving:,} would leave, {others:,} would leave for another reason"
 
 
 def _counts(count: Count) -> tuple[str, str, str]:

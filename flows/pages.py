@@ -22,7 +22,7 @@ def answer(found: Answer) -> str:
     template = page.from_string((folder / "whatif.html").read_text("utf-8"))
     return template.render(
         answer=found,
-        moved=found.moved(),
+        moved=answers.moved(found),
         moves=answers.first(found, MOVES),
         limit=MOVES,
         style=(folder / "page.css").read_text("utf-8"),

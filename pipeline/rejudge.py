@@ -35,8 +35,8 @@ class Unmeasured(ConfigError):
 
     def __init__(self, documents: int, why: str) -> None:
         super().__init__(
-            f"{documents:,} {'document' if documents == 1 else 'documents'} {why}: that needs a new measurement; "
-            "`gristmill apply` with the same changes makes it, and measures only those"
+            f"{documents:,} {'document' if documents == 1 else 'documents'} {why}: that needs a new measurement, and "
+            "`gristmill apply` with the same changes makes it; what stands before is not measured again"
         )
         self.documents = documents
 

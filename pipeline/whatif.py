@@ -20,6 +20,7 @@ from pipeline.changes import Change, Ruled
 from pipeline.manifest import Version
 from pipeline.margins import Margin, margin
 from pipeline.rejudge import Books, Judged, Unmeasured
+from pipeline.rules import Rule
 from pipeline.store import Store, read_parquet
 
 BY = ("language", "source", "domain")
@@ -143,7 +144,7 @@ def _ends(version: Version, store: Store, judged: Judged) -> tuple[pa.Table, pa.
 
 def _keyed(ledger: pa.Table, stages: Sequence[Ruled]) -> pa.Array:
     """What each row of a ledger left by: stage, verdict and reason, but for a rule's bound."""
-    bare = {(rule.stage, rule.reason): f"{rule.column} {rule.operator}" for s in stages for rule in s.rules}
+    bare = {(rule.stage, rule.reason): _bare(rule) for stage in stages for rule in stage.rules}
     told = pc.binary_join_element_wise(ledger["stage"], ledger["verdict"], ledger["reason"], "\0").combine_chunks()
     coded = told.dictionary_encode()
     names = []
@@ -151,6 +152,11 @@ def _keyed(ledger: pa.Table, stages: Sequence[Ruled]) -> pa.Array:
         stage, verdict, reason = said.split("\0", 2)
         names.append("\0".join((stage, verdict, bare.get((stage, reason), reason))))
     return pa.array(names, pa.string()).take(coded.indices)
+
+
+def _bare(rule: Rule) -> str:
+    """A rule without its bound."""
+    return f"{rule.column} {rule.operator}"
 
 
 def _moves(
@@ -245,18 +251,20 @@ def _grouped(table: pa.Table, by: str) -> dict[str | None, Count]:
 
 def _reasons(was: pa.Table, now: pa.Table, stages: Sequence[Ruled], new: Sequence[Ruled]) -> list[Reason]:
     """Counts by reason in the order of the stages, the licence and the source first."""
-    counts: dict[str, list[Any]] = {}
+    counts: dict[str, list[int]] = {}
+    words: dict[str, list[str]] = {}
     for side, (ledger, rules) in enumerate(((was, stages), (now, new))):
-        told = pa.table({"key": _keyed(ledger, rules), "reason": ledger["reason"].combine_chunks()})
-        for row in told.group_by(["key", "reason"]).aggregate([([], "count_all")]).to_pylist():
-            entry = counts.setdefault(row["key"], [0, 0, "", ""])
-            entry[side] += row["count_all"]
-            entry[2 + side] = row["reason"]
+        for row in pc.value_counts(_keyed(ledger, rules)).to_pylist():
+            counts.setdefault(row["values"], [0, 0])[side] = row["counts"]
+        for rule in (rule for stage in rules for rule in stage.rules):
+            key = "\0".join((rule.stage, "dropped", _bare(rule)))
+            words.setdefault(key, ["", ""])[side] = rule.reason
     order = {stage.name: number for number, stage in enumerate(stages)}
     found = []
-    for key, (before, after, old, reason) in counts.items():
-        stage, verdict, _ = key.split("\0", 2)
-        said = f"{old} -> {reason}" if old and reason and old != reason else reason or old
+    for key, (before, after) in counts.items():
+        stage, verdict, bare = key.split("\0", 2)
+        old, reason = words.get(key, (bare, bare))
+        said = reason if not old or old == reason else f"{old} -> {reason or 'no such rule'}"
         found.append(Reason(stage, verdict, said, before, after))
     return sorted(found, key=lambda r: (order.get(r.stage, -1), r.verdict, -max(r.before, r.after), r.reason))
 

@@ -102,7 +102,7 @@ def test_nothing_that_a_document_holds_acts_on_the_page():
         Margin("a.c", {"below": -1e300}, {"below": 3, "above": 1e300}, 3, 1, edges=[0, 1, 8], counts=[1, 2]),
         Margin("a.d", {}, {"below": 3}, 0, 9),
     ]
-    moves = pa.table({name: [HOSTILE] for name in MOVES})
+    moves = pa.table({name: ["enters" if name == "change" else HOSTILE] for name in MOVES})
     count = Count(1, 2, 3, 4)
     answer = Answer(HOSTILE, [HOSTILE], count, count, {"source": [Group(HOSTILE, count, count)]}, [], moves, margins)
     answer.reasons.append(Reason(HOSTILE, "dropped", HOSTILE, 1, 2))
@@ -118,7 +118,7 @@ def test_the_bounds_of_a_histogram_stand_where_they_lie():
         "a.c", {"below": 2, "above": 6}, {"below": 3, "above": 6}, 9, 0, edges=[0, 2, 4, 8], counts=[1, 4, 2]
     )
     lines = charts.histogram(margin)
-    assert [line.split("│")[0].strip() or line.split("─ ")[1] for line in lines] == [
+    assert [line.rpartition("─ ")[2].split("│")[0].strip() for line in lines] == [
         "0",
         "below 2, as it is",
         "2",
