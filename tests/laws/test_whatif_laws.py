@@ -20,6 +20,7 @@ from pipeline.changes import Ruled, changed, parse, ruled
 from pipeline.manifest import Version
 from pipeline.rejudge import Books, Unmeasured
 from pipeline.store import Store, read_parquet
+from tests.bench import whatif as bench
 from tests.builds import STAGES, build, make_recipe, write_corpus
 
 GOPHER = {"use": "gopher", "drop": {"word_count": {"below": 20}, "mean_word_length": {"above": 5.5}}}
@@ -126,3 +127,15 @@ def test_who_is_kept_is_who_a_build_with_the_changed_rule_keeps(built, shape):
         at = pc.index_in(found.kept["doc_id"], index["doc_id"].combine_chunks())
         assert np.array_equal(found.kept["text_bytes"], index["text_bytes"].take(at)), change
     assert answered
+
+
+@pytest.mark.slow
+def test_ten_thresholds_over_real_documentation_agree_with_their_builds_and_take_less_than_two_seconds(
+    shared_data, tmp_path, record_property
+):
+    found = list(bench.trials(shared_data, tmp_path, 10))
+    for trial in found:
+        record_property(trial.change, f"{trial.seconds:.2f} s, {trial.kept} kept")
+    assert [trial.change for trial in found if not trial.agrees] == []
+    assert {trial.direction for trial in found} == {bench.TIGHTER, bench.LOOSER}
+    assert sorted(trial.seconds for trial in found)[5] < 2
