@@ -79,6 +79,8 @@ def draws(
         for column, kind in s.columns.items()
         for bound in ("below", "above")
         if (s.name, column) not in ruled and (pa.types.is_integer(kind) or pa.types.is_floating(kind))
+        # Nobody without a duplicate has a similarity, and who was not measured is quarantined: nothing would be left.
+        if column not in ("jaccard", "via_jaccard")
     ]
     for number in range(count):
         stage, column, bound, limit = draw.choice(free if number % 3 == 2 else bounds)
@@ -87,7 +89,9 @@ def draws(
         breaks = (
             np.zeros(len(values), bool) if limit is None else values < limit if bound == "below" else values > limit
         )
+        # Not the outermost: a bound there says nothing.
         side = np.sort(values[breaks if direction == LOOSER and breaks.any() else ~breaks])
+        side = side[(side > side[0]) & (side < side[-1])] if len(np.unique(side)) > 2 else side
         if direction == TIGHTER:
             side = side[: len(side) // 3 + 1] if bound == "below" else side[-len(side) // 3 :]
         value = draw.choice(side.tolist())

@@ -6,8 +6,12 @@ Where the stored values do not say it, the refusal counts what the build then me
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import json
+import os
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +31,7 @@ GOPHER = {"use": "gopher", "drop": {"word_count": {"below": 20}, "mean_word_leng
 EXACT, NEAR = ({"use": use, "drop": {"dup_rank": {"above": 0}}} for use in ("exact", "near"))
 BEST = {**NEAR, "survivor": "best", "quality": "gopher.mean_word_length"}
 LINES = {"use": "paragraphs", "min_characters": 5, "unit": "line", "drop": {"cut_share": {"above": 0.9}}}
+WINDOWS = {"use": "substring", "length": 12, "drop": {"cut_share": {"above": 0.7}}}
 SHAPES: dict[str, list[dict[str, Any]]] = {
     "one segment": STAGES,
     "quality decides": [{"use": "normalise"}, GOPHER, EXACT, BEST],
@@ -35,15 +40,17 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
     "exact first": [EXACT, {"use": "normalise"}, GOPHER, NEAR],
     "children": [{"use": "normalise"}, GOPHER, EXACT, NEAR, {"use": "eda", "children": 1}, {"use": "fineweb"}],
     "passages": [{"use": "normalise"}, GOPHER, EXACT, LINES],
+    "passages, then more": [{"use": "normalise"}, GOPHER, EXACT, LINES, {"use": "fineweb"}, NEAR],
+    "passages, then children": [{"use": "normalise"}, GOPHER, WINDOWS, {"use": "eda", "children": 1}],
 }
-TRIALS = 4
+TRIALS = int(os.environ.get("GRISTMILL_TRIALS", "4"))
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """Builds a recipe once in a store that all tests of this module share."""
     folder = tmp_path_factory.mktemp("whatif")
-    corpus, found = write_corpus(folder / "corpus", 180), {}
+    corpus, found = with_lines(write_corpus(folder / "corpus", 180)), {}
 
     def get(stages: list[dict[str, Any]]) -> tuple[Version, Store]:
         key = repr(stages)
@@ -52,6 +59,27 @@ def built(tmp_path_factory):
         return found[key]
 
     return get
+
+
+def with_lines(corpus: Path) -> Path:
+    """The corpus with texts of several lines: some are common to many documents, and short texts hold nothing else."""
+    common = [f"this line is number {n} of those that the mill writes under many of its pages" for n in range(5)]
+    number = 0
+    for path in sorted(corpus.glob("*.jsonl")):
+        lines = path.read_text("utf-8").splitlines()
+        for at, line in enumerate(lines):
+            with contextlib.suppress(ValueError):
+                row, number = json.loads(line), number + 1
+                words = row.get("text", "").split()
+                if len(words) > 20 and "surrogate" not in words:
+                    own = [" ".join(words[k : k + 15]) for k in range(0, len(words), 15)]
+                    row["text"] = "\n".join([*own, *common[: number % 4]])
+                    lines[at] = json.dumps(row)
+                elif len(words) == 12 and number % 2:
+                    row["text"] = "\n".join(common[number % 5 : number % 5 + 2])
+                    lines[at] = json.dumps(row)
+        path.write_text("\n".join(lines) + "\n", "utf-8")
+    return corpus
 
 
 def ends(version: Version, store: Store) -> tuple[set[str], set[tuple[str, ...]]]:
