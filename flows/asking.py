@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -57,11 +58,17 @@ def whatif(
 
     screen = Screen(as_json)
     root, asked = Path(store).expanduser(), list(changes or ())
-    if grid:
-        answers.refuse_files(out, html)
-        screen.finish(answers.sweep(screen, root, address, asked, grid))
-    else:
-        screen.finish(answers.ask(screen, root, address, asked, examples, out, html))
+    # A fifth of the time goes into looking for garbage among what was imported.
+    gc.disable()
+    try:
+        if grid:
+            answers.refuse_files(out, html)
+            found = answers.sweep(screen, root, address, asked, grid)
+        else:
+            found = answers.ask(screen, root, address, asked, examples, out, html)
+    finally:
+        gc.enable()
+    screen.finish(found)
 
 
 def apply(
