@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import comparing, errors
+from flows import asking, comparing, errors
 from flows.options import (
     AddressArgument,
     DataOption,
@@ -44,6 +44,7 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill show quickstart                sources, stages and counts, splits and shards of a version
   gristmill trace RUN --step 9              the documents that a step of a run was trained on
   gristmill diff A B                       what a version keeps that another does not, and why
+  gristmill whatif quickstart CHANGE       who would be kept under another rule, without a new build
   gristmill why DOC_ID                     what was measured on a document, and why it was kept or not
 
 Everything lies in one folder, the store: .gristmill here, or --store, or $GRISTMILL_STORE. What is finished is
@@ -313,6 +314,7 @@ def deploy(
     screen.finish({"pool": pool, "deployments": names, "commands": commands})
 
 
+asking.register(verb)
 comparing.register(verb)
 
 if __name__ == "__main__":

@@ -26,6 +26,16 @@ def not_born(order: Sequence[str]) -> Callable[[Rule, pa.Table], pa.Array]:
     return exempt
 
 
+def leaving(born: pa.Table, others: pa.Table, gone: pa.Table, order: Sequence[str]) -> list[pa.Table]:
+    """Ledgers of the children that leave for another reason than a rule of their own.
+
+    `born` and `others` are the children and the other documents that no rule dropped, `gone` the ledger up to here.
+    """
+    same = copies(born, others, order)
+    left = pa.chunked_array([*gone["doc_id"].chunks, *same["doc_id"].chunks], pa.string())
+    return [same, orphans(born, left.combine_chunks(), order)]
+
+
 def copies(children: pa.Table, others: pa.Table, order: Sequence[str]) -> pa.Table:
     """Ledger of the children whose text is, to the byte, that of a document in another split.
 

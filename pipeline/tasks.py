@@ -121,17 +121,11 @@ def judge(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
             others.append(placed.filter(pc.invert(is_child)))
     _check_unique(ids)
     if born:
-        ledgers += _children(pa.concat_tables(born), pa.concat_tables(others), pa.concat_tables(ledgers), spec["order"])
+        gone = pa.concat_tables(ledgers)
+        ledgers += children.leaving(pa.concat_tables(born), pa.concat_tables(others), gone, spec["order"])
     ledger = pa.concat_tables(ledgers).combine_chunks()
     out.table("ledger.parquet", ledger)
     out.result = {"left": ledger.num_rows}
-
-
-def _children(born: pa.Table, others: pa.Table, gone: pa.Table, order: list[str]) -> list[pa.Table]:
-    """Ledgers of the children that leave for another reason than a rule of their own."""
-    copies = children.copies(born, others, order)
-    left = pa.chunked_array([*gone["doc_id"].chunks, *copies["doc_id"].chunks], pa.string())
-    return [copies, children.orphans(born, left.combine_chunks(), order)]
 
 
 def _check_unique(ids: list[pa.ChunkedArray]) -> None:
