@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training import TrainingError, batch, checkpoint, evaluate, initial, machine, mix, models, objectives
+from training import TrainingError, batch, checkpoint, evaluate, initial, machine, mix, objectives
 from training.config import Run
 from training.journal import Journal
 from training.ledger import Ledger
@@ -132,7 +132,8 @@ class Loop:
         whole = laid.whole
         loss, weight = self._gradients(laid)
         tokens = float(laid.mine.used.sum())
-        loss, weight, tokens, asked = group.sum([loss, weight, tokens, float(stop.asked)])
+        flops = float(sum(map(self.model.flops, laid.work)))
+        loss, weight, tokens, flops, asked = group.sum([loss, weight, tokens, flops, float(stop.asked)])
         if not weight:
             raise TrainingError(f"step {self.step + 1}: its rows have no target; raise batch.rows")
         norm = float(clip(self.model, group.world / weight, run.optimizer.clip_norm))
@@ -147,14 +148,14 @@ class Loop:
         if whole is not None:
             self.ledger.add(whole)
             seconds = time.perf_counter() - began
-            spent = {"tokens": int(tokens), "seconds": seconds, "wait_seconds": waited}
+            # Model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B) of all processes together.
+            use = flops / seconds / (self.journal.table["peak"]["flops"] * group.world)
+            spent = {"tokens": int(tokens), "seconds": seconds, "wait_seconds": waited, "mfu": use}
             counted = {"step": self.step, **spent, "chain": self.ledger.chain}
             if finite:
                 rate = scale * run.optimizer.learning_rate
                 self.journal.add("step", **counted, loss=loss / weight, gradient_norm=norm, learning_rate=rate)
-                speed = tokens / seconds
-                said = f"loss {loss / weight:.3f}  {speed:,.0f} tokens/s{self._use(speed)}"
-                self.progress.note(said)
+                self.progress.note(f"loss {loss / weight:.3f}  {tokens / seconds:,.0f} tokens/s  {use:.0%} MFU")
             else:
                 ids = self.stream.documents(np.unique(whole.documents), ["doc_id"])["doc_id"].to_pylist()
                 found = {"loss": str(loss / weight), "gradient_norm": str(norm), "documents": ids}
@@ -176,16 +177,6 @@ class Loop:
                 total.backward()
             loss, weight = loss + float(total.detach()), weight + float(count)
         return loss, weight
-
-    def _use(self, speed: float) -> str:
-        """Model FLOPs utilisation at so many tokens a second of all processes (PaLM, arXiv 2204.02311, app. B).
-
-        None is told of an encoder-decoder: how much its decoder writes hangs on the objective.
-        """
-        if models.has_encoder_and_decoder(self.model):
-            return ""
-        flops = self.model.flops_per_token(self.version.manifest.length)
-        return f"  {speed * flops / (self.journal.table['peak']['flops'] * self.group.world):.0%} MFU"
 
     def _refuse(self, rows: Rows | None, loss: float, norm: float) -> None:
         named = ""

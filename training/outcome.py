@@ -159,10 +159,6 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
     tokens, seconds = sum(s["tokens"] for s in steps), sum(s["seconds"] for s in steps)
     # The first steps warm up caches and compile; the median is not theirs.
     speed = float(np.median([s["tokens"] / s["seconds"] for s in steps])) if steps else None
-    length = version.manifest.length
-    # How much a decoder has to write hangs on the objective, so an encoder-decoder states no MFU.
-    peak = None if models.has_encoder_and_decoder(trained.model) else journal.table["peak"]["flops"]
-    flops = trained.model.flops_per_token(length)
     counts = trained.model.parameter_counts()
     parts = Stream(run, version).summary(trained.steps)
     return {
@@ -175,14 +171,14 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
         "schedule": run.schedule.model_dump(mode="json"),
         "steps": trained.steps,
         "rows_per_step": run.batch.rows,
-        "length": length,
+        "length": version.manifest.length,
         "tokens_seen": tokens,
         "refused_steps": len(journal.entries("refused")),
         "epochs": trained.steps * run.batch.rows / sum(part["rows"] for part in parts),
         "mix": parts,
         "seconds": seconds,
         "tokens_per_second": speed,
-        "mfu": speed * flops / (peak * group.world) if speed and peak else None,
+        "mfu": float(np.median([s["mfu"] for s in steps])) if steps else None,
         "peak": journal.table["peak"],
         "processes": group.world,
         "threads": machine.threads(),
