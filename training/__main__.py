@@ -9,6 +9,7 @@ the same command goes on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -48,10 +49,11 @@ def fit(
         group.wait()
         settings, version = mix.opened(settings, manifest or [], run.parent, verify=False)
         settings = sizes.filled(settings, version)
-        books = journal.start(runs, settings, version, name, group)
+        books = journal.start(runs, settings, version, name, group, changes or [])
         reporter = progress.reporter(events) if group.first else progress.Silent()
         try:
-            whole = books.complete or _run(settings, version, books, group, reporter, Stop(parent))
+            with books.kept() if group.first else contextlib.nullcontext():
+                whole = books.complete or _run(settings, version, books, group, reporter, Stop(parent))
         finally:
             reporter.close()
         if group.first and whole:

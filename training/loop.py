@@ -81,6 +81,7 @@ class Loop:
         self.running = group.wrap(Scored(self.model, self.objective), run.precision, run.parallel)
         self.optimizer = Optimizer(self.model, run.optimizer)
         self.ledger = Ledger(self.stream.start, self.stream.step)
+        self.tokens = 0  # read up to the checkpoint under way
         self.refused = 0  # steps in a row up to this one that changed nothing
         self.validated: tuple[int, float] | None = None
         self.step = self._resume()
@@ -108,13 +109,15 @@ class Loop:
         self.written(wait=True)
         loss = self.validated[1] if self.validated and self.validated[0] == self.step else None
         state = {"digest": self.journal.table["digest"], "refused": self.refused, "validation_loss": loss}
+        self.tokens = self.journal.tokens
+        self.journal.flush()  # what leads to a checkpoint is kept where it is
         self.writer.save(self.step, self.model, self.optimizer, {**state, **self.ledger.state()})
 
     def written(self, *, wait: bool = False) -> None:
         """Enter into the books what was written since; raises TrainingError where that failed."""
         step = self.writer.finish() if wait else self.writer.check()
         if step is not None and self.group.first:
-            self.journal.write(step=step)
+            self.journal.write(step=step, tokens_read=self.tokens)
 
     def whole(self) -> Any:
         """The model with all its parameters in each process: the one that is trained, or a gathered copy."""
@@ -227,10 +230,8 @@ def train(
     loop = Loop(run, version, journal, group, progress)
     first, steps = loop.step, run.schedule.steps
     if group.first:
-        journal.cut(first)
+        journal.go_on(first, run.log.tensorboard)
         journal.write(peak=machine.peak_flops(run.precision.compute))
-        if first:
-            journal.write(resumed_at=[*journal.table["resumed_at"], first])
     progress.phase("train", steps)
     progress.advance(first)
     going = True

@@ -42,9 +42,10 @@ def conclude(
     evaluation["documents_file"] = tally.write(journal.folder / "evaluation")
     samples = sample(run, version, trained.model, progress)
     progress.phase("report", 1)
+    trained_run = _run(run, version, journal, trained, group)
     content = {
         "format": FORMAT,
-        "run": _run(run, version, journal, trained, group),
+        "run": trained_run,
         "version": _version(version),
         "corpus": {"accounting": version.manifest.accounting, "summaries": version.manifest.summaries},
         "training": _curves(journal),
@@ -56,8 +57,9 @@ def conclude(
     journal.write(
         status="complete",
         chain=trained.chain,
-        evaluation={**evaluation["model"], "ngrams": _bits(evaluation)},
-        validations=journal.entries("validation"),
+        tokens_read=journal.tokens,
+        evaluation={**evaluation["model"], "ngrams": _bits(evaluation), **_scored(evaluation, version)},
+        trained=_trained(trained_run),
     )
     return evaluation
 
@@ -87,6 +89,26 @@ def described(tally: Tally, orders: list[int], counted: int) -> dict[str, Any]:
     ngrams = [{"order": n, **tally.numbers(f"ngram{n}"), "tokens_read": counted} for n in orders]
     whole = {"split": tally.split, **tally.counts(), "model": tally.numbers("model"), "ngrams": ngrams}
     return {**whole, "by_source": group("source"), "by_language": group("language")}
+
+
+def _scored(evaluation: dict[str, Any], version: Version) -> dict[str, Any]:
+    """What the evaluation was about: which targets, and the bytes that they stand for, of all of the split."""
+    known = ("measure", "split", "documents", "targets", "bytes")
+    said = {name: evaluation[name] for name in known}
+    return {**said, "split_bytes": version.manifest.splits[evaluation["split"]].text_bytes}
+
+
+def _trained(run: dict[str, Any]) -> dict[str, Any]:
+    """What was trained, in the columns of a comparison."""
+    model = run["model"]
+    return {
+        "family": model["family"],
+        "form": model.get("form"),
+        "objective": run["objective"],
+        "parameters": model["parameters"],
+        "tokens_per_second": run["tokens_per_second"],
+        "mfu": run["mfu"],
+    }
 
 
 def _bits(evaluation: dict[str, Any]) -> dict[str, float]:
