@@ -195,7 +195,8 @@ def trace(
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
-    """Draw report.html again from report.json."""
+    """Draw report.html again from report.json, beside the runs that are complete by now."""
+    from training import compare
     from training import report as reports
 
     path = folder / "report.json"
@@ -203,6 +204,7 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")])
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path}: cannot be read ({error})") from error
+    content["compared"] = compare.rows(folder.parent, content["version"]["manifest_sha256"])
     print(reports.write(folder, content))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training import TrainingError, evaluate, machine, models, objectives, report
+from training import TrainingError, compare, evaluate, machine, models, objectives, report
 from training.config import Run
 from training.evaluate import Tally
 from training.generate import generate
@@ -42,25 +42,26 @@ def conclude(
     evaluation["documents_file"] = tally.write(journal.folder / "evaluation")
     samples = sample(run, version, trained.model, progress)
     progress.phase("report", 1)
-    trained_run = _run(run, version, journal, trained, group)
+    told = _run(run, version, journal, trained, group)
+    result = {
+        "tokens_read": journal.tokens,
+        "evaluation": {**evaluation["model"], "ngrams": _bits(evaluation), **_scored(evaluation, version)},
+        "trained": _trained(told),
+    }
+    others = compare.rows(journal.folder.parent, version.sha256)
     content = {
         "format": FORMAT,
-        "run": trained_run,
+        "run": told,
         "version": _version(version),
         "corpus": {"accounting": version.manifest.accounting, "summaries": version.manifest.summaries},
         "training": _curves(journal),
         "evaluation": evaluation,
+        "compared": compare.ordered([compare.row({**journal.table, **result}), *others]),
         "samples": samples,
     }
     report.write(journal.folder, content)
     progress.advance()
-    journal.write(
-        status="complete",
-        chain=trained.chain,
-        tokens_read=journal.tokens,
-        evaluation={**evaluation["model"], "ngrams": _bits(evaluation), **_scored(evaluation, version)},
-        trained=_trained(trained_run),
-    )
+    journal.write(status="complete", chain=trained.chain, **result)
     return evaluation
 
 

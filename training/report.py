@@ -25,6 +25,7 @@ from training.files import write_text
 from training.plots import Flow, Series
 
 BARS = 12
+GAPS = ("masked", "span")  # objectives whose targets are a part of the text, filled in from both sides
 
 
 def write(folder: Path, content: dict[str, Any]) -> Path:
@@ -46,8 +47,12 @@ def render(content: dict[str, Any]) -> str:
     present = _present(json.loads(canonical(content)))
     page = _environment().get_template("report.html")
     return page.render(
-        **{name: present.get(name) for name in ("run", "version", "corpus", "training", "evaluation", "samples")},
+        **{
+            name: present.get(name)
+            for name in ("run", "version", "corpus", "training", "evaluation", "compared", "samples")
+        },
         plots=_plots(present),
+        gaps=_at(present, "run.objective") in GAPS,
         verdict=verdict(_at(present, "evaluation", {})),
         sources=_sources(present),
         languages=_ranked(_at(present, "corpus.summaries.languages", {}), "tokens"),
@@ -223,4 +228,6 @@ def _evaluation(content: Mapping[str, Any]) -> dict[str, Markup]:
         return {}
     own = _at(evaluation, "model.bits_per_byte")
     rows = [("model", own, bits(own)), *((f"{n}-gram", b, bits(b)) for _, n, b in verdict(evaluation))]
+    if len(rows) == 1:  # nothing to hold it against
+        return {}
     return {"judges": plots.bars("Bits per byte", "The model and the n-grams on the same text; less is better.", rows)}
