@@ -226,7 +226,7 @@ def ls(store: StoreOption = ".gristmill", as_json: JsonOption = False) -> None:
 def show(address: AddressArgument, store: StoreOption = ".gristmill", as_json: JsonOption = False) -> None:
     """Show a version as a tree, or a run.
 
-    Sources, stages with counts and reasons, splits with shards, and the runs that read it.
+    Sources, stages with counts and reasons, splits with shards, and the runs that read it, side by side.
 
     \b
       gristmill show quickstart

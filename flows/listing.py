@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows import runs
+from flows import comparison, runs
 from flows import show as layout
 from flows.screen import Screen, plain, size
 from pipeline import manifest as manifests
@@ -105,6 +105,7 @@ def one(screen: Screen, root: Path, address: str) -> dict[str, Any]:
         raise ConfigError(f"{error}; runs: {', '.join(found) or 'none'}") from error
     readers = [run for run in found.values() if run.address == version.address]
     layout.version(screen, version, readers)
+    comparison.beside(screen, readers)
     return {**version.manifest, "folder": str(version.folder.absolute()), "runs": [run.summary() for run in readers]}
 
 

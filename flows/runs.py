@@ -15,6 +15,8 @@ from typing import Any
 from pipeline.stage import ConfigError, suggest
 
 FORMAT = "gristmill.run/1"
+TRAINED = ("family", "form", "objective", "parameters", "tokens_per_second", "mfu")
+EVALUATED = ("measure", "loss", "perplexity", "bits_per_byte", "split", "targets", "bytes", "split_bytes")
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,19 @@ class Run:
         value = self._inner("evaluation").get("bits_per_byte")
         return value if isinstance(value, float) else None
 
+    @property
+    def result(self) -> dict[str, Any]:
+        """What a complete run is compared by; nothing of one that is not, or that an older trainer wrote."""
+        trained, evaluation = self._inner("trained"), self._inner("evaluation")
+        if self.status != "complete" or not trained:
+            return {}
+        parts = ((self.table, ("name", "tokens_read")), (trained, TRAINED), (evaluation, EVALUATED))
+        return {name: part.get(name) for part, names in parts for name in names}
+
     def summary(self) -> dict[str, Any]:
         known = {name: self.table.get(name) for name in ("step", "steps", "evaluation")}
         place = {"name": self.name, "status": self.status, "version": self.address, "folder": str(self.folder)}
-        return {**place, **known, "bits_per_byte": self.bits_per_byte}
+        return {**place, **known, "bits_per_byte": self.bits_per_byte, "result": self.result}
 
     def _inner(self, name: str) -> dict[str, Any]:
         found = self.table.get(name)

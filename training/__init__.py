@@ -12,3 +12,7 @@ from __future__ import annotations
 
 class TrainingError(ValueError):
     """What a person can put right: the message is one sentence that names the place and the fix."""
+
+
+class OutOfMemory(TrainingError):
+    """A micro-batch does not fit."""

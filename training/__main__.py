@@ -9,6 +9,7 @@ the same command goes on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -48,10 +49,11 @@ def fit(
         group.wait()
         settings, version = mix.opened(settings, manifest or [], run.parent, verify=False)
         settings = sizes.filled(settings, version)
-        books = journal.start(runs, settings, version, name, group)
+        books = journal.start(runs, settings, version, name, group, changes or [])
         reporter = progress.reporter(events) if group.first else progress.Silent()
         try:
-            whole = books.complete or _run(settings, version, books, group, reporter, Stop(parent))
+            with books.kept() if group.first else contextlib.nullcontext():
+                whole = books.complete or _run(settings, version, books, group, reporter, Stop(parent))
         finally:
             reporter.close()
         if group.first and whole:
@@ -199,7 +201,8 @@ def trace(
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
-    """Draw report.html again from report.json."""
+    """Draw report.html again from report.json, beside the runs that are complete by now."""
+    from training import compare
     from training import report as reports
 
     path = folder / "report.json"
@@ -207,6 +210,7 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")])
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path}: cannot be read ({error})") from error
+    content["compared"] = compare.rows(folder.parent, content["version"]["manifest_sha256"])
     print(reports.write(folder, content))
 
 

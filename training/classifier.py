@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from training import models
+from training.models import Work
 from training.models.layers import Linear, normal
 
 DEVIATION = 0.02  # of the weights that a head starts from, as in BERT and GPT-2
@@ -86,11 +87,14 @@ class Classifier(nn.Module):
             else:
                 parameter.fill_(0)
 
-    def flops_per_token(self, length: int) -> int:
-        """Training FLOPs a token of the backbone, without a head over the vocabulary."""
-        tied = getattr(self.config, "tie_embeddings", True)
-        table = self.backbone.embedding.weight.numel() if tied else 0
-        return int(self.backbone.flops_per_token(length)) - 6 * table
+    def flops(self, work: Work) -> int:
+        """Training FLOPs of a batch: the backbone's without a head over the vocabulary, and 6 for each weight on top
+        and target. What an encoder-decoder reads it reads twice."""
+        read = work._replace(targets=0)
+        if models.has_encoder_and_decoder(self.backbone):
+            read = read._replace(encoder_tokens=work.tokens, encoder_length=work.length)
+        on_top = sum(p.numel() for p in self.on_top().values() if p.ndim == 2)
+        return int(self.backbone.flops(read)) + 6 * on_top * work.targets
 
     def parameter_counts(self) -> dict[str, int]:
         """All parameters, and those whose rows are tokens."""

@@ -147,6 +147,12 @@ class Samples(Table):
     return_sequences: Positive = 2
 
 
+class Log(Table):
+    """`tensorboard` writes event files into the run's folder: by default where the package is installed."""
+
+    tensorboard: bool | None = None
+
+
 class Init(Table):
     """What the first weights were read from: written `init = "DIR"` in a run file, looked up by `load`."""
 
@@ -173,10 +179,11 @@ class Run(Table):
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     samples: Samples = Samples()
+    log: Log = Log()
 
     def identity(self, version: str) -> str:
         """32 hexadecimal characters over all that decides what is learnt, and the version it is learnt from."""
-        left_out = {"name", "size", "parallel", "evaluation", "checkpoint", "samples"}
+        left_out = {"name", "size", "parallel", "evaluation", "checkpoint", "samples", "log"}
         table = self.model_dump(mode="json", exclude=left_out)
         table["batch"] = {"rows": self.batch.rows}
         if (init := table.pop("init")) is not None:

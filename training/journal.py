@@ -2,18 +2,22 @@
 
 A run's folder is its name: `NAME-` and eight characters of its identity, so the same run file and version
 meet there again and go on, and another run never lands on top of it. The law: no line of metrics.jsonl
-belongs to a step that the checkpoints do not lead to, and none stands twice.
+belongs to a step that the checkpoints do not lead to, and none stands twice. What run.json holds is stated by
+`catalogs/schemas/run.schema.json`; its clocks and machines are in no digest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training import TrainingError, machine
+from training import OutOfMemory, TrainingError, machine, tensorboard
 from training.config import Run
 from training.files import write_text
 from training.manifest import Version, open_version
@@ -31,6 +35,8 @@ class Journal:
 
     folder: Path
     table: dict[str, Any] = field(default_factory=dict)
+    tokens: int = 0  # read by the steps that are written down
+    log: tensorboard.Log | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -45,9 +51,35 @@ class Journal:
         return self.table.get("status") == "complete"
 
     def write(self, **changes: Any) -> None:
-        """Change run.json, whole."""
+        """Change run.json, whole; the start under way says how far it came, and when it was last heard of."""
         self.table |= changes
+        if self.table.get("starts"):
+            self._go_on(self.table["starts"][-1])
         write_text(self.folder / "run.json", json.dumps(self.table, sort_keys=True, indent=1) + "\n")
+
+    def _go_on(self, start: dict[str, Any]) -> None:
+        now = datetime.now(UTC)
+        start["seconds"] = (now - datetime.fromisoformat(start["began"])).total_seconds()
+        start["ended"] = _clock(now)
+        start |= {name: self.table[name] for name in ("status", "problem")}
+        self.table["seconds"] = sum(each["seconds"] for each in self.table["starts"])
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Write down how the work in the block ends, if by an error, and close the log."""
+        try:
+            yield
+        except BaseException as error:
+            known = {OutOfMemory: "out of memory", TrainingError: "refused"}
+            status = next((said for kind, said in known.items() if isinstance(error, kind)), "failed")
+            said = str(error) if isinstance(error, TrainingError) else f"{type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):  # of a full disk the error itself is told
+                self.write(status=status, problem=said)
+            raise
+        finally:
+            if self.log is not None:
+                self.log.close()
+                self.log = None
 
     def entries(self, kind: str) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl of one kind: `step` or `validation`."""
@@ -60,9 +92,32 @@ class Journal:
         """Append a line to metrics.jsonl."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, **values}) + "\n")
+        self.tokens += values.get("tokens", 0)
+        if self.log is not None:
+            self.log.add(kind, values, self.tokens)
+        if kind == "validation":
+            self.write(validations=[*self.table["validations"], {"tokens": self.tokens, **values}])
 
-    def cut(self, step: int) -> None:
-        """Forget what was written down after `step`: the run goes on from its checkpoint."""
+    def flush(self) -> None:
+        """Have the log in its files."""
+        if self.log is not None:
+            self.log.flush()
+
+    def go_on(self, step: int, tensorboard_log: bool | None) -> None:
+        """Forget what was written down after `step`, that of the checkpoint from which the run goes on.
+
+        Raises TrainingError where a TensorBoard log is asked for and cannot be written.
+        """
+        self._cut(step)
+        self.tokens = sum(line["tokens"] for kind in ("step", "refused") for line in self.entries(kind))
+        logged = tensorboard.wanted(tensorboard_log)
+        self.log = tensorboard.Log(self.folder, step, self.tokens) if logged else None
+        self.table["starts"][-1]["first_step"] = step + 1
+        validations = [line for line in self.table.get("validations", []) if line["step"] <= step]
+        resumed = [*self.table["resumed_at"], *([step] if step else [])]
+        self.write(step=step, tokens_read=self.tokens, validations=validations, resumed_at=resumed, tensorboard=logged)
+
+    def _cut(self, step: int) -> None:
         if not self.metrics.exists():
             return
         kept = []
@@ -76,13 +131,15 @@ class Journal:
         write_text(self.metrics, "".join(kept))
 
 
-def start(runs: Path, run: Run, version: Version, name: str | None, group: Group) -> Journal:
+def start(
+    runs: Path, run: Run, version: Version, name: str | None, group: Group, changes: Sequence[str] = ()
+) -> Journal:
     """The journal of a run: a new one, or the one that it left. Raises TrainingError where the name is taken.
 
-    The first rank writes it while the others wait.
+    The first rank writes it while the others wait. `changes` are those that were made to the run file.
     """
     if group.first:
-        _open(runs, run, version, name, group.world)
+        _open(runs, run, version, name, {"changes": list(changes), **_here(group)})
     group.wait()
     folder = _folder(runs, run, version, name)
     return Journal(folder, _table(folder / "run.json"))
@@ -92,7 +149,7 @@ def _folder(runs: Path, run: Run, version: Version, name: str | None) -> Path:
     return runs / (name or f"{run.name}-{run.identity(version.manifest.version)[:8]}")
 
 
-def _open(runs: Path, run: Run, version: Version, name: str | None, processes: int) -> None:
+def _open(runs: Path, run: Run, version: Version, name: str | None, here: dict[str, Any]) -> None:
     identity = run.identity(version.manifest.version)
     folder = _folder(runs, run, version, name)
     path = folder / "run.json"
@@ -103,34 +160,62 @@ def _open(runs: Path, run: Run, version: Version, name: str | None, processes: i
                 f"{folder}: holds another run ({_difference(journal.table, run, version)}); give --name, or remove it"
             )
         if not journal.complete:
-            journal.write(**_circumstances(run, version, folder, processes), status="running")
+            _begin(journal, _reading(run, version, folder), here)
         return
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder)
-    journal.write(
-        format=FORMAT,
-        name=folder.name,
-        digest=identity,
-        status="running",
-        step=0,
-        steps=run.schedule.steps,
-        resumed_at=[],
-        evaluation=None,
-        **_circumstances(run, version, folder, processes),
-    )
+    journal.table = {
+        "format": FORMAT,
+        "name": folder.name,
+        "digest": identity,
+        "seed": run.seed,
+        "step": 0,
+        "steps": run.schedule.steps,
+        "tokens_read": 0,
+        "resumed_at": [],
+        "validations": [],
+        "evaluation": None,
+    }
+    _begin(journal, _reading(run, version, folder), here)
 
 
-def _circumstances(run: Run, version: Version, folder: Path, processes: int) -> dict[str, Any]:
-    """What may change between two starts of the same run."""
+def _begin(journal: Journal, reading: dict[str, Any], here: dict[str, Any]) -> None:
+    """Enter another start; the one before it was killed if nobody wrote down how it ended."""
+    starts = [
+        {**before, **({"status": "killed"} if before["status"] == "running" else {})}
+        for before in journal.table.get("starts", [])
+    ]
+    now = _clock(datetime.now(UTC))
+    journal.table.setdefault("began", now)
+    starts.append({"began": now, "first_step": None, **here})
+    journal.write(**reading, **here, starts=starts, status="running", problem=None)
+
+
+def _reading(run: Run, version: Version, folder: Path) -> dict[str, Any]:
+    """What is read, and where it lies now."""
     return {
         "version": _where(version, folder),
         "beside": [_where(other, folder) for other in version.beside],
         "config": run.model_dump(mode="json"),
-        "processes": processes,
+    }
+
+
+def _here(group: Group) -> dict[str, Any]:
+    """What may change between two starts of the same run: who computes, with what, and where."""
+    return {
+        "processes": group.world,
+        "device": group.device.type,
+        "threads": machine.threads(),
+        "environment": machine.environment(),
         "hardware": machine.hardware(),
         "packages": machine.packages(),
         "code": machine.code(),
+        "commit": machine.commit(),
     }
+
+
+def _clock(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds")
 
 
 def _where(version: Version, folder: Path) -> dict[str, str]:

@@ -14,9 +14,10 @@ import threading
 import time
 from dataclasses import dataclass
 
-from training import batch
+from training import batch, objectives
 from training.config import Run
 from training.mix import Stream
+from training.models import Work
 from training.objectives import Batch, Objective
 from training.parallel import Group
 from training.shards import Rows
@@ -26,12 +27,14 @@ LOOK = 0.1
 
 @dataclass(frozen=True)
 class Laid:
-    """One rank's part of a step: its micro-batches, their rows, and on the first rank the rows of all ranks."""
+    """One rank's part of a step: its micro-batches and what each has a model multiply, their rows, and on the first
+    rank the rows of all ranks."""
 
     step: int
     whole: Rows | None
     mine: Rows
     prepared: list[Batch]
+    work: list[Work]
 
 
 class Loader:
@@ -65,13 +68,16 @@ class Loader:
         # The first rank's share begins the step's rows: what it has in hand is not laid out again.
         share = len(batch.positions(step, run.batch.rows, group.rank, group.world))
         mine = whole.slice(0, share) if whole is not None else self.stream.step(step, group.rank, group.world)
-        keys, first, prepared = batch.row_keys(run.seed, step, mine.index), 0, []
+        keys, first = batch.row_keys(run.seed, step, mine.index), 0
+        prepared, work = [], []
         # As many on every rank, which take part in the same sums.
         parts = batch.parts(run.batch.rows, run.batch.micro_rows, group.world)
         for part in batch.micro_batches(mine, min(parts, len(mine))):
-            prepared.append(self._pinned(self.objective.prepare(part, keys[first : first + len(part)])))
+            made = self.objective.prepare(part, keys[first : first + len(part)])
+            work.append(objectives.work(part, made))
+            prepared.append(self._pinned(made))
             first += len(part)
-        return Laid(step, whole, mine, prepared)
+        return Laid(step, whole, mine, prepared, work)
 
     def close(self) -> None:
         """End the thread."""

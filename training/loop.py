@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training import TrainingError, batch, checkpoint, classification, initial, machine, mix, models, objectives
+from training import TrainingError, batch, checkpoint, classification, initial, machine, mix, objectives
 from training.config import Run
 from training.journal import Journal
 from training.ledger import Ledger
@@ -84,6 +84,7 @@ class Loop:
         self.running = group.wrap(Scored(self.model, self.objective), run.precision, run.parallel)
         self.optimizer = Optimizer(self.model, run.optimizer)
         self.ledger = Ledger(self.stream.start, self.stream.step)
+        self.tokens = 0  # read up to the checkpoint under way
         self.refused = 0  # steps in a row up to this one that changed nothing
         self.validated: tuple[int, float] | None = None
         self.step = self._resume()
@@ -111,13 +112,15 @@ class Loop:
         self.written(wait=True)
         loss = self.validated[1] if self.validated and self.validated[0] == self.step else None
         state = {"digest": self.journal.table["digest"], "refused": self.refused, "validation_loss": loss}
+        self.tokens = self.journal.tokens
+        self.journal.flush()  # what leads to a checkpoint is kept where it is
         self.writer.save(self.step, self.model, self.optimizer, {**state, **self.ledger.state()})
 
     def written(self, *, wait: bool = False) -> None:
         """Enter into the books what was written since; raises TrainingError where that failed."""
         step = self.writer.finish() if wait else self.writer.check()
         if step is not None and self.group.first:
-            self.journal.write(step=step)
+            self.journal.write(step=step, tokens_read=self.tokens)
 
     def whole(self) -> Any:
         """The model with all its parameters in each process: the one that is trained, or a gathered copy."""
@@ -135,7 +138,8 @@ class Loop:
         whole = laid.whole
         loss, weight = self._gradients(laid)
         tokens = float(laid.mine.used.sum())
-        loss, weight, tokens, asked = group.sum([loss, weight, tokens, float(stop.asked)])
+        flops = float(sum(map(self.model.flops, laid.work)))
+        loss, weight, tokens, flops, asked = group.sum([loss, weight, tokens, flops, float(stop.asked)])
         if not weight:
             raise TrainingError(f"step {self.step + 1}: its rows have no target; raise batch.rows")
         norm = float(clip(self.model, group.world / weight, run.optimizer.clip_norm))
@@ -150,14 +154,14 @@ class Loop:
         if whole is not None:
             self.ledger.add(whole)
             seconds = time.perf_counter() - began
-            spent = {"tokens": int(tokens), "seconds": seconds, "wait_seconds": waited}
+            # Model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B) of all processes together.
+            use = flops / seconds / (self.journal.table["peak"]["flops"] * group.world)
+            spent = {"tokens": int(tokens), "seconds": seconds, "wait_seconds": waited, "mfu": use}
             counted = {"step": self.step, **spent, "chain": self.ledger.chain}
             if finite:
                 rate = scale * run.optimizer.learning_rate
                 self.journal.add("step", **counted, loss=loss / weight, gradient_norm=norm, learning_rate=rate)
-                speed = tokens / seconds
-                said = f"loss {loss / weight:.3f}  {speed:,.0f} tokens/s{self._use(speed)}"
-                self.progress.note(said)
+                self.progress.note(f"loss {loss / weight:.3f}  {tokens / seconds:,.0f} tokens/s  {use:.0%} MFU")
             else:
                 ids = self.stream.documents(np.unique(whole.documents), ["doc_id"])["doc_id"].to_pylist()
                 found = {"loss": str(loss / weight), "gradient_norm": str(norm), "documents": ids}
@@ -179,17 +183,6 @@ class Loop:
                 total.backward()
             loss, weight = loss + float(total.detach()), weight + float(count)
         return loss, weight
-
-    def _use(self, speed: float) -> str:
-        """Model FLOPs utilisation at so many tokens a second of all processes (PaLM, arXiv 2204.02311, app. B).
-
-        None is told of an encoder-decoder: how much its decoder writes hangs on the objective. Nor over examples, whose
-        lengths differ.
-        """
-        if models.has_encoder_and_decoder(self.model) or self.version.manifest.layout != "packed":
-            return ""
-        flops = self.model.flops_per_token(self.version.manifest.length)
-        return f"  {speed * flops / (self.journal.table['peak']['flops'] * self.group.world):.0%} MFU"
 
     def _refuse(self, rows: Rows | None, loss: float, norm: float) -> None:
         named = ""
@@ -241,10 +234,8 @@ def train(
     loop = Loop(run, version, journal, group, progress)
     first, steps = loop.step, run.schedule.steps
     if group.first:
-        journal.cut(first)
+        journal.go_on(first, run.log.tensorboard)
         journal.write(peak=machine.peak_flops(run.precision.compute))
-        if first:
-            journal.write(resumed_at=[*journal.table["resumed_at"], first])
     progress.phase("train", steps)
     progress.advance(first)
     going = True

@@ -8,13 +8,14 @@ import importlib.metadata
 import math
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from training import TrainingError
+from training import OutOfMemory
 
 PACKAGES = ("gristmill", "torch", "numpy", "pyarrow", "safetensors", "tokenizers")
 
@@ -90,6 +91,37 @@ def code() -> str:
     return hasher.hexdigest()
 
 
+@lru_cache(maxsize=1)
+def commit() -> dict[str, Any] | None:
+    """The git commit of the checkout that the trainer runs from, and whether its modules differ; None elsewhere."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "--no-optional-locks", "-C", str(here), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:  # installed below another project's checkout
+        return None
+    name, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ".")
+    return {"id": name, "changed": bool(changed)} if name else None
+
+
+# Variables that change how numbers are computed, or how fast, by how they begin.
+VARIABLES = (
+    *("CUBLAS_", "CUDA_", "CUDNN_", "GLOO_", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_", "MKL_", "NCCL_", "NVIDIA_TF32"),
+    *("OMP_", "OPENBLAS_", "PYTORCH_", "TORCHDYNAMO_", "TORCHINDUCTOR_", "TORCH_", "TRITON_"),
+)
+
+
+def environment() -> dict[str, str]:
+    """What the process was told from outside that changes how it computes."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)}
+
+
 def threads() -> int:
     """Threads that one process computes with."""
     import torch
@@ -99,7 +131,7 @@ def threads() -> int:
 
 @contextlib.contextmanager
 def fitting(rows: int) -> Iterator[None]:
-    """Raise TrainingError that says what to try where a micro-batch of so many rows does not fit into memory."""
+    """Raise OutOfMemory that says what to try where a micro-batch of so many rows does not fit into memory."""
     import torch
 
     try:
@@ -108,4 +140,4 @@ def fitting(rows: int) -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
             raise
         advice = f"try --set batch.micro_rows={rows // 2}; the run goes on" if rows > 1 else "make [model] smaller"
-        raise TrainingError(f"out of memory with {rows} rows at once; {advice}") from error
+        raise OutOfMemory(f"out of memory with {rows} rows at once; {advice}") from error

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from training import TrainingError, classification, evaluate, machine, models, objectives, report
+from training import TrainingError, classification, compare, evaluate, machine, objectives, report
 from training.classification import Judged
 from training.config import Run
 from training.evaluate import Tally
@@ -45,27 +45,26 @@ def conclude(
         orders = settings.orders if getattr(trained.objective, "ngrams", True) else []
         counted = evaluate.yardstick(tally, trained.objective, orders, rows_read(run, version, trained.steps), progress)
         name, evaluation = "evaluation", {"measure": trained.objective.measure, **described(tally, orders, counted)}
-        said = {**evaluation["model"], "ngrams": _bits(evaluation)}
+        said = {**evaluation["model"], "ngrams": _bits(evaluation), **_scored(evaluation, version)}
     evaluation["documents_file"] = tally.write(journal.folder / "evaluation")
     samples = sample(run, version, trained.model, progress)
     progress.phase("report", 1)
+    told = _run(run, version, journal, trained, group)
+    result = {"tokens_read": journal.tokens, "evaluation": said, "trained": _trained(told)}
+    others = compare.rows(journal.folder.parent, version.sha256)
     content = {
         "format": FORMAT,
-        "run": _run(run, version, journal, trained, group),
+        "run": told,
         "version": _version(version),
         "corpus": {"accounting": version.manifest.accounting, "summaries": version.manifest.summaries},
         "training": _curves(journal),
         name: evaluation,
+        "compared": compare.ordered([compare.row({**journal.table, **result}), *others]),
         "samples": samples,
     }
     report.write(journal.folder, content)
     progress.advance()
-    journal.write(
-        status="complete",
-        chain=trained.chain,
-        evaluation=said,
-        validations=journal.entries("validation"),
-    )
+    journal.write(status="complete", chain=trained.chain, **result)
     return evaluation
 
 
@@ -94,6 +93,26 @@ def described(tally: Tally, orders: list[int], counted: int) -> dict[str, Any]:
     ngrams = [{"order": n, **tally.numbers(f"ngram{n}"), "tokens_read": counted} for n in orders]
     whole = {"split": tally.split, **tally.counts(), "model": tally.numbers("model"), "ngrams": ngrams}
     return {**whole, "by_source": group("source"), "by_language": group("language")}
+
+
+def _scored(evaluation: dict[str, Any], version: Version) -> dict[str, Any]:
+    """What the evaluation was about: which targets, and the bytes that they stand for, of all of the split."""
+    known = ("measure", "split", "documents", "targets", "bytes")
+    said = {name: evaluation[name] for name in known}
+    return {**said, "split_bytes": version.manifest.splits[evaluation["split"]].text_bytes}
+
+
+def _trained(run: dict[str, Any]) -> dict[str, Any]:
+    """What was trained, in the columns of a comparison."""
+    model = run["model"]
+    return {
+        "family": model["family"],
+        "form": model.get("form"),
+        "objective": run["objective"],
+        "parameters": model["parameters"],
+        "tokens_per_second": run["tokens_per_second"],
+        "mfu": run["mfu"],
+    }
 
 
 def _bits(evaluation: dict[str, Any]) -> dict[str, float]:
@@ -166,11 +185,6 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
     tokens, seconds = sum(s["tokens"] for s in steps), sum(s["seconds"] for s in steps)
     # The first steps warm up caches and compile; the median is not theirs.
     speed = float(np.median([s["tokens"] / s["seconds"] for s in steps])) if steps else None
-    length = version.manifest.length
-    # How much a decoder has to write hangs on the objective, so an encoder-decoder states no MFU.
-    uneven = models.has_encoder_and_decoder(trained.model) or version.manifest.layout != "packed"
-    peak = None if uneven else journal.table["peak"]["flops"]
-    flops = trained.model.flops_per_token(length)
     counts = trained.model.parameter_counts()
     parts = Stream(run, version).summary(trained.steps)
     return {
@@ -183,14 +197,14 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
         "schedule": run.schedule.model_dump(mode="json"),
         "steps": trained.steps,
         "rows_per_step": run.batch.rows,
-        "length": length,
+        "length": version.manifest.length,
         "tokens_seen": tokens,
         "refused_steps": len(journal.entries("refused")),
         "epochs": trained.steps * run.batch.rows / sum(part["rows"] for part in parts),
         "mix": parts,
         "seconds": seconds,
         "tokens_per_second": speed,
-        "mfu": speed * flops / (peak * group.world) if speed and peak else None,
+        "mfu": float(np.median([s["mfu"] for s in steps])) if steps else None,
         "peak": journal.table["peak"],
         "processes": group.world,
         "threads": machine.threads(),

@@ -25,7 +25,8 @@ from training.files import write_text
 from training.plots import Flow, Series
 
 BARS = 12
-PARTS = ("run", "version", "corpus", "training", "evaluation", "classification", "samples")
+PARTS = ("run", "version", "corpus", "training", "evaluation", "classification", "compared", "samples")
+GAPS = ("masked", "span")  # objectives whose targets are a part of the text, filled in from both sides
 
 
 def write(folder: Path, content: dict[str, Any]) -> Path:
@@ -49,6 +50,7 @@ def render(content: dict[str, Any]) -> str:
     return page.render(
         **{name: present.get(name) for name in PARTS},
         plots=_plots(present),
+        gaps=_at(present, "run.objective") in GAPS,
         verdict=verdict(_at(present, "evaluation", {})),
         sources=_sources(present),
         languages=_ranked(_at(present, "corpus.summaries.languages", {}), "tokens"),
@@ -224,4 +226,6 @@ def _evaluation(content: Mapping[str, Any]) -> dict[str, Markup]:
         return {}
     own = _at(evaluation, "model.bits_per_byte")
     rows = [("model", own, bits(own)), *((f"{n}-gram", b, bits(b)) for _, n, b in verdict(evaluation))]
+    if len(rows) == 1:  # nothing to hold it against
+        return {}
     return {"judges": plots.bars("Bits per byte", "The model and the n-grams on the same text; less is better.", rows)}

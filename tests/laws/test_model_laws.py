@@ -157,6 +157,8 @@ def test_a_model_says_what_it_is_and_what_it_costs(keys):
     assert model.length == LENGTH and isinstance(model.causal, bool)
     counts = model.parameter_counts()
     assert counts["parameters"] == sum(p.numel() for p in model.parameters()) > counts["embedding_parameters"] > 0
-    assert model.flops_per_token(64) < model.flops_per_token(128)
+    work = models.Work(tokens=64, length=64, targets=9, encoder_tokens=64, encoder_length=64)
+    more = {"tokens": 65, "length": 65, "targets": 10}
+    assert all(model.flops(work) < model.flops(work._replace(**{name: value})) for name, value in more.items())
     resolved = {"family": keys["family"], **model.config.model_dump()}
     assert models.build(resolved, vocab_size=VOCABULARY, length=LENGTH, where="").config == model.config

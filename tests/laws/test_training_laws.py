@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -65,9 +66,17 @@ def whole(run_file, manifest, objective, tmp_path_factory) -> Journal:
     return runs.fit(run_file, manifest, tmp_path_factory.mktemp("whole"), changes=objective)
 
 
+def test_a_run_of_every_objective_is_told_as_the_schema_states(whole):
+    schema = json.loads((ROOT / "catalogs/schemas/run.schema.json").read_text("utf-8"))
+    jsonschema.validate(json.loads((whole.folder / "run.json").read_text("utf-8")), schema)
+
+
+TIMED = ("seconds", "wait_seconds", "mfu")
+
+
 def same(left: Journal, right: Journal) -> None:
     """Losses, validation, chain, weights and optimiser: all to the bit."""
-    timeless = [[{k: v for k, v in e.items() if "seconds" not in k} for e in j.entries("step")] for j in (left, right)]
+    timeless = [[{k: v for k, v in e.items() if k not in TIMED} for e in j.entries("step")] for j in (left, right)]
     assert timeless[0] == timeless[1]
     assert left.entries("validation") == right.entries("validation")
     ends = [checkpoint.steps(j.checkpoints)[-1] for j in (left, right)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -94,9 +95,10 @@ def fit(
         settings = sizes.filled(settings, read)
         books = journal.start(runs, settings, read, None, group)
         stop = StopAt(after or 10**9)
-        trained, whole = loop.train(settings, read, books, group, Silent(), stop)
-        if whole:
-            outcome.conclude(settings, read, books, trained, group, Silent())
+        with books.kept() if group.first else contextlib.nullcontext():
+            trained, whole = loop.train(settings, read, books, group, Silent(), stop)
+            if whole:
+                outcome.conclude(settings, read, books, trained, group, Silent())
     return books
 
 

@@ -206,8 +206,9 @@ def test_flops_are_three_times_those_of_a_forward_pass(monkeypatch):
     model = encoder(TABLES["defaults"])
     monkeypatch.setattr(bert, "both_ways", lambda *_: torch.ones(2, 1, 64, 64, dtype=torch.bool))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        model.logits(model(tokens_of(2, 64), torch.arange(64).expand(2, -1), None))
-    assert model.flops_per_token(64) * 128 == 3 * counter.get_total_flops()
+        hidden = model(tokens_of(2, 64), torch.arange(64).expand(2, -1), None)
+        model.logits(hidden.flatten(0, 1)[:37])
+    assert model.flops(models.Work(tokens=128, length=64, targets=37)) == 3 * counter.get_total_flops()
     assert model.parameter_counts()["embedding_parameters"] == 97 * 48
 
 

@@ -167,8 +167,9 @@ def test_flops_are_three_times_those_of_a_forward_pass(table, monkeypatch):
     model = decoder(table)
     monkeypatch.setattr(gpt, "causal", lambda *_: None)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        model.logits(model(tokens_of(2, 64), torch.arange(64).expand(2, -1), None))
-    assert model.flops_per_token(64) * 128 == 3 * counter.get_total_flops()
+        hidden = model(tokens_of(2, 64), torch.arange(64).expand(2, -1), None)
+        model.logits(hidden.flatten(0, 1)[:37])
+    assert model.flops(models.Work(tokens=128, length=64, targets=37)) == 3 * counter.get_total_flops()
     counts = model.parameter_counts()
     assert counts["embedding_parameters"] == 97 * model.config.width * (1 if model.config.tie_embeddings else 2)
     assert counts["parameters"] == sum(p.numel() for p in model.parameters())

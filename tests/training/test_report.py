@@ -180,6 +180,27 @@ def content(manifest: dict[str, Any]) -> dict[str, Any]:
             "by_language": {name: judged(10000 * n) for n, name in enumerate("en zh de fr es ja ru ko".split(), 1)},
             "documents_file": "evaluation/val.parquet",
         },
+        "compared": [
+            {
+                "name": name,
+                "family": family,
+                "form": form,
+                "objective": objective,
+                "parameters": draw.randrange(10**6, 10**8),
+                "tokens_read": draw.randrange(10**6, 10**8),
+                "measure": "perplexity",
+                "loss": 1.0,
+                "perplexity": draw.uniform(10, 90),
+                "bits_per_byte": draw.uniform(0.5, 3),
+                "split": "val",
+                "targets": draw.randrange(10**4, 10**6),
+                "bytes": draw.randrange(10**4, 10**6),
+                "split_bytes": 10**6 + 7,
+                "tokens_per_second": draw.uniform(1000, 9000),
+                "mfu": draw.uniform(0.1, 0.6),
+            }
+            for name, family, form, objective in (("one", "gpt", "qwen3", "causal"), ("other", "t5", None, "span"))
+        ],
         "samples": {
             "temperature": 0.8125,
             "top_k": 47,
@@ -262,6 +283,12 @@ def claims(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from (("evaluation", measured(entry[n])) for n in ("loss", "perplexity"))
         yield from (("evaluation", f"{bits:.4f}") for bits in [entry["bits_per_byte"], *entry["ngrams"].values()])
         yield "evaluation", megabytes(entry["bytes"])
+    for other in content["compared"]:
+        yield from (("evaluation", f"{other[n]:,}") for n in ("parameters", "tokens_read", "targets"))
+        yield from (("evaluation", measured(other[n])) for n in ("perplexity", "tokens_per_second"))
+        yield "evaluation", f"{other['bits_per_byte']:.4f}"
+        yield "evaluation", f"{100 * other['bytes'] / other['split_bytes']:.1f} % of val"
+        yield "evaluation", f"{100 * other['mfu']:.1f} %"
     samples = content["samples"]
     yield "samples", f"Temperature {samples['temperature']}, top k {samples['top_k']}, top p {samples['top_p']}"
     yield "samples", f"seed {samples['seed']}, 2 continuations of at most {samples['new_tokens']} tokens"

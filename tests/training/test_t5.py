@@ -208,8 +208,10 @@ def test_under_autocast_it_is_near_and_every_parameter_learns(table):
 def test_flops_are_three_times_those_of_a_forward_pass(table):
     model = model_of(table)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        model.logits(model(tokens_of(2, 64), None, tokens_of(2, 64, seed=1), None))
-    assert model.flops_per_token(64) * 128 == 3 * counter.get_total_flops()
+        hidden = model(tokens_of(2, 64), None, tokens_of(2, 24, seed=1), None)
+        model.logits(hidden.flatten(0, 1)[:37])
+    work = models.Work(tokens=48, length=24, targets=37, encoder_tokens=128, encoder_length=64)
+    assert model.flops(work) == 3 * counter.get_total_flops()
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ A family is a module with a class `Config`, the checked keys of a run file's `[m
 
     forward(tokens [B, T], positions [B, T], pieces [B, T] | None) -> hidden [B, T, width]
     logits(hidden [..., width]) -> [..., vocab_size]
-    initialise(seed), flops_per_token(length), parameter_counts(), config, vocab_size, length, and causal: bool
+    initialise(seed), flops(work), parameter_counts(), config, vocab_size, length, and causal: bool
 
 An encoder-decoder reads two rows of pieces, whose numbers say which belong together. In place of that forward it has
 
@@ -24,10 +24,29 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from training import TrainingError
 from training.tables import Table, check, suggest
+
+
+class Work(NamedTuple):
+    """What a batch has a model multiply: `tokens` that are no padding, the `length` of their rows, and the `targets`
+    whose logits are asked for; of an encoder-decoder these are the decoder's, and the encoder has its own.
+
+    `flops(work)` counts the training FLOPs as PaLM does (arXiv 2204.02311, appendix B): 2 for each weight of a matrix
+    product and each place it is multiplied with, 4 heads head_width for each place that a token attends to, and twice
+    the forward pass for the backward pass. What is computed twice for lack of memory counts once, padding not at all.
+    By the same convention, for figures that compare with published ones, a token attends to all places of its row,
+    though less is computed: a causal token sees on average half of them, and none sees another document.
+    The head counts at the targets alone, where its logits are computed.
+    """
+
+    tokens: int
+    length: int
+    targets: int
+    encoder_tokens: int = 0
+    encoder_length: int = 0
 
 
 def available() -> list[str]:

@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.models import Work
 from training.models.layers import LayerNorm, Linear, Sight, attention, both_ways, normal, product_dtype
 from training.tables import Table
 
@@ -130,15 +131,15 @@ class Model(nn.Module):
             else:
                 parameter.fill_(1 if name.endswith("norm.weight") else 0)
 
-    def flops_per_token(self, length: int) -> int:
-        """Training FLOPs a token: 6 N + 12 layers width length (PaLM, arXiv 2204.02311, appendix B).
+    def flops(self, work: Work) -> int:
+        """Training FLOPs of a batch: 6 N tokens + 6 width (width + vocab_size) targets + 12 layers width length tokens.
 
-        N counts the weights of matrix products: no norms and no tables that are only looked up. The head counts
-        whole, as if every place had its logits; masked language modelling asks for those of its masks alone.
+        N counts the matrices of the layers; the head is its dense layer and the table of embeddings.
         """
-        looked_up = self.positions.weight.numel() + self.segments.weight.numel()
-        multiplied = sum(p.numel() for p in self.parameters() if p.ndim == 2) - looked_up
-        return 6 * multiplied + 12 * self.config.layers * self.config.width * length
+        c = self.config
+        layers = sum(p.numel() for p in self.layers.parameters() if p.ndim == 2)
+        each = 6 * layers + 12 * c.layers * c.width * work.length
+        return each * work.tokens + 6 * c.width * (c.width + self.vocab_size) * work.targets
 
     def parameter_counts(self) -> dict[str, int]:
         """All parameters, and those whose rows are tokens: the embedding, which the head shares."""

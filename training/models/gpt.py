@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.models import Work
 from training.models.layers import (
     GELU,
     Attention,
@@ -170,16 +171,15 @@ class Model(nn.Module):
             deviation = 0.02 / math.sqrt(2 * self.config.layers) if into_residual else 0.02
             parameter.copy_(normal(seed, name, parameter.shape).mul_(deviation))
 
-    def flops_per_token(self, length: int) -> int:
-        """Training FLOPs a token: 6 N + 12 layers heads head_width length (PaLM, arXiv 2204.02311, appendix B).
+    def flops(self, work: Work) -> int:
+        """Training FLOPs of a batch: (6 N + 12 layers heads head_width length) tokens + 6 width vocab_size targets.
 
-        N counts the weights of matrix products: no norms, no biases, and no table that is only looked up.
+        N counts the matrices of the layers: no norms, no biases, and no table that is only looked up.
         """
         c = self.config
-        tables = [self.positions, None if c.tie_embeddings else self.embedding]
-        looked_up = sum(table.weight.numel() for table in tables if table is not None)
-        multiplied = sum(p.numel() for p in self.parameters() if p.ndim == 2) - looked_up
-        return 6 * multiplied + 12 * c.layers * c.heads * c.head_width * length
+        layers = sum(p.numel() for p in self.layers.parameters() if p.ndim == 2)
+        each = 6 * layers + 12 * c.layers * c.heads * c.head_width * work.length
+        return each * work.tokens + 6 * c.width * self.vocab_size * work.targets
 
     def parameter_counts(self) -> dict[str, int]:
         """All parameters, and those whose rows are tokens (embedding and head)."""

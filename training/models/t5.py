@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.models import layers
+from training.models import Work, layers
 from training.models.layers import Linear, RMSNorm, SwiGLU, attention, product_dtype, together, up_to
 from training.order import derive
 from training.tables import Table
@@ -273,14 +273,22 @@ class Model(nn.Module):
             drawn = generator.standard_normal(tuple(parameter.shape), np.float32)
             parameter.copy_(torch.from_numpy(drawn).mul_(deviation))
 
-    def flops_per_token(self, length: int) -> int:
-        """Training FLOPs for a place of the encoder and one of the decoder, at `length` places each: 6 N + 12 times
-        heads head_width length of each attention (PaLM, arXiv 2204.02311, appendix B)."""
+    def flops(self, work: Work) -> int:
+        """Training FLOPs of a batch: 6 for each weight of a layer and place of its own stack, but those that make keys
+        and values of the encoder count at its places; 6 width vocab_size a target; and for each token 12 heads
+        head_width times the places that it attends to, layer by layer."""
         c = self.config
-        looked_up = 0 if c.tie_embeddings else self.embedding.weight.numel()
-        tables = sum(stack.bias.table.weight.numel() for stack in (self.encoder, self.decoder))
-        multiplied = sum(p.numel() for p in self.parameters() if p.ndim == 2) - looked_up - tables
-        return 6 * multiplied + 12 * (c.layers + 2 * c.decoder_layers) * c.heads * c.head_width * length
+        inner = c.heads * c.head_width
+        encoder, decoder = (
+            sum(p.numel() for p in stack.layers.parameters() if p.ndim == 2) for stack in (self.encoder, self.decoder)
+        )
+        read = 2 * c.width * inner * c.decoder_layers
+        attended = c.decoder_layers * (work.length + work.encoder_length)
+        return (
+            (6 * (encoder + read) + 12 * inner * c.layers * work.encoder_length) * work.encoder_tokens
+            + (6 * (decoder - read) + 12 * inner * attended) * work.tokens
+            + 6 * c.width * self.vocab_size * work.targets
+        )
 
     def parameter_counts(self) -> dict[str, int]:
         """All parameters, and those whose rows are tokens (embedding and head)."""

@@ -77,6 +77,15 @@ def prompted(objective: Objective, text: str) -> str:
     return text if form is None else str(form(text))
 
 
+def work(rows: Rows, batch: Batch) -> models.Work:
+    """What a batch prepared from rows has a model multiply."""
+    found = {"length": batch["tokens"].shape[1], "targets": len(batch["targets"])}
+    if "encoder_tokens" not in batch:
+        return models.Work(int(rows.used.sum()), **found)
+    tokens, read = (int((batch[name] >= 0).sum()) for name in ("pieces", "encoder_pieces"))
+    return models.Work(tokens, **found, encoder_tokens=read, encoder_length=batch["encoder_tokens"].shape[1])
+
+
 def build(objective: Objective, table: Mapping[str, Any], version: Version, where: str) -> Any:
     """The model of a `[model]` table for an objective over a version: its vocabulary has the extra tokens at its end,
     and its length is that of a row and what a piece may grow by.

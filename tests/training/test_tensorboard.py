@@ -1,0 +1,88 @@
+"""The TensorBoard log, read back by TensorBoard's own reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.training import runs
+from training import config
+from training.journal import Journal
+
+
+def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of every series that TensorBoard would draw of a folder."""
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def expected(books: Journal) -> Iterator[tuple[str, str, list[tuple[int, float]]]]:
+    """Folder, series and points that the lines of metrics.jsonl come to."""
+    steps, checks = books.entries("step"), books.entries("validation")
+    read = {entry["step"]: sum(e["tokens"] for e in steps[: number + 1]) for number, entry in enumerate(steps)}
+    for entry in steps:
+        entry["tokens_per_second"] = entry["tokens"] / entry["seconds"]
+    names = ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "wait_seconds", "mfu")
+    for name in names:
+        yield "", f"train/{name}", [(e["step"], e[name]) for e in steps]
+    for name in ("loss", "bits_per_byte"):
+        yield "", f"validation/{name}", [(e["step"], e[name]) for e in checks]
+        yield "by_tokens", f"validation by tokens/{name}", [(read[e["step"]], e[name]) for e in checks]
+    yield "by_tokens", "train by tokens/loss", [(read[e["step"]], e["loss"]) for e in steps]
+
+
+def compare(books: Journal) -> None:
+    series = list(expected(books))
+    for place in ("", "by_tokens"):
+        found = shown(books.folder / place)
+        assert found.keys() == {tag for where, tag, _ in series if where == place}
+        for where, tag, points in series:
+            if where == place:
+                assert [step for step, _ in found[tag]] == [step for step, _ in points], tag
+                assert [value for _, value in found[tag]] == pytest.approx([v for _, v in points], rel=1e-6), tag
+
+
+def test_it_shows_what_the_metrics_say(run_file, manifest, tmp_path):
+    books = runs.fit(run_file, manifest, tmp_path)
+    assert len(shown(books.folder)["train/loss"]) == 12
+    compare(books)
+
+
+def test_each_step_stands_once_wherever_a_run_was_stopped_or_killed(run_file, manifest, tmp_path, monkeypatch):
+    runs.fit(run_file, manifest, tmp_path, after=3)
+
+    class Killed(BaseException):
+        pass
+
+    add, seen = Journal.add, []
+
+    def dying(self: Journal, kind: str, **values: Any) -> None:
+        add(self, kind, **values)
+        seen.append(values["step"])
+        if values["step"] == 7:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Journal, "add", dying)
+        runs.fit(run_file, manifest, tmp_path)  # the newest checkpoint is that of step 4
+    books = runs.fit(run_file, manifest, tmp_path)
+    assert seen == [4, 5, 5, 6, 7] and books.table["resumed_at"] == [3, 4]
+    assert len(list(books.folder.glob("events.*"))) == 3
+    compare(books)
+
+
+def test_one_of_two_processes_writes_it(run_file, manifest, tmp_path):
+    books = runs.several(2, run_file, manifest, tmp_path)
+    assert len(list(books.folder.glob("events.*"))) == 1
+    compare(books)
+
+
+def test_it_is_no_part_of_what_a_run_is(run_file, manifest, tmp_path):
+    kinds = [config.load(run_file, [f"log.tensorboard={asked}"]) for asked in ("true", "false")]
+    assert len({run.identity("0" * 16) for run in [*kinds, config.load(run_file)]}) == 1
+    books = runs.fit(run_file, manifest, tmp_path, changes=("log.tensorboard=false",))
+    assert not list(books.folder.rglob("events.*"))
