@@ -52,13 +52,18 @@ def write(
     found: Mapping[str, Sequence[Mapping[str, Any]]], failed: Mapping[str, str], python: str, arguments: Sequence[str]
 ) -> None:
     """Merge the works into RESULTS.md: those that were run are replaced, the others stay."""
-    before = RESULTS.read_text("utf-8") if RESULTS.exists() else ""
-    sections = {part.split("\n", 1)[0]: part for part in re.split(r"(?m)^## ", before)[1:]}
     command = " ".join(["python tests/bench/peers.py", *arguments])
     for work, rows in found.items():
         made = f"`{command}`, {date.today()}, {machine()}. {versions(python)}."
         missing = [f"{name} does not install: {error}" for name, error in failed.items()]
-        sections[work] = "\n\n".join([work, made, of(rows), *missing]) + "\n\n"
+        section(work, "\n\n".join([made, of(rows), *missing]))
+
+
+def section(name: str, body: str) -> None:
+    """Put one section into RESULTS.md, in the place of the one of that name or at the end."""
+    before = RESULTS.read_text("utf-8") if RESULTS.exists() else ""
+    sections = {part.split("\n", 1)[0]: part for part in re.split(r"(?m)^## ", before)[1:]}
+    sections[name] = f"{name}\n\n{body}\n\n"
     RESULTS.write_text(HEAD + "\n" + "".join(f"## {part}" for part in sections.values()).rstrip() + "\n", "utf-8")
 
 
