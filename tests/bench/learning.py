@@ -164,7 +164,8 @@ def main() -> None:
     print("\n\n".join(found.values()))
     if options.write:
         made = f"`python tests/bench/learning.py`, {date.today()}, {table.machine()}."
-        table.put({f"learning: {name}": f"{made}\n\n{text}" for name, text in found.items()})
+        for name, text in found.items():
+            table.section(f"learning: {name}", f"{made}\n\n{text}")
 
 
 if __name__ == "__main__":

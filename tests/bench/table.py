@@ -51,20 +51,20 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 def write(
     found: Mapping[str, Sequence[Mapping[str, Any]]], failed: Mapping[str, str], python: str, arguments: Sequence[str]
 ) -> None:
-    """Put the tables of these works into RESULTS.md."""
+    """Merge the works into RESULTS.md: those that were run are replaced, the others stay."""
     command = " ".join(["python tests/bench/peers.py", *arguments])
-    made = f"`{command}`, {date.today()}, {machine()}. {versions(python)}."
-    missing = [f"{name} does not install: {error}" for name, error in failed.items()]
-    put({work: "\n\n".join([made, of(rows), *missing]) for work, rows in found.items()})
+    for work, rows in found.items():
+        made = f"`{command}`, {date.today()}, {machine()}. {versions(python)}."
+        missing = [f"{name} does not install: {error}" for name, error in failed.items()]
+        section(work, "\n\n".join([made, of(rows), *missing]))
 
 
-def put(texts: Mapping[str, str]) -> None:
-    """Merge sections into RESULTS.md: those of these names are replaced, the others stay."""
+def section(name: str, body: str) -> None:
+    """Put one section into RESULTS.md, in the place of the one of that name or at the end."""
     before = RESULTS.read_text("utf-8") if RESULTS.exists() else ""
-    sections = {part.split("\n", 1)[0]: part.split("\n", 1)[1] for part in re.split(r"(?m)^## ", before)[1:]}
-    sections |= texts
-    whole = [f"## {name}\n\n{text.strip()}\n" for name, text in sections.items()]
-    RESULTS.write_text("\n".join([HEAD, *whole]), "utf-8")
+    sections = {part.split("\n", 1)[0]: part for part in re.split(r"(?m)^## ", before)[1:]}
+    sections[name] = f"{name}\n\n{body}\n\n"
+    RESULTS.write_text(HEAD + "\n" + "".join(f"## {part}" for part in sections.values()).rstrip() + "\n", "utf-8")
 
 
 def machine() -> str:

@@ -5,6 +5,7 @@ A family is a module with a class `Config`, the checked keys of a run file's `[m
 
     forward(tokens [B, T], positions [B, T], pieces [B, T] | None) -> hidden [B, T, width]
     logits(hidden [..., width]) -> [..., vocab_size]
+    projection(hidden) -> (x, W, b | None), of which the logits are x W^T + b
     initialise(seed), flops(work), parameter_counts(), config, vocab_size, length, and causal: bool
 
 An encoder-decoder reads two rows of pieces, whose numbers say which belong together. In place of that forward it has

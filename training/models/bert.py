@@ -80,9 +80,10 @@ class Head(nn.Module):
         self.norm = LayerNorm(config.width, config.norm_epsilon)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
-    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
-        """[..., width] and [vocab_size, width] -> [..., vocab_size]."""
-        return functional.linear(self.norm(functional.gelu(self.dense(hidden))), table, self.bias)
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., width] -> [..., width], what the table is multiplied with."""
+        result: Tensor = self.norm(functional.gelu(self.dense(hidden)))
+        return result
 
 
 class Model(nn.Module):
@@ -118,8 +119,11 @@ class Model(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., width] -> [..., vocab_size]."""
-        logits: Tensor = self.head(hidden, self.embedding.weight)
-        return logits
+        return functional.linear(*self.projection(hidden))
+
+    def projection(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """x [..., width], W [vocab_size, width] and b, or None, of the logits x W^T + b."""
+        return self.head(hidden), self.embedding.weight, self.head.bias
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

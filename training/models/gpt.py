@@ -151,7 +151,11 @@ class Model(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., width] -> [..., vocab_size], by the embedding where it is tied."""
-        return functional.linear(hidden, (self.head or self.embedding).weight)
+        return functional.linear(*self.projection(hidden))
+
+    def projection(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """x [..., width], W [vocab_size, width] and b, or None, of the logits x W^T + b."""
+        return hidden, (self.head or self.embedding).weight, None
 
     def cache(self, rows: int, length: int) -> Cache:
         """An empty cache for `rows` rows of at most `length` tokens."""

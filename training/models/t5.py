@@ -244,10 +244,13 @@ class Model(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., width] -> [..., vocab_size], by the embedding where it is tied."""
+        return functional.linear(*self.projection(hidden))
+
+    def projection(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """x [..., width], W [vocab_size, width] and b, or None, of the logits x W^T + b."""
         if self.head is None:
-            return functional.linear(hidden * self.config.width**-0.5, self.embedding.weight)
-        result: Tensor = self.head(hidden)
-        return result
+            return hidden * self.config.width**-0.5, self.embedding.weight, None
+        return hidden, self.head.weight, None
 
     def cache(self, rows: int, length: int) -> Cache:
         """An empty cache for `rows` rows of at most `length` tokens of the decoder."""

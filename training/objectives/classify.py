@@ -67,7 +67,8 @@ class Objective(Table):
 
     def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses and the number of labelled rows."""
-        return _places.loss(self.losses(model, batch))
+        losses = self.losses(model, batch)
+        return losses.sum(), torch.tensor(len(losses), dtype=torch.float64)
 
 
 def labels_of(version: Version) -> list[str]:

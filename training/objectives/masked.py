@@ -80,7 +80,7 @@ class Objective(Table):
 
     def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses and the number of targets."""
-        return _places.loss(self.losses(model, batch))
+        return _places.loss(model, batch)
 
     def _selected(self, rows: Rows, position: NDArray[np.integer[Any]], keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Which places [B, T] are selected."""

@@ -80,9 +80,11 @@ class Rows:
         padded = np.flatnonzero(self.used < length)
         edges = padded * length + self.used[padded]
         starts = np.sort(np.append(begins, edges))
-        piece = np.zeros(count * length, np.int32)
-        piece[starts] = 1
-        piece = np.cumsum(piece, dtype=np.int32) - 1
-        position = np.arange(count * length) - starts[piece]
-        position[np.arange(count * length) % length >= np.repeat(self.used, length)] = -1
-        return piece.reshape(count, length), position.reshape(count, length)
+        sizes = np.diff(starts, append=count * length)
+        piece = np.repeat(np.arange(len(starts), dtype=np.int32), sizes)
+        position = np.arange(count * length)
+        position -= np.repeat(starts, sizes)
+        position = position.reshape(count, length)
+        for row in padded.tolist():
+            position[row, self.used[row] :] = -1
+        return piece.reshape(count, length), position
