@@ -88,13 +88,6 @@ def load(name_or_path: str, data_dir: Path | None = None) -> Card:
     return card
 
 
-def again(table: dict[str, Any], file: Path, data_dir: Path | None) -> Card:
-    """The card that a build wrote down, and read from `file`. Raises ConfigError where this code no longer knows it."""
-    card = parse(table, str(file))
-    card._file, card._data_dir = file, data_dir
-    return card
-
-
 def parse(table: dict[str, Any], where: str) -> Card:
     """Check a card's table, its kind and its parameters; the card then holds every default. Raises ConfigError."""
     try:
@@ -105,6 +98,13 @@ def parse(table: dict[str, Any], where: str) -> Card:
     return card.model_copy(
         update={"params": check_params(module.survey, card.params, f"{where} ({card.kind}) [params]")}
     )
+
+
+def again(table: dict[str, Any], file: Path, data_dir: Path | None) -> Card:
+    """The card that a build wrote down, and read from `file`. Raises ConfigError where this code no longer knows it."""
+    card = parse(table, str(file))
+    card._file, card._data_dir = file, data_dir
+    return card
 
 
 def _table(path: Path) -> dict[str, Any]:
