@@ -17,7 +17,7 @@ from pipeline.margins import Margin
 
 BAR, ROWS = 40, 20
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, FOOT = 720, 240, 60, 712, 44, 210
-TICKS = 6
+TICKS, LETTER = 6, 7
 
 
 def bar(count: int, most: int) -> str:
@@ -64,8 +64,8 @@ def svg(margin: Margin) -> Markup:
     """The same as a picture, WIDTH x HEIGHT; empty where nothing was measured."""
     if not margin.counts:
         return Markup("")
-    names = [clean(value, 12) for value in margin.values] or [label(edge) for edge in margin.edges]
     wide, most = (RIGHT - LEFT) / len(margin.counts), max(margin.counts) or 1
+    names = [clean(value, 40) for value in margin.values] or [label(edge) for edge in margin.edges]
     parts = []
     for at, count in enumerate(margin.counts):
         high = (FOOT - TOP) * count / most
@@ -76,7 +76,8 @@ def svg(margin: Margin) -> Markup:
     parts.append(f'<text class="end" x="{LEFT - 6}" y="{FOOT}">0</text>')
     middle = wide / 2 if margin.values else 0
     for at in range(0, len(names), 1 if margin.values else -(-len(names) // TICKS)):
-        parts.append(f'<text x="{LEFT + at * wide + middle:.1f}" y="{FOOT + 16}">{escape(names[at])}</text>')
+        short = clean(names[at], max(int(wide / LETTER), 2)) if margin.values else names[at]
+        parts.append(f'<text x="{LEFT + at * wide + middle:.1f}" y="{FOOT + 16}">{escape(short)}</text>')
     for row, (limit, words) in enumerate(sorted(marks(margin)) if margin.edges else ()):
         parts.append(_bound(LEFT + wide * place(margin.edges, limit), row, words))
     title = f"<title>{escape(margin.signal)}: documents by value</title>"

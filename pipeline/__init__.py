@@ -6,5 +6,6 @@ and its books), `recipe` (TOML to a checked plan of stages), `plan` (segments an
 with their keys), `store` (content-addressed outputs), `tasks`, `children` and `cuts` (what a
 worker does; `spill` is where it puts aside what it cannot hold), `build` (the whole chain),
 `seal` and `manifest` (make a version, find it again), `audit` (re-read what lies on disk and
-account for every document).
+account for every document), `changes`, `stored`, `rejudge` and `whatif` (other rules over what was
+stored), `remaking` (the recipe with its rules changed).
 """

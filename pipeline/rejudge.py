@@ -211,7 +211,7 @@ def _hashable(value: Any) -> Any:
 
 def _through(before: Stored, segment: Stored, flow: Flow, judged: Judged) -> pa.Table:
     """What enters a segment that measures nothing: texts less their cuts. Whose text is then blank leaves."""
-    name = segment_cut(before)
+    name = _cutter(before)
     lost, was = judged.relations[name], flow.left["doc_id"].combine_chunks()
     cut = lost[f"{name}.cut_bytes"].take(pc.index_in(was, lost["doc_id"].combine_chunks()))
     other = pc.or_(pc.is_in(was, flow.altered), pc.invert(pc.is_in(was, segment.entered)))
@@ -233,7 +233,7 @@ def _through(before: Stored, segment: Stored, flow: Flow, judged: Judged) -> pa.
     return without(table, judged.ledgers[-1]["doc_id"].combine_chunks())
 
 
-def segment_cut(segment: Stored) -> str:
+def _cutter(segment: Stored) -> str:
     """The stage that cuts behind a segment."""
     return segment.keys.cuts["stage"]
 

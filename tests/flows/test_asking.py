@@ -143,3 +143,10 @@ def test_the_bounds_of_a_histogram_stand_where_they_lie():
         "above 6, as it is",
     ]
     assert [charts.place(margin.edges, limit) for limit in (-1, 0, 3, 6, 8, 99)] == [0, 0, 1.5, 2.5, 3, 3]
+
+
+def test_help_says_how_to_write_a_change(gristmill):
+    assert "gristmill whatif" in gristmill("--help").stdout
+    for verb in ("whatif", "apply"):
+        said = gristmill(verb, "--help").stdout
+        assert "STAGE.COLUMN.below=30" in said and "--json" in said and f"  gristmill {verb} quickstart" in said

@@ -11,12 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline import changes, remaking, whatif
+from pipeline import changes, relating, remaking, whatif
 from pipeline import recipe as recipes
 from pipeline.changes import parse
 from pipeline.manifest import Version
 from pipeline.margins import BINS, histogram
 from pipeline.rejudge import Unmeasured
+from pipeline.rules import Rule
 from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError, read_parquet
 from tests.builds import CARD, STAGES, build, make_recipe, write_corpus
@@ -205,11 +206,12 @@ def test_the_changed_recipe_builds_what_one_written_by_hand_does_and_measures_no
     remade = remaking.write(store, version, ["gopher.word_count.below=10"])
     recipe, size = recipes.load(str(remade.path)), recipes.parse_size(remade.partition_size)
     again = build(recipe, store.root, partition_bytes=size)
+    done = again.build_keys().segments[0]
     by_hand = build(make_recipe(corpus, loosened(STAGES)), store.root, partition_bytes=30_000)
     assert again.address == by_hand.address
     keys = version.build_keys().segments[0]
-    assert len(keys.parts) > 2 and again.build_keys().segments[0].parts == keys.parts
-    assert [r["pairs"] for r in again.build_keys().segments[0].relates] == [r["pairs"] for r in keys.relates]
+    assert len(keys.parts) > 2 and done.parts == keys.parts
+    assert [r["pairs"] for r in done.relates] == [r["pairs"] for r in keys.relates]
     with pytest.raises(ConfigError, match="a folder that exists"):
         remaking.write(store, version, [], out=Path("nowhere/at/all.toml"))
     assert remaking.write(store, version, [], name="other", out=store.root / "r.toml").path == store.root / "r.toml"
@@ -243,3 +245,12 @@ def test_what_is_written_is_read_back_as_it_was(text):
 def test_a_change_is_written_as_it_is_read():
     for text in ("gopher.word_count.below=30", "language.lang.keep=en,zh", "a.b.above=none", "licence.allow=CC0-1.0"):
         assert str(parse(text)) == text and json.dumps(text)
+
+
+def test_a_rule_over_a_similarity_quarantines_who_has_none_and_names_the_others():
+    relation = pa.table(
+        {"doc_id": ["a", "b"], "near.jaccard": pa.array([None, 0.8]), "near.dup_of": pa.array([None, "a"], pa.string())}
+    )
+    first, second = relating.judge(relation, [Rule("near", "jaccard", "below", 0.9)]).to_pylist()
+    assert (first["verdict"], first["reason"], first["detail"]) == ("quarantined", "jaccard unmeasured", None)
+    assert (second["verdict"], second["detail"]) == ("dropped", "jaccard=0.8 dup_of=a jaccard=0.8")
