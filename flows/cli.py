@@ -7,18 +7,13 @@ number that matters: this module imports in a tenth of a second, so everything h
 
 from __future__ import annotations
 
-import functools
-import os
-import signal
-import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from flows import asking, comparing, errors
+from flows import asking, comparing, errors, guard
 from flows.options import (
     AddressArgument,
     DataOption,
@@ -64,33 +59,14 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run a verb. SIGTERM is taken as Ctrl-C: what runs below ends in order, and exit code 130 says so."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.unraisablehook = _again
+    """Run a verb."""
+    guard.listen()
     app()
-
-
-def _again(lost: sys.UnraisableHookArgs) -> None:
-    """A Ctrl-C that fell into a finaliser or a callback is lost there: send it again, to where it is heard."""
-    if issubclass(lost.exc_type, KeyboardInterrupt):
-        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-    else:
-        sys.__unraisablehook__(lost)
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
     """A command of which every error ends in a sentence and its exit code."""
-
-    @functools.wraps(function)
-    def guarded(*arguments: Any, **options: Any) -> None:
-        try:
-            function(*arguments, **options)
-        except (typer.Exit, BrokenPipeError, SystemExit):
-            raise
-        except BaseException as error:
-            raise typer.Exit(errors.tell(error)) from None
-
-    app.command()(guarded)
+    app.command()(guard.told(function))
     return function
 
 

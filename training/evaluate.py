@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from training import TrainingError
+from training import TrainingError, machine
 from training.batch import row_keys
 from training.config import Evaluation, Precision
 from training.manifest import Version
@@ -111,8 +111,9 @@ def score(
     with torch.inference_mode(), autocast(group.device, precision.compute):
         for part in parts(split, mine, settings.micro_rows):
             keys = row_keys(0, 0, part.index)
-            batch = objective.prepare(part, keys)
-            losses = objective.losses(model, {k: v.to(group.device) for k, v in batch.items()})
+            with machine.fitting(len(part), "evaluation.micro_rows"):
+                batch = objective.prepare(part, keys)
+                losses = objective.losses(model, {k: v.to(group.device) for k, v in batch.items()})
             document = documents_at(part, objective.targets(part, keys))
             np.add.at(nats, document, losses.double().cpu().numpy())
             np.add.at(tally.targets, document, 1)

@@ -26,6 +26,7 @@ from training.manifest import Version, digest, file_digest
 from training.tables import suggest
 
 BACKBONE = "backbone."  # before the names of a classifier's backbone
+TABLES = ("embedding.weight", "positions.weight", "head.weight", "head.bias")  # a row a token, or a position
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def _fitted(tensors: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
 def _cut(name: str, tensor: Tensor, parameter: Tensor, tables: set[int]) -> Tensor:
     """Only a table of tokens or positions has rows that a smaller one can do without."""
     rows = len(parameter)
-    if rows not in tables or tensor.shape[1:] != parameter.shape[1:]:
+    if not name.endswith(TABLES) or rows not in tables or tensor.shape[1:] != parameter.shape[1:]:
         return tensor
     if len(tensor) < rows:
         raise TrainingError(f"{name!r} has {len(tensor)} rows; the version's tokens, or its rows' length, need {rows}")

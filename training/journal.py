@@ -155,13 +155,15 @@ def _open(runs: Path, run: Run, version: Version, name: str | None, here: dict[s
     path = folder / "run.json"
     if path.exists():
         journal = Journal(folder, _table(path))
-        if journal.table["digest"] != identity:
+        if journal.table["digest"] == identity:
+            if not journal.complete:
+                _begin(journal, _reading(run, version, folder), here)
+            return
+        # One that was refused before its first step is nobody's.
+        if journal.metrics.exists() or journal.checkpoints.exists():
             raise TrainingError(
                 f"{folder}: holds another run ({_difference(journal.table, run, version)}); give --name, or remove it"
             )
-        if not journal.complete:
-            _begin(journal, _reading(run, version, folder), here)
-        return
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder)
     journal.table = {

@@ -72,15 +72,11 @@ class Loop:
             )
         self.stream = mix.Stream(run, version)
         self.objective = objectives.load(run.objective, "[objective]").over(version)
-        self.model: Any = _build(run, version)
-        classification.check(self.objective, version, run.evaluation)
-        if run.init is None:
-            self.model.initialise(run.seed)
-        elif fresh := initial.fill(
-            self.model, Path(run.init.folder), version, run.seed, extra_tokens=self.objective.extra_tokens
-        ):
-            progress.note(f"fresh, not from {run.init.folder}: {', '.join(fresh)}")
-        self.model.to(group.device)
+        with machine.fitting(0):
+            self.model: Any = _build(run, version)
+            classification.check(self.objective, version, run.evaluation)
+            self._begin()
+            self.model.to(group.device)
         self.running = group.wrap(Scored(self.model, self.objective), run.precision, run.parallel)
         self.optimizer = Optimizer(self.model, run.optimizer)
         self.ledger = Ledger(self.stream.start, self.stream.step)
@@ -90,6 +86,16 @@ class Loop:
         self.step = self._resume()
         self.loader = Loader(run, self.stream, self.objective, group, self.step)
         self.writer = checkpoint.Writer(journal.checkpoints, run.checkpoint, group)
+
+    def _begin(self) -> None:
+        """The weights before the first step."""
+        init, extra_tokens = self.run.init, self.objective.extra_tokens
+        if init is None:
+            self.model.initialise(self.run.seed)
+            return
+        folder = Path(init.folder)
+        if fresh := initial.fill(self.model, folder, self.version, self.run.seed, extra_tokens=extra_tokens):
+            self.progress.note(f"fresh, not from {folder}: {', '.join(fresh)}")
 
     def _resume(self) -> int:
         """Steps done: 0, or those of the newest checkpoint, after the end of its chain was recomputed."""
@@ -134,7 +140,8 @@ class Loop:
         """Do one step; False where some rank was asked to stop."""
         began = time.perf_counter()
         group, run = self.group, self.run
-        laid, waited = self.loader.next()
+        with machine.fitting(run.batch.rows, "batch.rows"):
+            laid, waited = self.loader.next()
         whole = laid.whole
         loss, weight = self._gradients(laid)
         tokens = float(laid.mine.used.sum())

@@ -130,8 +130,9 @@ def threads() -> int:
 
 
 @contextlib.contextmanager
-def fitting(rows: int) -> Iterator[None]:
-    """Raise OutOfMemory that says what to try where a micro-batch of so many rows does not fit into memory."""
+def fitting(rows: int, key: str = "batch.micro_rows") -> Iterator[None]:
+    """Raise OutOfMemory that says what to try where so many rows at once, as `key` of the run file says, do not fit
+    into memory; 0 rows are the weights alone."""
     import torch
 
     try:
@@ -139,5 +140,8 @@ def fitting(rows: int) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
             raise
-        advice = f"try --set batch.micro_rows={rows // 2}; the run goes on" if rows > 1 else "make [model] smaller"
+        if not rows:
+            raise OutOfMemory("out of memory with the weights alone; make [model] smaller") from error
+        goes_on = "" if key == "batch.rows" else "; the run goes on"
+        advice = f"try --set {key}={rows // 2}{goes_on}" if rows > 1 else "make [model] smaller"
         raise OutOfMemory(f"out of memory with {rows} rows at once; {advice}") from error

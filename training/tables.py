@@ -27,7 +27,8 @@ def check(model: type[T], table: Any, where: str) -> T:
     try:
         return model.model_validate(dict(table))
     except ValidationError as error:
-        first = error.errors()[0]
+        # A key that is misspelt is unknown and missing at once.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             raise TrainingError(f"{where}: unknown key {key!r}{suggest(key, _keys(model, first['loc']))}") from error

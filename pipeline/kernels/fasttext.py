@@ -25,8 +25,9 @@ from pipeline.fasttext_model import END_OF_SENTENCE, FastTextModel, huffman
 from pipeline.kernels._jit import Bytes, Hashes, Ints, allocating_kernel
 from pipeline.kernels.buffers import frozen, text_buffers
 from pipeline.kernels.fasttext_memory import aligned, keep_all, lines_for
-from pipeline.kernels.fasttext_rows import Ids, Layout, Memory, Rows, Scratch, sum_rows
+from pipeline.kernels.fasttext_rows import Memory, Rows, Scratch, sum_rows
 from pipeline.kernels.fasttext_scores import MARGIN, descend, scan
+from pipeline.kernels.fasttext_token import Ids, Layout
 from pipeline.kernels.wide import after
 from pipeline.memory import keeps
 

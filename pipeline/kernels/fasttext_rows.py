@@ -13,38 +13,20 @@ from numpy.typing import NDArray
 from pipeline.fasttext_model import END_OF_SENTENCE
 from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
 from pipeline.kernels.buffers import frozen
-from pipeline.kernels.fasttext_buckets import FNV_START, NONE, Rows, add, add_all, fnv, fnv_of, ranked, row_of, step
+from pipeline.kernels.fasttext_buckets import Rows, add, add_all, fnv, fnv_of, row_of
 from pipeline.kernels.fasttext_memory import find, keep, key_of, line_of, short
+from pipeline.kernels.fasttext_token import BEGIN, Layout, add_token
 from pipeline.kernels.lanes import blank64, prefetch
-from pipeline.kernels.units import BLOCK, ONE, S6, S63, count, places
+from pipeline.kernels.units import BLOCK, ONE, S63, count, places
 from pipeline.kernels.wide import ZERO
 
-Ids = NDArray[np.int32]
-
 NGRAM_PRIME = np.uint64(116049371)
-BEGIN, END = np.uint8(60), np.uint8(62)
 EOS, EOS_SIZE = np.uint64(int.from_bytes(END_OF_SENTENCE, "little")), len(END_OF_SENTENCE)
 LABEL = frozen(np.frombuffer(b"__label__", np.uint8))
 SEPARATOR = frozen(np.isin(np.arange(256), [0, 9, 10, 11, 12, 13, 32]))
-CONTINUES, CONTINUED = np.uint8(0x80), np.uint8(0xC0)
 LOW_HALF = np.int64(0xFFFFFFFF)
 # Tokens that a block can hold at most, and some more; tokens that are longer are not remembered.
 TOKENS, LONGEST = 64 * BLOCK // 2 + 8, 64
-
-
-class Layout(NamedTuple):
-    """A model as the kernels have it. `settings`: loss, labels, words, buckets, min_n, max_n, word n-grams, the row of
-    "</s>" or -1, whether buckets were pruned. `word_lines` is a memory of the words, which is only read."""
-
-    settings: Ints
-    rows: Rows
-    output: Rows
-    word_lines: Hashes
-    arena: Bytes
-    word_starts: Ints
-    directory: Hashes
-    left: Ids
-    right: Ids
 
 
 class Memory(NamedTuple):
@@ -147,7 +129,7 @@ def _add_tokens(
         while k < n and known[k] == 0:
             if keys[k] != ZERO:
                 if exact:
-                    total += _token(data, first[k], last[k], keys[k], model, scratch, hidden)
+                    total += add_token(data, first[k], last[k], keys[k], model, scratch.padded, scratch.buckets, hidden)
                 else:
                     total += _meet(data, first[k], last[k], keys[k], model, memory, scratch, hidden)
             k += 1
@@ -189,7 +171,7 @@ def _meet(
         return value >> 32
     token, used = scratch.token, memory.used
     token[:] = 0
-    n = _token(data, begin, end, key, model, scratch, token)
+    n = add_token(data, begin, end, key, model, scratch.padded, scratch.buckets, token)
     for q in range(hidden.size):
         hidden[q] += token[q]
     if used[0] < memory.sums.shape[0] and end - begin <= LONGEST:
@@ -198,84 +180,6 @@ def _meet(
         used[0] += 1
         keep(memory.lines, key, n << 32 | used[0])
     return n
-
-
-@kernel
-def _token(data: Bytes, begin: int, end: int, key: np.uint64, model: Layout, scratch: Scratch, out: Rows) -> np.int64:
-    """Add the rows of one token to `out`: its own where it is known, then those of its subwords; return how many."""
-    n = np.int64(0)
-    found = _known(data, begin, end, key, model)
-    if found >= 0:
-        n += 1
-        add(out, model.rows, found)
-    min_n, max_n = model.settings[4], model.settings[5]
-    # The token between "<" and ">", and behind them what continues no character.
-    padded, size = scratch.padded, end - begin + 2
-    padded[0], padded[size - 1], padded[size] = BEGIN, END, 0
-    for q in range(end - begin):
-        padded[q + 1] = data[begin + q]
-    buckets, waiting = scratch.buckets, 0
-    modulus = np.uint32(model.settings[3])
-    share = 1.0 / np.float64(modulus)
-    for a in range(size):
-        if padded[a] & CONTINUED == CONTINUES:
-            continue
-        h, j = FNV_START, a
-        for length in range(1, max_n + 1):
-            if j >= size:
-                break
-            h = step(h, padded[j])
-            j += 1
-            while padded[j] & CONTINUED == CONTINUES:
-                h = step(h, padded[j])
-                j += 1
-            if length < min_n or (length == 1 and (a == 0 or j == size)):
-                continue
-            # The remainder by a product: a quotient that is one too large or too small is set right.
-            bucket = np.int64(h) - np.int64(np.float64(h) * share) * np.int64(modulus)
-            if bucket < 0:
-                bucket += np.int64(modulus)
-            elif bucket >= np.int64(modulus):
-                bucket -= np.int64(modulus)
-            buckets[waiting] = bucket
-            waiting += 1
-            if waiting == buckets.size:
-                n += _subwords(buckets, waiting, model, out)
-                waiting = 0
-    return n + _subwords(buckets, waiting, model, out)
-
-
-@kernel
-def _subwords(buckets: Ints, n: int, model: Layout, out: Rows) -> np.int64:
-    """Add the rows of these buckets to `out`; return how many have one."""
-    kept = np.int64(n)
-    if model.settings[8] == 0:
-        for k in range(n):
-            buckets[k] += model.settings[2]
-    else:
-        kept = np.int64(0)
-        for k in range(n):
-            bucket = np.uint64(buckets[k])
-            buckets[kept] = buckets[k]
-            kept += np.int64(model.directory[0, np.int64(bucket >> S6)] >> (bucket & S63) & ONE)
-        for k in range(kept):
-            buckets[k] = ranked(np.uint64(buckets[k]), model.directory)
-    add_all(out, model.rows, buckets, 0, kept)
-    return kept
-
-
-@kernel
-def _known(data: Bytes, begin: int, end: int, key: np.uint64, model: Layout) -> np.int64:
-    """The number of a known word, or -1."""
-    number = find(model.word_lines, key) - 1
-    if number >= 0:
-        first = model.word_starts[number]
-        if model.word_starts[number + 1] - first != end - begin:
-            return NONE
-        for q in range(end - begin):
-            if model.arena[first + q] != data[begin + q]:
-                return NONE
-    return number
 
 
 @kernel

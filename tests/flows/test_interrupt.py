@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import cli
+from flows import guard
 from tests.conftest import ROOT
 from tests.flows.conftest import RECIPE, command, group, left, until
 
@@ -90,7 +90,7 @@ def test_a_ctrl_c_that_falls_into_a_finaliser_is_not_lost(monkeypatch):
         def __del__(self) -> None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys, "unraisablehook", cli._again)
+    monkeypatch.setattr(sys, "unraisablehook", guard.again)
     with pytest.raises(KeyboardInterrupt):
         Finalised()
         time.sleep(5)

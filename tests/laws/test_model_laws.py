@@ -152,6 +152,40 @@ def test_an_unknown_key_is_refused_and_the_keys_are_listed(keys):
             models.build({**keys, key: "many"}, vocab_size=VOCABULARY, length=LENGTH, where="run.toml [model]")
 
 
+def test_a_number_that_cannot_be_and_a_key_that_is_missing_are_refused_by_name(keys):
+    whole = {"family": keys["family"], **build(keys).config.model_dump()}
+    numbers = {key: value for key, value in whole.items() if type(value) in (int, float)}
+    for key, value in numbers.items():
+        with pytest.raises(TrainingError, match=rf"run\.toml \[model\] \({keys['family']}\).*\b{key}\b.*-1"):
+            models.build({**whole, key: type(value)(-1)}, vocab_size=9, length=8, where="run.toml [model]")
+    for key in SMALL.keys() & keys.keys():
+        left = {name: value for name, value in keys.items() if name != key}
+        with pytest.raises(TrainingError, match=rf"run\.toml \[model\] \({keys['family']}\): no '{key}'; it has no"):
+            models.build(left, vocab_size=9, length=8, where="run.toml [model]")
+
+
+def test_a_family_is_named_and_known(keys):
+    for family, said in ((None, "no 'family'"), (f"{keys['family']}x", f"unknown family '{keys['family']}x'")):
+        with pytest.raises(TrainingError, match=rf"run\.toml \[model\]: {said}.* has: .*{keys['family']}"):
+            models.build({**keys, "family": family}, vocab_size=9, length=8, where="run.toml [model]")
+
+
+# One of each family, and of each form that it has: tracing takes seconds.
+TRACED = {(name, more.get("form")): (name, more) for name, more in reversed(CASES)}
+
+
+@pytest.mark.parametrize("case", TRACED.values(), ids=[f"{name}-{form or 'default'}" for name, form in TRACED])
+def test_a_model_can_be_traced_whole(case, rows):
+    model, (tokens, positions, pieces) = build({**table(*case), "layers": 1}), rows
+    traced = torch.compile(lambda *given: states(model, *given), backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        expected = states(model, tokens, positions, pieces)
+    hidden = traced(tokens, positions, pieces)
+    assert (hidden - expected).abs().max() < 1e-4
+    hidden.square().mean().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_a_model_says_what_it_is_and_what_it_costs(keys):
     model = build(keys)
     assert model.length == LENGTH and isinstance(model.causal, bool)
