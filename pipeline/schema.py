@@ -18,6 +18,7 @@ DOCUMENT = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("parent_id", pa.string()),
         pa.field("label", pa.string()),
+        pa.field("target", pa.large_string()),
         pa.field("licence", pa.string()),
         pa.field("url", pa.string()),
         pa.field("meta", pa.string()),

@@ -105,6 +105,8 @@ def _manifest(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: Build
             "sha256": file_digest(folder / "documents.parquet", "sha256"),
         },
         "parents": [],
+        # Only where a card maps them: a version without targets is what it was before there were any.
+        **({"targets": packed["targets"]} if packed["targets"] else {}),
     }
 
 

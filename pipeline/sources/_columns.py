@@ -86,6 +86,7 @@ def _documents(
         return batch[name].cast(kind) if name in batch.schema.names else pa.nulls(rows, kind)
 
     licence, url = column("licence", pa.string()), column("url", pa.string())
+    target = column("target", pa.large_string())
     licence = pc.if_else(pc.equal(licence, ""), pa.scalar(None, pa.string()), licence)
     known: dict[str, pa.Array] = {
         "meta": meta,
@@ -93,6 +94,7 @@ def _documents(
         "text": column("text", pa.large_string()),
         "source": pa.repeat(pa.scalar(collector.source, pa.string()), rows),
         "label": column("label", pa.string()),
+        "target": pc.if_else(pc.equal(target, ""), pa.scalar(None, pa.large_string()), target),
         "licence": pc.fill_null(licence, collector.licence) if collector.licence else licence,
         "url": pc.if_else(pc.equal(url, ""), pa.scalar(None, pa.string()), url),
     }

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import orjson
 
-Column = Literal["text", "label", "url", "licence", "language"]
+Column = Literal["text", "label", "target", "url", "licence", "language"]
 DEFAULTS: dict[Column, str] = {"text": "text", "label": "label?", "url": "url?", "licence": "licence?"}
 
 
@@ -59,6 +59,7 @@ class Mapped:
         return {
             "text": found["text"],
             "label": _label(found.get("label")),
+            "target": _string("target", found.get("target")) or None,
             "url": _string("url", found.get("url")) or None,
             "licence": _string("licence", found.get("licence")),
             "meta": self._kept(row, language),

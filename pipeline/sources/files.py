@@ -5,7 +5,8 @@ number is the line's (from 1) or the row's (from 0). Parameters:
 
     paths               globs, relative to the card; "{data}/..." is under the data folder
     columns             which column becomes what: {text = "content", label = "stars", url = "link?"}; a trailing "?"
-                        says that a row may lack it. Without an entry: text, and label, url, licence where present
+                        says that a row may lack it. Without an entry: text, and label, url, licence where present.
+                        `target` is a text to be written from this one: examples are packed with it
     meta                columns to keep in `meta`; others are left behind
     maximum_row_bytes   a longer line (or text file, inflated) is rejected unread
 

@@ -76,19 +76,28 @@ def _pieces(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.
     return document, offset, np.minimum(sizes[document] - offset, length)
 
 
-def examples(tokens: Tokens, length: int, labels: np.ndarray) -> tuple[pa.Table, int]:
-    """One row a document: tokens (cut at `length`), label, document. Also returns the tokens cut off."""
+def examples(
+    tokens: Tokens, length: int, labels: np.ndarray, targets: Tokens | None = None
+) -> tuple[pa.Table, int, int]:
+    """One row a document: tokens (cut at `length`), label, document, and the target (cut at `length` too) where there
+    are any. Also returns the tokens cut off, and those of targets."""
+    texts, truncated = _cut(tokens, length)
+    columns = {
+        "tokens": texts,
+        "label": pa.array(labels.astype(np.int32)),
+        "document": pa.array(np.arange(len(texts), dtype=np.int32)),
+    }
+    if targets is None:
+        return pa.table(columns), truncated, 0
+    written, lost = _cut(targets, length)
+    return pa.table({**columns, "target": written}), truncated, lost
+
+
+def _cut(tokens: Tokens, length: int) -> tuple[pa.ListArray, int]:
+    """Every document's first `length` tokens as a list, and how many were cut off in all."""
     size = np.diff(tokens.starts)
     kept = np.minimum(size, length)
     ends = np.concatenate([[0], np.cumsum(kept)])
     flat = np.empty(int(ends[-1]), tokens.flat.dtype)
     lay(tokens.flat, tokens.starts[:-1], kept, flat, ends[:-1])
-    table = pa.table(
-        [
-            pa.ListArray.from_arrays(ends.astype(np.int32), pa.array(flat)),
-            pa.array(labels.astype(np.int32)),
-            pa.array(np.arange(len(kept), dtype=np.int32)),
-        ],
-        names=["tokens", "label", "document"],
-    )
-    return table, int((size - kept).sum())
+    return pa.ListArray.from_arrays(ends.astype(np.int32), pa.array(flat)), int((size - kept).sum())

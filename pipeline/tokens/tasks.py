@@ -93,23 +93,38 @@ def _survivors(store: Store, key: str, part: int) -> pa.Table:
 
 
 def encode(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
-    """Outputs tokens.arrow (one list a survivor of this partition) and documents.parquet (INDEX)."""
+    """Outputs tokens.arrow (one list a survivor of this partition, and one of its target where any has one) and
+    documents.parquet (INDEX)."""
     left = _survivors(store, spec["survivors"], spec["number"])
     documents = read_parquet(store.file(spec["part"], "documents.parquet")).take(left["row"]).combine_chunks()
     encoder, kind, _ = _encoder(store.file(spec["vocabulary"], "tokenizer.json"))
-    schema = pa.schema([("tokens", pa.large_list(kind))])
+    names = ["text", "target"] if documents["target"].null_count < documents.num_rows else ["text"]
+    columns = {"text": "tokens", "target": "target"}
+    schema = pa.schema([(columns[name], pa.large_list(kind)) for name in names])
     counts: list[int] = []
     with pa.OSFile(str(out.folder / "tokens.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for batch in documents.select(["text"]).to_batches(max_chunksize=ENCODE_ROWS):
-            ids, starts = encoder(batch["text"])
-            counts += np.diff(starts).tolist()
-            writer.write(pa.record_batch([pa.LargeListArray.from_arrays(starts, pa.array(ids, kind))], schema=schema))
+        for batch in documents.select(names).to_batches(max_chunksize=ENCODE_ROWS):
+            lists = [_lists(encoder, batch[name], kind) for name in names]
+            counts += np.diff(lists[0].offsets.to_numpy()).tolist()
+            writer.write(pa.record_batch(lists, schema=schema))
     known = {name: documents[name] for name in INDEX.names if name in documents.column_names}
     known |= {name: left[name] for name in ("split", "split_group")}
     known["text_bytes"] = pc.binary_length(documents["text"]).cast(pa.int64())
     known["tokens"] = pa.array(counts, pa.int32())
     out.table("documents.parquet", pa.table([known[name] for name in INDEX.names], schema=INDEX))
     out.result = {"documents": len(counts), "tokens": sum(counts)}
+
+
+def _lists(encoder: Encoder, text: pa.Array, kind: pa.DataType) -> pa.LargeListArray:
+    """The tokens of each text; a null one has none at all."""
+    there = pc.is_valid(text).to_numpy(zero_copy_only=False)
+    sizes = np.zeros(len(text), np.int64)
+    ids = np.empty(0, kind.to_pandas_dtype())
+    if there.any():
+        ids, starts = encoder(text.drop_null() if text.null_count else text)
+        sizes[there] = np.diff(starts)
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    return pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), pa.array(ids, kind))
 
 
 _laying_out = threading.Lock()
@@ -140,7 +155,10 @@ def pack_shards(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Outputs documents.parquet (the document index) and the shards; the result describes each."""
     tables = [read_parquet(store.file(key, "documents.parquet")) for key in spec["encoded"]]
     index = pa.concat_tables(tables)
-    encoded = _flat(store, spec["encoded"])
+    encoded = _flat(store, spec["encoded"], "tokens")
+    written = _flat(store, spec["encoded"], "target") if spec["layout"] == "examples" else []
+    if not any(len(flat) for flat, _ in written):
+        written = []  # no card maps a target
     order = pc.sort_indices(index, [("source", "ascending"), ("split", "ascending"), ("doc_id", "ascending")])
     index, place = index.take(order).combine_chunks(), order.to_numpy()
     labels = sorted(set(index["label"].drop_null().to_pylist())) if spec["layout"] == "examples" else None
@@ -148,7 +166,8 @@ def pack_shards(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     def shard(bounds: tuple[int, int, int]) -> Spec:
         first, last, number = bounds
         tokens = _gather(encoded, place[first:last])
-        return _shard(index.slice(first, last - first), tokens, spec, labels, out.folder, first, number)
+        targets = _gather(written, place[first:last]) if written else None
+        return _shard(index.slice(first, last - first), tokens, targets, spec, labels, out.folder, first, number)
 
     bounds = [
         (first + start, first + stop, number)
@@ -157,7 +176,9 @@ def pack_shards(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     ]
     shards = list(ahead(shard, bounds, limits.threads))
     write_parquet(out.folder / "documents.parquet", index)
-    out.result = {"labels": labels, "shards": shards, "documents": index.num_rows}
+    targets = {name: sum(shard[f"target_{name}"] for shard in shards) for name in ("tokens", "truncated")}
+    found = {"labels": labels, "shards": shards, "documents": index.num_rows}
+    out.result = {**found, "targets": targets if written else None}
 
 
 def _runs(index: pa.Table) -> list[tuple[int, int]]:
@@ -173,13 +194,16 @@ def _column(index: pa.Table, name: str) -> np.ndarray:
     return np.array(index[name].to_pylist(), dtype=np.str_)
 
 
-def _flat(store: Store, keys: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Memory-mapped (tokens, starts) of every batch of every partition, in the order of the index before sorting."""
+def _flat(store: Store, keys: list[str], name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Memory-mapped (tokens, starts) of every batch of every partition, in the order of the index before sorting; a
+    partition without the column has empty lists."""
     pieces = []
     for key in keys:
         table = pa.ipc.open_file(pa.memory_map(str(store.file(key, "tokens.arrow")))).read_all()
-        for chunk in table["tokens"].chunks:
-            pieces.append((chunk.values.to_numpy(), chunk.offsets.to_numpy()))
+        for chunk in table["tokens"].chunks if name not in table.column_names else table[name].chunks:
+            found = chunk.values.to_numpy(), chunk.offsets.to_numpy()
+            empty = found[0][:0], np.zeros_like(found[1])
+            pieces.append(found if name in table.column_names else empty)
     return pieces
 
 
@@ -202,17 +226,24 @@ def _gather(encoded: list[tuple[np.ndarray, np.ndarray]], wanted: np.ndarray) ->
 
 
 def _shard(
-    block: pa.Table, tokens: pack.Tokens, spec: Spec, labels: list[str] | None, folder: Path, first: int, number: int
+    block: pa.Table,
+    tokens: pack.Tokens,
+    targets: pack.Tokens | None,
+    spec: Spec,
+    labels: list[str] | None,
+    folder: Path,
+    first: int,
+    number: int,
 ) -> Spec:
     """Write one block as an Arrow IPC file; returns its entry for the manifest."""
     source, split = block["source"][0].as_py(), block["split"][0].as_py()
-    truncated = 0
+    truncated, lost = 0, 0
     if labels is None:
         table = pack.packed(tokens, spec["length"], spec["eot"])
     else:
         where = {label: n for n, label in enumerate(labels)}
         coded = np.array([where.get(label, -1) for label in block["label"].to_pylist()], np.int32)
-        table, truncated = pack.examples(tokens, spec["length"], coded)
+        table, truncated, lost = pack.examples(tokens, spec["length"], coded, targets)
     name = f"{split}-{source}-{number:05d}.arrow"
     batch = table.combine_chunks().to_batches(max_chunksize=max(table.num_rows, 1))
     with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -225,6 +256,8 @@ def _shard(
         "rows": table.num_rows,
         "tokens": len(tokens.flat) - truncated,
         "truncated": truncated,
+        "target_tokens": len(targets.flat) - lost if targets else 0,
+        "target_truncated": lost,
         "first_document": first,
         "documents": block.num_rows,
         "text_bytes": pc.sum(block["text_bytes"]).as_py(),

@@ -125,7 +125,7 @@ def test_examples_are_one_row_a_document_cut_at_the_end_alone(case):
     length, sizes = case
     given_ = tokens(sizes)
     labels = np.arange(len(sizes)) % 3 - 1
-    table, truncated = pack.examples(given_, length, labels)
+    table, truncated, _ = pack.examples(given_, length, labels)
     assert table["document"].to_pylist() == list(range(len(sizes))) and table["label"].to_pylist() == labels.tolist()
     for row, (a, b) in zip(table["tokens"].to_pylist(), itertools.pairwise(given_.starts), strict=True):
         assert row == given_.flat[a:b][:length].tolist()

@@ -153,10 +153,16 @@ def _check_content(version: Version) -> None:
         raise ManifestError(f"{index}: the digest of its values is not the manifest's; copy the version again")
     if (size := _vocabulary_size(tokenizer)) != manifest.tokenizer.vocab_size:
         raise ManifestError(f"{tokenizer}: {size} tokens where the manifest says {manifest.tokenizer.vocab_size}")
-    how = layout(manifest)
+    how, written = layout(manifest), 0
     for split in manifest.splits.values():
         for entry in split.shards:
-            Shard(version.folder, entry, how).check(size, manifest.documents.rows)
+            shard = Shard(version.folder, entry, how)
+            shard.check(size, manifest.documents.rows)
+            written += shard.target_tokens()
+    if manifest.targets is not None and written != manifest.targets.tokens:
+        raise ManifestError(
+            f"{version.folder}: targets of {written} tokens, the manifest says {manifest.targets.tokens}"
+        )
 
 
 def _vocabulary_size(path: Path) -> int:

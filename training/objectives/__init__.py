@@ -106,6 +106,6 @@ def build(objective: Objective, table: Mapping[str, Any], version: Version, wher
     if models.has_encoder_and_decoder(model) != getattr(objective, "pairs", False):
         raise TrainingError(
             f"{where}: the family {table['family']} and the objective do not fit: one that writes what it reads in "
-            f"another text (span) needs an encoder and a decoder (t5), and all others need a single stack"
+            f"another text (span, seq2seq) needs an encoder and a decoder (t5), and all others need a single stack"
         )
     return model

@@ -1,6 +1,6 @@
 """The layout of examples: one row a document, with its label and, where the version maps them, a target text.
 
-    tokens list (cut at `length`)   label int32 (-1: none)   document   target list (cut at `length` too)
+    tokens list (cut at `length`)   label int32 (-1: none)   document   target list (cut at `length` too; may be empty)
 
 A row is laid out as one piece behind which lies padding of end-of-text, so whatever reads packed rows reads these.
 """
@@ -86,9 +86,10 @@ class Layout:
         for name, texts in (("row", block.tokens), ("target", block.target)):
             if texts is None:
                 continue
-            if _sizes(texts).min() < 1 or _sizes(texts).max() > self.length:
-                return f"a {name} has fewer than 1 or more than {self.length} tokens"
-            if texts.values[texts.ends[0] : texts.ends[-1]].max() >= vocabulary:
+            least = 1 if name == "row" else 0
+            if _sizes(texts).min() < least or _sizes(texts).max() > self.length:
+                return f"a {name} has fewer than {least} or more than {self.length} tokens"
+            if texts.values[texts.ends[0] : texts.ends[-1]].max(initial=0) >= vocabulary:
                 return f"a token of a {name} outside the vocabulary of {vocabulary}"
         if block.label.min() < -1 or block.label.max() >= self.labels:
             wrong = block.label[(block.label < -1) | (block.label >= self.labels)][0]

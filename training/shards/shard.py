@@ -61,6 +61,10 @@ class Shard:
                 f"{self.path}: {len(self)} rows of {tokens} tokens, the manifest says {entry.rows} of {entry.tokens}"
             )
 
+    def target_tokens(self) -> int:
+        """Tokens of all texts to be written."""
+        return sum(len(block.target.values) for block in self.blocks if getattr(block, "target", None) is not None)
+
     def digest(self) -> str:
         """Digest of the columns' buffers, in the order of the file."""
         return buffers_digest(self._batches, self._batches[0].schema.names if self._batches else [])
