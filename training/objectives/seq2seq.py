@@ -64,12 +64,17 @@ class Objective(Table):
 
     def losses(self, model: Any, batch: Batch) -> torch.Tensor:
         """-log P of each target in nats, [N] float32."""
-        names = ("encoder_tokens", "encoder_pieces", "tokens", "pieces")
-        return _places.surprise(model, model(*(batch[name] for name in names)), batch)
+        return _places.surprise(model, _hidden(model, batch), batch)
 
     def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses and the number of targets."""
-        return _places.loss(self.losses(model, batch))
+        return _places.total(model, _hidden(model, batch), batch)
+
+
+def _hidden(model: Any, batch: Batch) -> torch.Tensor:
+    names = ("encoder_tokens", "encoder_pieces", "tokens", "pieces")
+    hidden: torch.Tensor = model(*(batch[name] for name in names))
+    return hidden
 
 
 def _texts(rows: Rows) -> Texts:
