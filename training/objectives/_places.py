@@ -28,11 +28,10 @@ MULTIPLE = 32  # rows are as wide as their longest text, up to a multiple of thi
 
 def losses(model: Any, batch: Batch) -> Tensor:
     """-log P of `targets` [N] by the hidden states at the flat places `at` [N], in nats, [N] float32."""
-    return surprise(model, _hidden(model, batch), batch)
+    return _surprise(model, _hidden(model, batch), batch)
 
 
-def surprise(model: Any, hidden: Tensor, batch: Batch) -> Tensor:
-    """-log P of `targets` [N] by those of the hidden states [B, T, width] that stand `at` [N], in nats, [N] float32."""
+def _surprise(model: Any, hidden: Tensor, batch: Batch) -> Tensor:
     hidden = hidden.flatten(0, 1)[batch["at"]]
     if hidden.device.type != "cpu":  # which keeps its memory, and a compiled model meets one piece of any length
         return cross_entropy(model.logits(hidden).float(), batch["targets"], reduction="none")
@@ -43,22 +42,21 @@ def surprise(model: Any, hidden: Tensor, batch: Batch) -> Tensor:
 
 def loss(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Sum of `losses` and the number of targets."""
-    return total(model, _hidden(model, batch), batch)
-
-
-def total(model: Any, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Sum of `surprise` and the number of targets."""
-    targets = batch["targets"]
+    hidden, targets = _hidden(model, batch), batch["targets"]
     count = torch.tensor(len(targets), dtype=torch.float64)
     if hidden.device.type != "cpu" or torch.compiler.is_compiling():
-        return surprise(model, hidden, batch).sum(), count
+        return _surprise(model, hidden, batch).sum(), count
     inputs, table, bias = model.projection(_At.apply(hidden, batch["at"]))
     summed: Tensor = _Total.apply(inputs, table, bias, targets, product_dtype(inputs))
     return summed, count
 
 
 def _hidden(model: Any, batch: Batch) -> Tensor:
-    hidden: Tensor = model(batch["tokens"], batch["positions"], batch["pieces"])
+    """Hidden states of the rows that have targets; of pairs of texts those of the decoder."""
+    names = ("tokens", "positions", "pieces")
+    if "encoder_tokens" in batch:
+        names = ("encoder_tokens", "encoder_pieces", "tokens", "pieces")
+    hidden: Tensor = model(*(batch[name] for name in names))
     return hidden
 
 

@@ -64,17 +64,11 @@ class Objective(Table):
 
     def losses(self, model: Any, batch: Batch) -> torch.Tensor:
         """-log P of each target in nats, [N] float32."""
-        return _places.surprise(model, _hidden(model, batch), batch)
+        return _places.losses(model, batch)
 
     def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum of the losses and the number of targets."""
-        return _places.total(model, _hidden(model, batch), batch)
-
-
-def _hidden(model: Any, batch: Batch) -> torch.Tensor:
-    names = ("encoder_tokens", "encoder_pieces", "tokens", "pieces")
-    hidden: torch.Tensor = model(*(batch[name] for name in names))
-    return hidden
+        return _places.loss(model, batch)
 
 
 def _texts(rows: Rows) -> Texts:
