@@ -131,7 +131,7 @@ def joined(precision: Precision, parallel: Parallel | None = None) -> Iterator[G
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Fresh memory is written before it is read here; filling it first takes up to a tenth of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if world == 1 and parallel.use != "fsdp":
         yield Group(0, 1, device)
         return

@@ -3,7 +3,7 @@
 Logits of all places at once would be fresh memory from the system at every step, the largest of the step by far. On a
 CPU the sum comes with its gradients, a few places at a time while their logits are in the cache, and none is kept
 (the idea of Liger's fused cross-entropy, Hsu et al. 2024, arXiv 2410.10989): at 8,192 tokens of a vocabulary this
-takes a fifth off a step of 14 M parameters, and a fifth of its memory.
+takes a tenth off a step of 14 M parameters on one core, and a sixth of its peak memory.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class _Total(torch.autograd.Function):
         wanted = any(ctx.needs_input_grad)
         inputs, weight = x.to(dtype), table.to(dtype)
         offset = None if bias is None else bias.to(dtype)
-        to = [torch.empty_like(inputs), torch.zeros_like(table), None if bias is None else torch.zeros_like(bias)]
+        to_inputs, to_table = torch.empty_like(inputs), torch.zeros_like(table)
+        to_bias = None if bias is None else torch.zeros_like(bias)
         found = torch.empty(len(x), dtype=torch.promote_types(dtype, torch.float32))
         room = torch.empty(min(len(x), SUMMED), len(table), dtype=dtype) if wanted else None
         for first in range(0, len(x), SUMMED):
@@ -103,14 +104,14 @@ class _Total(torch.autograd.Function):
                 if room is not None:
                     given = room[near.start - first : near.stop - first]
                     given.copy_(logs.exp_().scatter_add_(1, at, -torch.ones_like(at, dtype=logs.dtype)))
-                    torch.mm(given, weight, out=to[0][near])
+                    torch.mm(given, weight, out=to_inputs[near])
             if room is not None:
                 given = room[: group.stop - first]
-                to[1] += given.T @ inputs[group]
-                if to[2] is not None:
-                    to[2] += given.sum(0, dtype=found.dtype)
+                to_table += given.T @ inputs[group]
+                if to_bias is not None:
+                    to_bias += given.sum(0, dtype=found.dtype)
         if wanted:
-            ctx.save_for_backward(to[0].to(x.dtype), *to[1:])
+            ctx.save_for_backward(to_inputs.to(x.dtype), to_table, to_bias)
         return -found.sum()
 
     @staticmethod
