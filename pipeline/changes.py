@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import rules
+from pipeline.books import BuildKeys
 from pipeline.manifest import Version
 from pipeline.rules import Rule
 from pipeline.stage import ConfigError, suggest
@@ -123,9 +124,9 @@ def grid(axes: Sequence[str]) -> Iterator[tuple[Change, ...]]:
 def ruled(version: Version, store: Store) -> list[Ruled]:
     """The stages of a version in the recipe's order, with the columns that were stored; the licence rule first.
 
-    Raises StoreError where its books are not in this store.
+    Raises ConfigError where its books are not in this store, StoreError where they are damaged.
     """
-    recipe, segments = version.manifest["recipe"], version.build_keys().segments
+    recipe, segments = version.manifest["recipe"], _books(version, store).segments
     placed = [entry for entry in version.manifest["accounting"] if entry["kind"] not in ("source", "licence")]
     found = []
     if recipe["licence"]:
@@ -140,15 +141,26 @@ def ruled(version: Version, store: Store) -> list[Ruled]:
     return found
 
 
+def _books(version: Version, store: Store) -> BuildKeys:
+    """Where the books lie, all of them in this store."""
+    try:
+        keys = version.build_keys()
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
+    if missing := next((key for key in keys.every() if store.done(key) is None), None):
+        raise ConfigError(
+            f"the books of {version.address} are not in {store.root} (output {missing} is missing): use the store that "
+            "built it, or build it again"
+        )
+    return keys
+
+
 def _columns(path: Path, stage: str) -> dict[str, pa.DataType]:
     """What was stored of a stage, and its types."""
     try:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(
-            f"{path} cannot be read, so the books of this version are not in the store: build it again, or use the "
-            "store that built it"
-        ) from error
+        raise StoreError(f"{path} is damaged: {error}") from error
     return {field.name.removeprefix(f"{stage}."): field.type for field in schema if field.name.startswith(f"{stage}.")}
 
 

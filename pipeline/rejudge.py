@@ -76,10 +76,8 @@ class Books:
     """A version's segments, ready to be judged under any rules."""
 
     def __init__(self, version: Version, store: Store, stages: Sequence[Ruled]) -> None:
-        keys = version.build_keys()
-        for key in keys.every():
-            store.result(key)  # raises StoreError for one that is not here
-        self.segments = [Stored(store, number, segment, stages) for number, segment in enumerate(keys.segments)]
+        segments = enumerate(version.build_keys().segments)
+        self.segments = [Stored(store, number, segment, stages) for number, segment in segments]
         self._shares = version.manifest["recipe"]["pack"]["split"]
         related = [segment.number for segment in self.segments if segment.relating]
         self._assigning = related[-1] + bool(self.segments[related[-1]].keys.cuts) if related else 0

@@ -47,8 +47,7 @@ def write(
 ) -> Remade:
     """Write the recipe of a version with its rules changed, to `out` or into the store.
 
-    Raises ConfigError for a change that cannot be or a card that is not what it was, StoreError where the books are
-    not in this store.
+    Raises ConfigError for a change that cannot be, a card that is not what it was, or books that are not in this store.
     """
     said = asking.changed(asking.ruled(version, store), [asking.parse(text) for text in changes])
     sources = _sources(store, version)

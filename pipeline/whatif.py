@@ -94,8 +94,8 @@ class Point:
 def ask(store: Store, version: Version, texts: Sequence[str], most: int = 5) -> Answer:
     """What the changes would do, with up to `most` documents on either side of each bound.
 
-    Raises ConfigError for a change that cannot be, Unmeasured where what is stored does not answer, StoreError where
-    the books are not in this store.
+    Raises ConfigError for a change that cannot be or books that are not in this store, Unmeasured where what is stored
+    does not answer, StoreError where it is damaged.
     """
     changes = [asking.parse(text) for text in texts]
     stages = asking.ruled(version, store)

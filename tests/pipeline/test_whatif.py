@@ -19,7 +19,7 @@ from pipeline.margins import BINS, histogram
 from pipeline.rejudge import Unmeasured
 from pipeline.rules import Rule
 from pipeline.stage import ConfigError
-from pipeline.store import Store, StoreError, read_parquet
+from pipeline.store import Store, read_parquet
 from tests.builds import CARD, STAGES, build, make_recipe, write_corpus
 
 NEAR = {"use": "near", "drop": {"dup_rank": {"above": 0}}}
@@ -185,7 +185,10 @@ def test_a_refusal_counts_the_documents_that_a_build_measures_there_for_the_firs
 def test_where_the_books_are_not_in_the_store_it_says_so(store, version, tmp_path):
     elsewhere = tmp_path / "store" / "versions" / "test" / version.folder.name
     shutil.copytree(version.folder, elsewhere)
-    with pytest.raises(StoreError, match=r"cannot be read|missing"):
+    with pytest.raises(ConfigError, match=r"are not in .* use the store that built it"):
+        whatif.ask(Store(tmp_path / "store"), Version(elsewhere, version.manifest), ["gopher.word_count.below=3"])
+    (elsewhere / "build.json").unlink()
+    with pytest.raises(ConfigError, match="has no books"):
         whatif.ask(Store(tmp_path / "store"), Version(elsewhere, version.manifest), ["gopher.word_count.below=3"])
 
 
