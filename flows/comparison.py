@@ -10,8 +10,8 @@ from flows.runs import Run
 from flows.screen import Screen
 
 COLUMNS = (
-    *("run", "family", "objective", "parameters", "tokens read", "targets"),
-    *("measure", "bits per byte", "bytes scored", "tokens/s", "MFU"),
+    *("run", "family", "objective", "bits per byte", "bytes scored", "perplexity"),
+    *("targets", "parameters", "tokens read", "tokens/s", "MFU"),
 )
 NOTE = (
     "Bits per byte are of the bytes scored: only runs with the same objective and the same targets compare by them "
@@ -36,11 +36,12 @@ def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     said = {name: show.number(row.get(name)) for name in row}
     family = f"{said['family']} {said['form']}".rstrip()
-    measure = f"{said['measure']} {said['perplexity']}"
-    counts = (said["parameters"], said["tokens_read"], said["targets"])
+    kind = "" if said["measure"] == "perplexity" else f" {said['measure']}"
+    counts = (said["targets"], said["parameters"], said["tokens_read"])
     scored = f"{_share(row.get('bytes'), row.get('split_bytes'))} of {said['split']}"
     speed = (show.number(row.get("tokens_per_second")), _share(row.get("mfu"), 1))
-    return (said["name"], family, said["objective"], *counts, measure, said["bits_per_byte"], scored, *speed)
+    judged = (said["bits_per_byte"], scored, f"{said['perplexity']}{kind}")
+    return (said["name"], family, said["objective"], *judged, *counts, *speed)
 
 
 def _share(part: object, whole: object) -> str:

@@ -16,7 +16,7 @@ from pipeline.stage import ConfigError, suggest
 
 FORMAT = "gristmill.run/1"
 TRAINED = ("family", "form", "objective", "parameters", "tokens_per_second", "mfu")
-EVALUATED = ("measure", "loss", "perplexity", "bits_per_byte", "split", "targets", "bytes", "split_bytes")
+EVALUATED = ("measure", "perplexity", "bits_per_byte", "split", "targets", "bytes", "split_bytes")
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ def fit(
         elif group.first:
             books.write(status="stopped")
             _say(as_json, books, version, {})
+            sys.stderr.write(f"stopped at step {books.table['step']}, with a checkpoint: the same command goes on\n")
     if not whole:
         raise typer.Exit(130)
 

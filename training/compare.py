@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-EVALUATED = ("measure", "loss", "perplexity", "bits_per_byte", "split", "targets", "bytes", "split_bytes")
+EVALUATED = ("measure", "perplexity", "bits_per_byte", "split", "targets", "bytes", "split_bytes")
 TRAINED = ("family", "form", "objective", "parameters", "tokens_per_second", "mfu")
 
 

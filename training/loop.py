@@ -168,12 +168,12 @@ class Loop:
             if finite:
                 rate = scale * run.optimizer.learning_rate
                 self.journal.add("step", **counted, loss=loss / weight, gradient_norm=norm, learning_rate=rate)
-                self.progress.note(f"loss {loss / weight:.3f}  {tokens / seconds:,.0f} tokens/s  {use:.0%} MFU")
+                self.progress.note(f"loss {loss / weight:.3f}  {tokens / seconds:,.0f} tokens/s  {use:.1%} MFU")
             else:
                 ids = self.stream.documents(np.unique(whole.documents), ["doc_id"])["doc_id"].to_pylist()
                 found = {"loss": str(loss / weight), "gradient_norm": str(norm), "documents": ids}
                 self.journal.add("refused", **counted, **found, rows=whole.index.tolist())
-                self.progress.note(f"step {self.step} refused: loss {loss / weight}, gradient norm {norm}")
+                self.progress.warn(f"step {self.step} refused: loss {loss / weight}, gradient norm {norm}")
         if self.refused == run.optimizer.patience:
             self._refuse(whole, loss / weight, norm)
         self.progress.advance()

@@ -26,6 +26,8 @@ class Reporter(Protocol):
 
     def note(self, text: str) -> None: ...
 
+    def warn(self, text: str) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -39,6 +41,9 @@ class Silent:
         return
 
     def note(self, text: str) -> None:
+        return
+
+    def warn(self, text: str) -> None:
         return
 
     def close(self) -> None:
@@ -59,6 +64,9 @@ class Events:
 
     def note(self, text: str) -> None:
         self._say({"note": text})
+
+    def warn(self, text: str) -> None:
+        self.note(text)
 
     def close(self) -> None:
         self._file.close()
@@ -87,6 +95,10 @@ class Bars:
     def note(self, text: str) -> None:
         if self._task is not None:
             self._bars.update(self._task, note=text)
+
+    def warn(self, text: str) -> None:
+        """A line above the bars, which stays."""
+        self._bars.console.print(text, style="yellow", markup=False, highlight=False)
 
     def close(self) -> None:
         self._bars.stop()
@@ -123,6 +135,10 @@ class Lines:
 
     def note(self, text: str) -> None:
         self._note = text
+
+    def warn(self, text: str) -> None:
+        """A line now."""
+        sys.stderr.write(f"{self._name}: {text}\n")
 
     def close(self) -> None:
         return

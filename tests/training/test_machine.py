@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import time
 
 import pytest
 import torch
+from rich.console import Console
 
 from training import machine, progress
 
@@ -39,5 +41,25 @@ def test_a_line_says_how_long_it_will_take_from_the_rate_of_this_start_alone(mon
         lines.advance(1)
     said = capsys.readouterr().err.splitlines()
     assert said[-1] == "train: 4,020 of 10,000, 4:59:00 left  loss 4.2" and len(said) == 10
+    lines.warn("step 4020 refused: loss nan")
+    assert capsys.readouterr().err == "train: step 4020 refused: loss nan\n"
     lines.advance(5980)
     assert capsys.readouterr().err == "train: 10,000 of 10,000  loss 4.2\n"
+
+
+def test_a_bar_says_how_long_it_will_take_from_the_rate_of_this_start_alone(monkeypatch):
+    """Held against what is left at a step each three seconds, where an earlier start did 4,000 at once."""
+    clock, shown = [100.0], io.StringIO()
+    monkeypatch.setattr(progress, "Console", lambda **_: Console(file=shown, force_terminal=True, width=120))
+    bars = progress.Bars()
+    bars._bars.get_time = lambda: clock[0]
+    bars.phase("train", 10_000)
+    bars.advance(4000)
+    for _ in range(20):
+        clock[0] += 3.0
+        bars.advance(1)
+    bars.warn("step 4020 refused: loss nan")
+    [task] = bars._bars.tasks
+    assert task.completed == 4020 and task.time_remaining == pytest.approx(3 * 5980, rel=0.06)
+    bars.close()
+    assert "step 4020 refused: loss nan" in shown.getvalue()

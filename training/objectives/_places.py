@@ -42,7 +42,12 @@ def _surprise(model: Any, hidden: Tensor, batch: Batch) -> Tensor:
 
 def loss(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Sum of `losses` and the number of targets."""
-    hidden, targets = _hidden(model, batch), batch["targets"]
+    return total(model, _hidden(model, batch), batch)
+
+
+def total(model: Any, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The same by hidden states [B, T, width]."""
+    targets = batch["targets"]
     count = torch.tensor(len(targets), dtype=torch.float64)
     if hidden.device.type != "cpu" or torch.compiler.is_compiling():
         return _surprise(model, hidden, batch).sum(), count
