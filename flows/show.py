@@ -211,7 +211,11 @@ def trained(screen: Screen, result: Mapping[str, Any]) -> None:
     scores = [("model", result.get("bits_per_byte"))]
     scores += [(NGRAMS.get(order, f"{order}-gram"), bits) for order, bits in dict(result.get("ngrams") or {}).items()]
     said = ", ".join(f"{name} {bits:.3f}" for name, bits in scores if isinstance(bits, float))
-    screen.say(f"  bits per byte: {said or 'not measured'}")
+    if "accuracy" in result:
+        commonest = result["baseline"]["accuracy"]
+        screen.say(f"  accuracy: {result['accuracy']:.3f}, of the commonest class {commonest:.3f}")
+    else:
+        screen.say(f"  bits per byte: {said or 'not measured'}")
     for name in ("checkpoint", "report"):
         screen.say(f"  {name:<11} {result[name]}")
 

@@ -18,7 +18,8 @@ from training.parallel import Group
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory):
-    return open_version(runs.version(tmp_path_factory.mktemp("version") / "v"))
+    """Examples, which every objective can read."""
+    return open_version(runs.version(tmp_path_factory.mktemp("version") / "v", layout="examples"))
 
 
 def loader(tmp_path, version, ahead: int, first: int = 0, rank: int = 0, world: int = 1, use: str = "causal") -> Loader:

@@ -28,7 +28,7 @@ class Shard:
         self.layout: Any = layout  # each layout takes its own kind of block
         self._batches = batches(self.path, layout.columns, layout.name)
         try:
-            self.blocks = [self.layout.block(batch) for batch in self._batches]
+            self.blocks: list[Any] = [self.layout.block(batch) for batch in self._batches]
         except ValueError as error:
             raise ManifestError(f"{self.path}: {error}") from error
         self.firsts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
@@ -63,7 +63,8 @@ class Shard:
 
     def target_tokens(self) -> int:
         """Tokens of all texts to be written."""
-        return sum(len(block.target.values) for block in self.blocks if getattr(block, "target", None) is not None)
+        found = [block.target for block in self.blocks if isinstance(block, examples.Block)]
+        return sum(len(target.values) for target in found if target is not None)
 
     def digest(self) -> str:
         """Digest of the columns' buffers, in the order of the file."""
