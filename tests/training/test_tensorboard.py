@@ -69,6 +69,7 @@ def test_each_step_stands_once_wherever_a_run_was_stopped_or_killed(run_file, ma
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Journal, "add", dying)
+        patch.setattr("training.tensorboard.DELAY", 3600)
         patch.setattr(Log, "close", lambda self: None)  # what is not in the files by then is lost
         runs.fit(run_file, manifest, tmp_path)  # the newest checkpoint is that of step 4
     books = runs.fit(run_file, manifest, tmp_path)
