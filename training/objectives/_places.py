@@ -58,9 +58,8 @@ def total(model: Any, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def _hidden(model: Any, batch: Batch) -> Tensor:
     """Hidden states of the rows that have targets; of pairs of texts those of the decoder."""
-    names = ("tokens", "positions", "pieces")
-    if "encoder_tokens" in batch:
-        names = ("encoder_tokens", "encoder_pieces", "tokens", "pieces")
+    pairs = "encoder_tokens" in batch
+    names = ["encoder_tokens", "encoder_pieces", "tokens", "pieces"] if pairs else ["tokens", "positions", "pieces"]
     hidden: Tensor = model(*(batch[name] for name in names))
     return hidden
 
