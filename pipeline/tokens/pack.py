@@ -1,5 +1,8 @@
 """Best-fit packing of one block of documents into rows, without cutting what fits.
 
+Documents longer than a row have to be cut, and it is free where. So rows that nothing fits into any more are filled
+from their ends: a full row of the longest documents goes, piece by piece, into the room that others have left.
+
 A packing block is a run of one source's documents in canonical order whose ends are set by
 the hash of their ids, about 8,192 documents apart: packing depends neither on partitions
 nor on workers, and adding or removing a document touches its block alone. No token is lost
@@ -8,6 +11,7 @@ nor on workers, and adding or removing a document touches its block alone. No to
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +22,7 @@ import pyarrow as pa
 from pipeline.kernels.packing import best_fit, lay
 
 BLOCK_DOCUMENTS = 8192
+LEAST = 32  # tokens of a piece that fills a row: room for less stays padding
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,11 @@ def _ends_block(doc_id: str) -> bool:
 def packed(tokens: Tokens, length: int, fill: int) -> pa.Table:
     """Rows of `length` tokens: tokens, used, starts, documents, offsets (positions are counted from 0).
 
-    Pieces are laid by best-fit decreasing (Johnson 1974); within a row they keep the order of the documents.
+    Pieces are laid by best-fit decreasing (Johnson 1974), and what room is left is filled from documents longer than a
+    row; within a row pieces keep the order of the documents.
     """
     document, offset, size = _pieces(np.diff(tokens.starts), length)
-    row = best_fit(size, length)
+    document, offset, size, row = _filled(document, offset, size, best_fit(size, length), length)
     order = np.lexsort((offset, document, row))
     document, offset, size, row = document[order], offset[order], size[order], row[order]
     rows = int(row[-1]) + 1 if len(row) else 0
@@ -65,6 +71,65 @@ def packed(tokens: Tokens, length: int, fill: int) -> pa.Table:
         [pa.FixedSizeListArray.from_arrays(pa.array(matrix), length), pa.array(used.astype(np.int32)), *lists],
         names=["tokens", "used", "starts", "documents", "offsets"],
     )
+
+
+def _filled(
+    document: np.ndarray, offset: np.ndarray, size: np.ndarray, row: np.ndarray, length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The pieces and their rows after full rows of long documents went into the room of other rows."""
+    loads = np.bincount(row, weights=size).astype(np.int64)
+    pieces = np.bincount(document)[document] if len(document) else document
+    full = np.flatnonzero((size == length) & (pieces > 1))
+    # The deepest first: of the longest documents, which are cut most often anyhow.
+    full = full[np.lexsort((document[full], -offset[full]))]
+    poured = pour(length - loads, length, len(full), min(LEAST, -(-length // 8)))
+    if not poured:
+        return document, offset, size, row
+    gone = full[: len(poured)]
+    parts = [(piece, into, tokens) for piece, cut in zip(gone.tolist(), poured, strict=True) for into, tokens in cut]
+    piece, into, tokens = np.array(parts, np.int64).T
+    before = np.cumsum(tokens) - tokens
+    inside = before % length  # each of them is a full row
+    left = np.delete(np.arange(len(size)), gone)
+    document, offset = (
+        np.concatenate([values[left], added])
+        for values, added in ((document, document[piece]), (offset, offset[piece] + inside))
+    )
+    size, row = np.concatenate([size[left], tokens]), np.concatenate([row[left], into])
+    _, row = np.unique(row, return_inverse=True)
+    return document, offset, size, row
+
+
+def pour(rooms: np.ndarray, length: int, most: int, least: int) -> list[list[tuple[int, int]]]:
+    """For each of at most `most` full rows that find room in others: (row, tokens) of its parts, none below `least`.
+
+    The smallest room first, and what is left of a full row as soon as some room holds it: large ones are kept for that.
+    """
+    free = sorted((room, row) for row, room in enumerate(rooms.tolist()) if room >= least)
+    poured: list[list[tuple[int, int]]] = []
+    while len(poured) < most and (parts := _poured(free, length, least)):
+        poured.append(parts)
+    return poured
+
+
+def _poured(free: list[tuple[int, int]], length: int, least: int) -> list[tuple[int, int]]:
+    """The parts of one full row, taken out of the sorted `free`; none, and `free` as it was, where it has no room."""
+    before, left, parts = list(free), length, list[tuple[int, int]]()
+    while left:
+        if not free:
+            free[:] = before
+            return []
+        at = bisect.bisect_left(free, (left, -1))
+        room, row = free.pop(at if at < len(free) else 0)
+        part = left if room >= left else room if left - room >= least else left - least
+        if part < least:
+            free[:] = before
+            return []
+        if room - part >= least:
+            bisect.insort(free, (room - part, row))
+        parts.append((row, part))
+        left -= part
+    return parts
 
 
 def _pieces(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
