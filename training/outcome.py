@@ -39,7 +39,8 @@ def conclude(
         return None
     if isinstance(tally, Judged):
         name, evaluation = "classification", tally.described()
-        said = {**evaluation["model"], "baseline": evaluation["baseline"], "ngrams": {}}
+        known = ("split", "documents", "targets", "baseline")
+        said = {**evaluation["model"], **{key: evaluation[key] for key in known}, "ngrams": {}}
     else:
         # Counting cannot be asked to fill a gap: where a text is not told in its own order there is no yardstick.
         orders = settings.orders if getattr(trained.objective, "ngrams", True) else []

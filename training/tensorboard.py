@@ -18,9 +18,9 @@ from training import TrainingError
 DELAY = 10
 SHOWN = {
     "step": ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "wait_seconds", "mfu"),
-    "validation": ("loss", "bits_per_byte"),
+    "validation": ("loss", "bits_per_byte", "accuracy", "macro_f1"),
 }
-BY_TOKENS = ("loss", "bits_per_byte")
+BY_TOKENS = ("loss", *SHOWN["validation"])
 GROUPS = {"step": "train", "validation": "validation"}
 
 
@@ -53,6 +53,8 @@ class Log:
         if kind == "step":
             values = {**values, "tokens_per_second": values["tokens"] / values["seconds"]}
         for name in SHOWN.get(kind, ()):
+            if name not in values:  # a classifier has no bits per byte, and nobody else an accuracy
+                continue
             self._steps.add_scalar(f"{GROUPS[kind]}/{name}", values[name], values["step"])
             if name in BY_TOKENS:
                 self._tokens.add_scalar(f"{GROUPS[kind]} by tokens/{name}", values[name], tokens)
