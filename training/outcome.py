@@ -46,7 +46,11 @@ def conclude(
         orders = settings.orders if getattr(trained.objective, "ngrams", True) else []
         counted = evaluate.yardstick(tally, trained.objective, orders, rows_read(run, version, trained.steps), progress)
         name, evaluation = "evaluation", {"measure": trained.objective.measure, **described(tally, orders, counted)}
-        said = {**evaluation["model"], "ngrams": _bits(evaluation), **_scored(evaluation, version)}
+        said = {
+            **evaluation["model"],
+            "ngrams": _bits(evaluation),
+            **_scored(evaluation, version, run.objective["use"]),
+        }
     evaluation["documents_file"] = tally.write(journal.folder / "evaluation")
     samples = sample(run, version, trained.model, progress)
     progress.phase("report", 1)
@@ -96,11 +100,14 @@ def described(tally: Tally, orders: list[int], counted: int) -> dict[str, Any]:
     return {**whole, "by_source": group("source"), "by_language": group("language")}
 
 
-def _scored(evaluation: dict[str, Any], version: Version) -> dict[str, Any]:
+def _scored(evaluation: dict[str, Any], version: Version, objective: str) -> dict[str, Any]:
     """What the evaluation was about: which targets, and the bytes that they stand for, of all of the split."""
     known = ("measure", "split", "documents", "targets", "bytes")
     said = {name: evaluation[name] for name in known}
-    return {**said, "split_bytes": version.manifest.splits[evaluation["split"]].text_bytes}
+    split = version.manifest.splits[evaluation["split"]]
+    # A text to be written counts whole, and is no part of the texts that are read.
+    whole = said["bytes"] if objective == "seq2seq" else split.text_bytes
+    return {**said, "split_bytes": whole}
 
 
 def _trained(run: dict[str, Any]) -> dict[str, Any]:

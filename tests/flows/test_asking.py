@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -64,8 +65,9 @@ def test_what_cannot_be_asked_is_one_sentence_and_exit_code_2(built, gristmill, 
     assert said in result.stderr and result.stderr.count("\n") == 1 and not result.stdout
 
 
-def test_apply_builds_the_changed_recipe_and_reads_nothing_again(built, gristmill):
-    store, made = built
+def test_apply_builds_the_changed_recipe_and_reads_nothing_again(built, gristmill, tmp_path):
+    shared, made = built
+    store = shutil.copytree(shared, tmp_path / "store")
     asked = last(gristmill("whatif", "small", CHANGE, "--store", store, "--json"))
     done = last(
         gristmill("apply", "small", CHANGE, "--name", "looser", "--store", store, "--direct", "--workers", 1, "--json")

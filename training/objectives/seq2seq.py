@@ -28,6 +28,7 @@ class Objective(Table):
 
     causal: ClassVar[bool | None] = False
     pairs: ClassVar[bool] = True
+    ngrams: ClassVar[bool] = False
     measure: ClassVar[str] = "perplexity"
     extra_tokens: ClassVar[tuple[str, ...]] = ()
 
