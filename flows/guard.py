@@ -29,6 +29,29 @@ def again(lost: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(lost)
 
 
+def settle() -> None:
+    """Have pyarrow look for pandas now, with Ctrl-C and SIGTERM held back.
+
+    It does so at the first list that it is given, half a second long where pandas is installed, and takes a Ctrl-C that
+    falls into that for an absence. Raises KeyboardInterrupt where one came meanwhile.
+    """
+    import pyarrow as pa
+
+    if threading.current_thread() is not threading.main_thread():
+        pa.array([0])
+        return
+    came: list[int] = []
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
+    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in heard}
+    try:
+        pa.array([0])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
 def told(function: Callable[..., None]) -> Callable[..., None]:
     """The function, of which every error ends in a sentence and its exit code."""
 

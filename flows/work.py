@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from flows import process, progress, runs
+from flows import guard, process, progress, runs
 from flows.parameters import BuildParameters, MillParameters, TrainParameters
 from pipeline import addresses, books
 from pipeline import manifest as manifests
@@ -49,6 +49,7 @@ def build(parameters: BuildParameters, make: MakeRunner = direct) -> Version:
 @contextlib.contextmanager
 def at_mill(parameters: MillParameters, store: Store, apart: bool, make: MakeRunner = direct) -> Iterator[Mill]:
     """A mill that fills `store`, with its workers. Raises ConfigError where the memory is too small for them."""
+    guard.settle()
     count, memory = parameters.crew(apart), parameters.task_memory(apart)
     size = recipes.parse_size(parameters.partition_size)
     with workers(count, apart) as pool:

@@ -94,3 +94,23 @@ def test_a_ctrl_c_that_falls_into_a_finaliser_is_not_lost(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         Finalised()
         time.sleep(5)
+
+
+def test_a_ctrl_c_while_pyarrow_looks_for_pandas_is_heard_afterwards():
+    """In a process of its own: pyarrow looks once."""
+    code = """
+import os, signal, sys
+from flows import guard
+class Looking:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pandas":
+            os.kill(os.getpid(), signal.SIGINT)
+        return None
+sys.meta_path.insert(0, Looking())
+try:
+    guard.settle()
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == 7
