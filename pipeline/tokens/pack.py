@@ -22,7 +22,7 @@ import pyarrow as pa
 from pipeline.kernels.packing import best_fit, lay
 
 BLOCK_DOCUMENTS = 8192
-LEAST = 32  # tokens of a piece that fills a row: room for less stays padding
+LEAST = 32  # tokens of a piece that fills a row, or half a row: room for less stays padding
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _filled(
     full = np.flatnonzero((size == length) & (pieces > 1))
     # The deepest first: of the longest documents, which are cut most often anyhow.
     full = full[np.lexsort((document[full], -offset[full]))]
-    poured = pour(length - loads, length, len(full), min(LEAST, -(-length // 8)))
+    poured = pour(length - loads, length, len(full), min(LEAST, -(-length // 2)))
     if not poured:
         return document, offset, size, row
     gone = full[: len(poured)]

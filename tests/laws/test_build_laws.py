@@ -255,7 +255,7 @@ def test_no_token_is_lost(which, request):
         tokens = [token for offset in sorted(found) for token in found[offset]]
         assert tokens[0] == tokens[-1] == eot
         assert tokenizer.decode(tokens[1:-1], skip_special_tokens=False) == texts[index["doc_id"][number].as_py()]
-        assert len(found) == -(-len(tokens) // 64), "a document that fits a row is not cut"
+        assert len(tokens) > 64 or len(found) == 1, "a document that fits a row is not cut"
 
 
 def test_examples_are_cut_only_as_declared(extended):

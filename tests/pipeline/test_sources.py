@@ -69,6 +69,7 @@ def test_row_becomes_document(path: Path) -> None:
         "source": "s",
         "parent_id": None,
         "label": "3",
+        "target": None,
         "licence": "MIT",
         "url": "https://e.org",
         "meta": '{"who":{"a":null,"b":1},"year":1850}',
