@@ -77,6 +77,8 @@ class Local:
         except BrokenProcessPool as error:
             raise WorkerLost(lost(label)) from error
         except (KeyboardInterrupt, SystemExit):
+            if not isinstance(self.pool, Threads):
+                futures.clear()  # the pool's own thread ends those of dead workers, and trips over a cancelled one
             abandon(self.pool, root, keys)
             raise
         finally:
