@@ -30,14 +30,15 @@ def find(store: Store, address: str) -> tuple[Version, BuildKeys]:
             f"{version.folder / 'manifest.json'} was edited: it does not have the content that its version "
             f"{version.manifest['version']} states; restore it, or build the version again"
         )
-    return version, _books(store, version)
+    return version, books(store, version)
 
 
-def _books(store: Store, version: Version) -> BuildKeys:
+def books(store: Store, version: Version) -> BuildKeys:
+    """Where the books of a version lie, all of them in `store`. Raises as `find`."""
     if not (version.folder / "build.json").exists():
         raise ConfigError(
-            f"the books of {version.address} are not in {store.root} (no build.json beside its manifest); "
-            "ask the store that built it, or build it again here"
+            f"the books of {version.address} are not in {store.root}: this copy has no books (no build.json); "
+            "use the store that built it, or build it again here"
         )
     try:
         keys = version.build_keys()
@@ -47,6 +48,6 @@ def _books(store: Store, version: Version) -> BuildKeys:
     if missing:
         raise ConfigError(
             f"the books of {version.address} are not in {store.root} ({len(missing)} of {len(keys.every())} outputs "
-            f"are missing, first {missing[0]}); ask the store that built it, or build it again here"
+            f"are missing, first {missing[0]}); use the store that built it, or build it again here"
         )
     return keys

@@ -24,8 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import rules
-from pipeline.books import BuildKeys
+from pipeline import addresses, rules
 from pipeline.manifest import Version
 from pipeline.rules import Rule
 from pipeline.stage import ConfigError, suggest
@@ -126,7 +125,7 @@ def ruled(version: Version, store: Store) -> list[Ruled]:
 
     Raises ConfigError where its books are not in this store, StoreError where they are damaged.
     """
-    recipe, segments = version.manifest["recipe"], _books(version, store).segments
+    recipe, segments = version.manifest["recipe"], addresses.books(store, version).segments
     placed = [entry for entry in version.manifest["accounting"] if entry["kind"] not in ("source", "licence")]
     found = []
     if recipe["licence"]:
@@ -139,20 +138,6 @@ def ruled(version: Version, store: Store) -> list[Ruled]:
         bounds = tuple(Rule(name, rule["column"], rule["operator"], rule["bound"]) for rule in said["rules"])
         found.append(Ruled(name, said["use"], said["kind"], said["params"], entry["segment"], columns, bounds))
     return found
-
-
-def _books(version: Version, store: Store) -> BuildKeys:
-    """Where the books lie, all of them in this store."""
-    try:
-        keys = version.build_keys()
-    except StoreError as error:
-        raise ConfigError(str(error)) from error
-    if missing := next((key for key in keys.every() if store.done(key) is None), None):
-        raise ConfigError(
-            f"the books of {version.address} are not in {store.root} (output {missing} is missing): use the store that "
-            "built it, or build it again"
-        )
-    return keys
 
 
 def _columns(path: Path, stage: str) -> dict[str, pa.DataType]:

@@ -23,14 +23,13 @@ import torch
 from numpy.typing import NDArray
 
 from training import TrainingError, evaluate
-from training.batch import row_keys
 from training.classifier import Classifier
 from training.config import Evaluation, Precision
 from training.manifest import Version
-from training.objectives import Objective
-from training.parallel import Group, autocast
-from training.progress import Reporter, Silent
-from training.shards import Split
+from training.objectives import Batch, Objective
+from training.parallel import Group
+from training.progress import Reporter
+from training.shards import Rows, Split
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -123,27 +122,20 @@ def score(
 ) -> Judged:
     """As `evaluate.score`, of a classifier."""
     split = Split(version, settings.split)
-    mine, wanted = evaluate.share(split, rows, group)
     count = version.manifest.documents.rows
     gold, predicted = np.zeros(count, np.int64), np.zeros(count, np.int64)  # one more than the label; 0: not judged
     probability, nats, judged = np.zeros(count), np.zeros(count), np.zeros(1)
-    progress = progress or Silent()
-    progress.phase("evaluate", wanted)
-    model.eval()
-    with torch.inference_mode(), autocast(group.device, precision.compute):
-        for part in evaluate.parts(split, mine, settings.micro_rows):
-            keys = row_keys(0, 0, part.index)
-            batch = objective.prepare(part, keys)
-            logits = objective.logits(model, {k: v.to(group.device) for k, v in batch.items()})
-            log_p = torch.log_softmax(logits.double(), -1).cpu().numpy()
-            document = evaluate.documents_at(part, objective.targets(part, keys))
-            label, best = batch["targets"].numpy(), log_p.argmax(1)
-            gold[document], predicted[document] = label + 1, best + 1
-            nats[document] = -log_p[np.arange(len(label)), label]
-            probability[document] = np.exp(log_p.max(1))
-            judged += len(part) - len(label)
-            progress.advance(len(part) * group.world)
-    model.train()
+
+    def enter(part: Rows, document: Ints, batch: Batch, logits: torch.Tensor) -> None:
+        log_p = torch.log_softmax(logits.double(), -1).cpu().numpy()
+        label, best = batch["targets"].numpy(), log_p.argmax(1)
+        gold[document], predicted[document] = label + 1, best + 1
+        nats[document] = -log_p[np.arange(len(label)), label]
+        probability[document] = np.exp(log_p.max(1))
+        judged[0] += len(part) - len(label)
+
+    ask = objective.logits
+    evaluate.judge(model, objective, ask, enter, split, settings, precision, group, rows=rows, progress=progress)
     for values in (gold, predicted, probability, nats, judged):
         group.sum_(torch.from_numpy(values))
     return Judged(version, settings.split, model.labels, gold - 1, predicted - 1, probability, nats, int(judged[0]))

@@ -13,7 +13,7 @@ none, so neither its nats nor its bytes count. The end-of-text token is a target
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from training.batch import row_keys
 from training.config import Evaluation, Precision
 from training.manifest import Version
 from training.ngram import Flat, KneserNey, flat_rows
-from training.objectives import Objective
+from training.objectives import Batch, Objective
 from training.parallel import Group, autocast
 from training.progress import Reporter, Silent
 from training.shards import Rows, Split
@@ -101,49 +101,63 @@ def score(
     Every rank returns the whole tally. Raises TrainingError where the split is empty.
     """
     split = Split(version, settings.split)
-    mine, wanted = share(split, rows, group)
     tally = Tally.empty(version, settings.split)
     nats, extra = np.zeros_like(tally.targets), np.zeros(len(objective.extra_tokens))
     sizes = np.append(token_bytes(version.tokenizer_file), extra)
-    progress = progress or Silent()
-    progress.phase("evaluate", wanted)
-    model.eval()
-    with torch.inference_mode(), autocast(group.device, precision.compute):
-        for part in parts(split, mine, settings.micro_rows):
-            keys = row_keys(0, 0, part.index)
-            with machine.fitting(len(part), "evaluation.micro_rows"):
-                batch = objective.prepare(part, keys)
-                losses = objective.losses(model, {k: v.to(group.device) for k, v in batch.items()})
-            document = documents_at(part, objective.targets(part, keys))
-            np.add.at(nats, document, losses.double().cpu().numpy())
-            np.add.at(tally.targets, document, 1)
-            np.add.at(tally.size, document, sizes[batch["targets"].numpy()])
-            progress.advance(len(part) * group.world)
-    model.train()
+
+    def enter(part: Rows, document: NDArray[np.int64], batch: Batch, losses: torch.Tensor) -> None:
+        np.add.at(nats, document, losses.double().cpu().numpy())
+        np.add.at(tally.targets, document, 1)
+        np.add.at(tally.size, document, sizes[batch["targets"].numpy()])
+
+    judge(model, objective, objective.losses, enter, split, settings, precision, group, rows=rows, progress=progress)
     tally.nats["model"] = nats
     for values in (nats, tally.targets, tally.size):
         group.sum_(torch.from_numpy(values))
     return tally
 
 
+def judge(
+    model: Any,
+    objective: Objective,
+    ask: Callable[[Any, Batch], torch.Tensor],
+    enter: Callable[[Rows, NDArray[np.int64], Batch, torch.Tensor], None],
+    split: Split,
+    settings: Evaluation,
+    precision: Precision,
+    group: Group,
+    *,
+    rows: int | None,
+    progress: Reporter | None,
+) -> None:
+    """Ask the model about this rank's share of the split's rows, and enter every answer.
+
+    `ask(model, batch)` gives one answer a target; `enter(rows, documents, batch, answers)` has the document of each.
+    Raises TrainingError where the split is empty, or the rows at once do not fit into memory.
+    """
+    wanted = spread(len(split), rows)
+    if not len(wanted):
+        raise TrainingError(f"split {split.name!r} has no row to evaluate on")
+    mine = wanted[len(wanted) * group.rank // group.world : len(wanted) * (group.rank + 1) // group.world]
+    progress = progress or Silent()
+    progress.phase("evaluate", len(wanted))
+    model.eval()
+    with torch.inference_mode(), autocast(group.device, precision.compute):
+        for first in range(0, len(mine), settings.micro_rows):
+            part = split.take(mine[first : first + settings.micro_rows])
+            keys = row_keys(0, 0, part.index)
+            with machine.fitting(len(part), "evaluation.micro_rows"):
+                batch = objective.prepare(part, keys)
+                answers = ask(model, {k: v.to(group.device) for k, v in batch.items()})
+            enter(part, documents_at(part, objective.targets(part, keys)), batch, answers)
+            progress.advance(len(part) * group.world)
+    model.train()
+
+
 def spread(count: int, rows: int | None) -> NDArray[np.int64]:
     """At most `rows` of `count` row numbers, evenly spaced."""
     chosen = count if rows is None else min(rows, count)
     return np.arange(chosen, dtype=np.int64) * count // max(chosen, 1)
-
-
-def share(split: Split, rows: int | None, group: Group) -> tuple[NDArray[np.int64], int]:
-    """The rows of the split that this rank scores, and how many all do. Raises TrainingError where there are none."""
-    wanted = spread(len(split), rows)
-    if not len(wanted):
-        raise TrainingError(f"split {split.name!r} has no row to evaluate on")
-    return wanted[len(wanted) * group.rank // group.world : len(wanted) * (group.rank + 1) // group.world], len(wanted)
-
-
-def parts(split: Split, wanted: NDArray[np.int64], size: int) -> Iterator[Rows]:
-    """These rows, at most `size` at once."""
-    for first in range(0, len(wanted), size):
-        yield split.take(wanted[first : first + size])
 
 
 def documents_at(rows: Rows, places: NDArray[np.int64]) -> NDArray[np.int64]:

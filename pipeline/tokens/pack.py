@@ -116,11 +116,8 @@ def _poured(free: list[tuple[int, int]], length: int, least: int) -> list[tuple[
     """The parts of one full row, taken out of the sorted `free`; none, and `free` as it was, where it has no room."""
     before, left, parts = list(free), length, list[tuple[int, int]]()
     while left:
-        if not free:
-            free[:] = before
-            return []
         at = bisect.bisect_left(free, (left, -1))
-        room, row = free.pop(at if at < len(free) else 0)
+        room, row = free.pop(at if at < len(free) else 0) if free else (0, 0)
         part = left if room >= left else room if left - room >= least else left - least
         if part < least:
             free[:] = before
