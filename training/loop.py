@@ -181,14 +181,15 @@ class Loop:
 
     def _gradients(self, laid: Laid) -> tuple[float, float]:
         """Sum the gradients of all micro-batches; returns the sum of losses and the number of targets."""
-        loss, weight, parts = 0.0, 0.0, len(laid.prepared)
-        for number, prepared in enumerate(laid.prepared, 1):
-            moved = {name: value.to(self.group.device, non_blocking=True) for name, value in prepared.items()}
-            with machine.fitting(-(-len(laid.mine) // parts)), quiet_gradients(self.running, number == parts):
-                with autocast(self.group.device, self.run.precision.compute):
+        loss, weight, parts, compute = 0.0, 0.0, len(laid.prepared), self.run.precision.compute
+        with autocast(self.group.device, compute):  # around them all: weights are made narrow once
+            for number, prepared in enumerate(laid.prepared, 1):
+                moved = {name: value.to(self.group.device, non_blocking=True) for name, value in prepared.items()}
+                with machine.fitting(-(-len(laid.mine) // parts)), quiet_gradients(self.running, number == parts):
                     total, count = self.running(moved)
-                total.backward()
-            loss, weight = loss + float(total.detach()), weight + float(count)
+                    with autocast(self.group.device, "float32"):
+                        total.backward()
+                loss, weight = loss + float(total.detach()), weight + float(count)
         return loss, weight
 
     def _refuse(self, rows: Rows | None, loss: float, norm: float) -> None:

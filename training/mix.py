@@ -34,6 +34,7 @@ from training.shards import Rows, Split
 from training.tables import suggest
 
 RUN = 1024
+AT_ONCE = 1 << 17  # places of rows that are laid out together
 LONGEST = 1 << 16  # positions of a cycle; laying out so many takes about a tenth of a second
 
 
@@ -99,6 +100,7 @@ class Stream:
         before = self._cycle == np.arange(len(self.parts))[:, None]
         self._nth = (np.cumsum(before, axis=1) - 1)[self._cycle, np.arange(len(self._cycle))]
         self._run, self._run_rows = (0, 0), np.empty(0, np.int64)
+        self._laid: tuple[int, Rows | None] = 0, None
         self._firsts = np.cumsum([0, *(v.manifest.documents.rows for v in self.versions)])
 
     def _part(self, number: int, entry: Entry) -> Part:
@@ -142,7 +144,17 @@ class Stream:
 
     def step(self, step: int, rank: int = 0, world: int = 1) -> Rows:
         """The rows of a 0-based step that are `rank`'s (all of them by default), laid out."""
-        return self.split.take(self._known(batch.positions(step, self.run.batch.rows, rank, world)))
+        positions = batch.positions(step, self.run.batch.rows, rank, world)
+        if world > 1:
+            return self.split.take(self._known(positions))
+        # So few rows cost as much as some more, and those are what the next step reads.
+        first, last = int(positions[0]), int(positions[-1]) + 1
+        begin, laid = self._laid
+        if laid is None or not begin <= first <= last <= begin + len(laid):
+            end = max(last, first + AT_ONCE // self.split.length)
+            begin, laid = first, self.split.take(self._known(np.arange(first, end)))
+            self._laid = begin, laid
+        return laid.slice(first - begin, last - begin)
 
     def _known(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """As `rows`, of positions side by side: worked out in runs of `RUN`, of which the newest is kept.

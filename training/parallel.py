@@ -8,6 +8,10 @@ is to be sharded. The law: rows are shared out by arithmetic (`batch.positions`)
     fsdp   weights, gradients and optimiser in shards of rows (FSDP2: Zhao et al. 2023, arXiv 2304.11277), one
            group a layer and one for the rest, gathered for as long as they are computed with
 
+What is compiled on a CPU, or in shards, is each layer by itself: layers of one form share what was compiled once, and
+what lies between them (gathering shards, attention over documents of any length, the summed loss) runs as it is. On a
+GPU it is the whole model with its loss.
+
 Sharded layers are gathered in the type of the matrix products and their gradients summed in float32; embeddings
 and the last norm are gathered in float32, since they are computed with in float32 without shards too.
 """
@@ -26,6 +30,7 @@ from torch import nn
 
 from training import TrainingError
 from training.config import Parallel, Precision
+from training.models import _blocks
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,15 @@ class Group:
         Sharding replaces the parameters of `model`: an optimiser comes after it. Raises TrainingError.
         """
         blocks = [block for part in model.modules() if isinstance(part, nn.ModuleList) for block in part]
+        by_block = self.shards or self.device.type == "cpu"
+        if precision.compile and by_block:
+            _blocks.leave_alone()
+            for block in blocks:
+                block.forward = _in_training(torch.compile(block.forward), block.forward)
         if parallel.activation_checkpointing:
             for block in blocks:
-                block.forward = _computed_again(block.forward)
-        if self.shards and precision.compile:
-            raise TrainingError("precision.compile does not go with parallel.use 'fsdp'; set one of them otherwise")
-        if precision.compile:
+                block.forward = _in_training(_computed_again(block.forward), block.forward)
+        if precision.compile and not by_block:
             model.compile()
         if self.shards:
             return _sharded(model, blocks, self, precision.compute)
@@ -100,13 +108,20 @@ def _sharded(model: nn.Module, blocks: list[nn.Module], group: Group, compute: s
     return model
 
 
+def _in_training(forward: Any, otherwise: Any) -> Any:
+    """`forward` where gradients are wanted: evaluation and generation meet many shapes, and keep nothing."""
+
+    def run(*arguments: Any, **named: Any) -> Any:
+        return (forward if torch.is_grad_enabled() else otherwise)(*arguments, **named)
+
+    return run
+
+
 def _computed_again(forward: Any) -> Any:
     """A forward that keeps its inputs alone, and is run again for the backward pass (Chen et al. 2016)."""
     from torch.utils.checkpoint import checkpoint
 
     def run(*arguments: Any, **named: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*arguments, **named)
         return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **named)
 
     return run

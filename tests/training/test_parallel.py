@@ -7,20 +7,24 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from tests.training import runs
 from training import TrainingError, batch, checkpoint, config, loop, models
 from training.journal import Journal
 from training.manifest import open_version
-from training.muon import Muon
 from training.parallel import Group, gather, joined
 from training.progress import Silent
 
 EXACT = 'precision.compute="float32"'
 FSDP, DDP = 'parallel.use="fsdp"', 'parallel.use="ddp"'
-# Muon orthogonalises in bfloat16: another order of float32 sums moves a loss of 4 to 6 nats by up to 1.1e-4.
-NEAR = 3e-4
+# Muon orthogonalises in bfloat16: another order of float32 sums moves a loss of 4 to 6 nats by up to 1.5e-3.
+NEAR = 5e-3
+FAMILIES = {
+    "gpt": (),
+    "bert": ('model.family="bert"', 'objective.use="masked"'),
+    "t5": ('model.family="t5"', 'objective.use="span"'),
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,26 +87,6 @@ def test_what_is_gathered_is_what_was_sharded(run_file):
     assert all(torch.equal(before[name], parameter) for name, parameter in models_[1].named_parameters())
 
 
-@pytest.mark.parametrize("shape", [(24, 8), (8, 24), (1, 7)])
-def test_muon_over_shards_is_muon(run_file, shape):
-    settings = config.load(run_file, (FSDP,))
-    generator = torch.Generator().manual_seed(1)
-    start, *gradients = (torch.randn(shape, generator=generator) for _ in range(4))
-    with joined(settings.precision, settings.parallel):
-        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
-        theirs = torch.nn.Parameter(start.clone())
-        ours = torch.nn.Parameter(distribute_tensor(start.clone(), mesh))
-        ours = torch.nn.Parameter(ours.detach().redistribute(placements=[torch.distributed.tensor.Shard(0)]))
-        options = {"lr": 0.1, "weight_decay": 0.2, "adjust_lr_fn": "match_rms_adamw"}
-        pair = [torch.optim.Muon([theirs], **options), Muon([ours], **options)]
-        for gradient in gradients:
-            theirs.grad = gradient.clone()
-            ours.grad = DTensor.from_local(gradient.clone(), mesh, ours.placements)
-            for optimizer in pair:
-                optimizer.step()
-        assert torch.equal(theirs, ours.full_tensor())
-
-
 @pytest.mark.parametrize("compute", ["float32", "bf16"])
 def test_layers_computed_again_give_the_same_to_the_bit(run_file, manifest, tmp_path, compute):
     changes = (f'precision.compute="{compute}"', "schedule.steps=6", "samples.documents=0")
@@ -145,9 +129,22 @@ def test_every_rank_has_as_many_micro_batches_and_none_is_too_large(rows, size, 
     assert parts == max(-(-share // size) for share in shares)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gpt", "bert", "t5"])
+@pytest.mark.parametrize("parts", [[(1, DDP)], [(1, FSDP), (2, FSDP)]], ids=["whole", "sharded"])
+def test_compiled_layers_learn_like_the_others(request, tmp_path, family, parts):
+    run_file, manifest = request.getfixturevalue("run_file"), request.getfixturevalue("manifest")
+    changes = (EXACT, 'optimizer.use="adamw"', "optimizer.learning_rate=0.003", *FAMILIES[family])
+    eager = runs.fit(run_file, manifest, tmp_path / "eager", changes=changes)
+    for processes, use in parts:
+        begin = runs.fit if processes == 1 else lambda *a, **k: runs.several(2, *a, **k)
+        folder = tmp_path / f"{processes}"
+        compiled = begin(run_file, manifest, folder, changes=(*changes, use, "precision.compile=true"))
+        same_rows(eager, compiled)
+        assert np.allclose(runs.losses(eager), runs.losses(compiled), rtol=0, atol=1e-4)
+
+
 def test_what_shards_cannot_do_is_said_before_the_first_step(run_file, manifest, tmp_path):
-    with pytest.raises(TrainingError, match=r"precision\.compile does not go with parallel\.use 'fsdp'"):
-        runs.fit(run_file, manifest, tmp_path, changes=(FSDP, "precision.compile=true"))
     settings, version = config.load(run_file, (FSDP, "batch.rows=5", "batch.micro_rows=1")), open_version(manifest)
     group = Group(0, 2, torch.device("cpu"), shards=True)
     with pytest.raises(TrainingError, match=r"not as many for each of 2 processes.*batch\.micro_rows"):

@@ -15,7 +15,8 @@ of 512, because the fused CPU kernel runs at 100 GFLOP/s on cores whose bfloat16
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +52,8 @@ class Group(NamedTuple):
             yield slice(begin, end), slice(0, end if self.hidden is None else self.length)
 
 
-class Blocks(NamedTuple):
+@dataclass(eq=False)  # not a tuple: a compiler would read its parts, and compile again for every batch
+class Blocks:
     """Where every head of every token lies. `queries` and `keys` fill the layout, `back` reads it."""
 
     groups: list[Group]
@@ -141,6 +143,16 @@ class Attention(torch.autograd.Function):
         shape = gradient.shape
         dq, dk, dv = (_take(x, blocks.back).view(shape) for x in to)
         return dq.mul_(shape[-1] ** -0.5), _shared(dk, ctx.kv_heads), _shared(dv, ctx.kv_heads), None
+
+
+# What a compiler is to leave alone, that would compile again for each layout (`leave_alone`).
+attend: Callable[[Tensor, Tensor, Tensor, Blocks], Tensor] = Attention.apply
+
+
+def leave_alone() -> None:
+    """Whatever is compiled from here on calls attention as it is."""
+    global attend
+    attend = torch.compiler.disable(Attention.apply)
 
 
 def _backward(group: Group, inputs: list[Tensor], outputs: list[Tensor], kept: Iterator[Tensor]) -> None:

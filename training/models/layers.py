@@ -114,11 +114,37 @@ def turns(positions: Tensor, width: int, theta: float) -> Turn:
     return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, turn: Turn) -> Tensor:
+def rotate(x: Tensor, turn: Turn, dtype: torch.dtype) -> Tensor:
     """Turn each pair (x_i, x_{i + width/2}) of x [B, T, H, width] by its angle: the half-split form."""
-    cosine, sine = turn
+    result: Tensor = _Rotated.apply(x, *turn, dtype)
+    return result
+
+
+class _Rotated(torch.autograd.Function):
+    """A rotation keeps nothing of its input: gradients are turned back by the same angles."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        ctx.dtype = x.dtype
+        return _turned(_wide(x), cosine, sine).to(dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        cosine, sine = ctx.saved_tensors
+        return _turned(_wide(gradients[0]), cosine, -sine).to(ctx.dtype), None, None, None
+
+
+def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     first, second = x.chunk(2, -1)
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
+    if torch.compiler.is_compiling():  # which makes one loop of it, as long as nothing is written in place
+        return torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
+    result = torch.empty_like(x)
+    to_first, to_second = result.chunk(2, -1)
+    torch.mul(first, cosine, out=to_first).addcmul_(second, sine, value=-1)
+    torch.mul(second, cosine, out=to_second).addcmul_(first, sine)
+    return result
 
 
 def causal(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) -> Sight:
@@ -162,7 +188,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight, scale: float | None
         if scale is not None:
             q = q * (scale * q.shape[-1] ** 0.5)  # the blocks divide by sqrt(D)
         dtype = product_dtype(q)
-        joined: Tensor = _blocks.Attention.apply(*(x.to(dtype).flatten(0, 1) for x in (q, k, v)), sight)
+        joined = _blocks.attend(*(x.to(dtype).flatten(0, 1) for x in (q, k, v)), sight)
         return joined.view(q.shape)
     if isinstance(sight, BlockMask):
         q, k, v = (x.to(product_dtype(q)) for x in (q, k, v))
@@ -234,9 +260,7 @@ class Attention(nn.Module):
         dtype = x.dtype
         if norm is not None:
             x = norm(x, torch.promote_types(dtype, torch.float32))
-        if turn is not None:
-            x = rotate(x, turn)
-        return x.to(dtype)
+        return x.to(dtype) if turn is None else rotate(x, turn, dtype)
 
 
 class SwiGLU(nn.Module):
@@ -249,7 +273,25 @@ class SwiGLU(nn.Module):
         self.down = Linear(feed_forward, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(functional.silu(self.gate(x)) * self.up(x))
+        product: Tensor = _Gated.apply(self.gate(x), self.up(x))
+        result: Tensor = self.down(product)
+        return result
+
+
+class _Gated(torch.autograd.Function):
+    """silu(gate) * up, that keeps these two alone: silu(gate) is worked out again for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return functional.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        (given,) = gradients
+        return torch.ops.aten.silu_backward(given * up, gate), functional.silu(gate).mul_(given)
 
 
 class GELU(nn.Module):

@@ -102,12 +102,13 @@ class _Total(torch.autograd.Function):
             group = slice(first, min(first + SUMMED, len(x)))
             for begin in range(group.start, group.stop, NEAR):
                 near = slice(begin, min(begin + NEAR, group.stop))
-                logs = torch.log_softmax(linear(inputs[near], weight, offset).to(found.dtype), -1)
+                logits = linear(inputs[near], weight, offset).to(found.dtype)
+                shares = torch.softmax(logits, -1)
                 at = targets[near, None]
-                found[near] = logs.gather(1, at)[:, 0]
+                found[near] = _logs(shares, logits, at)
                 if room is not None:
                     given = room[near.start - first : near.stop - first]
-                    given.copy_(logs.exp_().scatter_add_(1, at, -torch.ones_like(at, dtype=logs.dtype)))
+                    given.copy_(shares.scatter_add_(1, at, -torch.ones_like(at, dtype=shares.dtype)))
                     torch.mm(given, weight, out=to_inputs[near])
             if room is not None:
                 given = room[: group.stop - first]
@@ -126,6 +127,17 @@ class _Total(torch.autograd.Function):
         if factor != 1:
             to = [None if gradient is None else gradient * factor for gradient in to]
         return *to, None, None
+
+
+def _logs(shares: Tensor, logits: Tensor, at: Tensor) -> Tensor:
+    """Logarithms of softmax's `shares` [N, V] of logits [N, V] at `at` [N, 1]: [N].
+
+    A share holds as many digits as its logarithm, unless it is so small that they are lost.
+    """
+    mine = shares.gather(1, at)[:, 0]
+    if bool((mine < torch.finfo(mine.dtype).tiny).any()):
+        return torch.log_softmax(logits, -1).gather(1, at)[:, 0]
+    return mine.log_()
 
 
 def as_one_piece(
