@@ -76,4 +76,3 @@ def polar(matrix: Tensor) -> Tensor:
         turn.diagonal().add_(a)  # not `addmm`, which would begin by a copy of X
         x = turn @ x
     return x.T if tall else x
-
