@@ -109,7 +109,9 @@ def run(screen: Screen, found: Run) -> None:
     if isinstance(evaluation, dict):
         branch = tree.add("evaluation")
         for name, value in evaluation.items():
-            branch.add(plain(f"{name}: {value}"))
+            parts = value.items() if isinstance(value, Mapping) else ()
+            said = ", ".join(f"{key} {number(each)}" for key, each in parts) or number(value) or "none"
+            branch.add(plain(f"{name}: {said}"))
     tree.add(plain(found.folder, "dim"))
     screen.say(tree)
 
@@ -221,6 +223,15 @@ def trained(screen: Screen, result: Mapping[str, Any]) -> None:
 
 
 NGRAMS = {"2": "bigram", "3": "trigram"}
+
+
+def after_training(screen: Screen, store: str, result: Mapping[str, Any]) -> None:
+    """What to try after a run, ready to be pasted."""
+    place = "" if store == ".gristmill" else f" --store {shlex.quote(store)}"
+    screen.say("next:")
+    screen.say(f"  gristmill show {shlex.quote(str(result['run']))}{place}")
+    screen.say(f"  gristmill trace {shlex.quote(str(result['run']))} --step {result['steps']}{place}")
+    screen.say(f"  python -P -m training export {shlex.quote(str(result['folder']))} exported")
 
 
 def next_steps(

@@ -200,7 +200,8 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> Run:
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise TrainingError(f"{path}: no such run file: {error.strerror}") from error
+        fix = "give the path of a .toml; shipped ones lie in catalogs/runs"
+        raise TrainingError(f"{path}: no such run file: {error.strerror}; {fix}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path}: not valid TOML: {error}") from error
     for change in changes:
