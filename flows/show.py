@@ -201,7 +201,9 @@ def built(screen: Screen, made: Mapping[str, Any]) -> None:
     screen.say(plain(made["address"], "bold"))
     screen.say("  " + books(made["documents"]))
     tokens = ", ".join(f"{split['tokens']:,} tokens in {name}" for name, split in made["splits"].items())
-    screen.say(f"  {tokens}")
+    cut = sum(split["truncated"] for split in made["splits"].values())
+    lost = f"; {cut:,} more were cut out of texts longer than a row, before their end-of-text" if cut else ""
+    screen.say(f"  {tokens}{lost}")
     if peak := made.get("peak_memory_bytes"):
         screen.say(f"  memory      {size(peak)} at most, all processes together")
     screen.say(f"  manifest    {made['manifest']}")

@@ -127,9 +127,9 @@ def fit(
 
 
 def _run(settings: Any, version: Any, books: Any, group: Any, reporter: Any, stop: Any) -> bool:
-    from training import loop, outcome
+    from training import loop, outcome, samples
 
-    outcome.prompts(settings, version)
+    samples.asked(settings, version)
     trained, whole = loop.train(settings, version, books, group, reporter, stop)
     if whole:
         outcome.conclude(settings, version, books, trained, group, reporter)

@@ -135,7 +135,9 @@ class Parallel(Table):
 
 
 class Samples(Table):
-    """Continuations in the report: of `prompts`, and of the beginnings of `documents` documents of the split."""
+    """What the model writes in the report: to `prompts`, and to `documents` documents of the split. A decoder continues
+    the first `prompt_tokens` of each; one that writes one text from another (seq2seq, span) reads them whole, and is
+    shown beside the target, with the likeliest token each time."""
 
     prompts: list[str] = Field(default_factory=list)
     documents: Annotated[int, Field(ge=0)] = 3
