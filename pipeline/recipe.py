@@ -304,6 +304,6 @@ def _check_targets(recipe: Recipe, where: str) -> None:
     for card in recipe.sources:
         if "target" in (card.params.get("columns") or {}):
             raise ConfigError(
-                f"{where} [pack]: layout {recipe.pack.layout!r} has no place for the target that the card {card.name!r} "
+                f"{where} [pack]: layout {recipe.pack.layout!r} has no place for the target that card {card.name!r} "
                 f'({card.file}) maps; write layout = "examples", or take target out of the card\'s columns'
             )

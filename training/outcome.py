@@ -41,7 +41,10 @@ def conclude(
     else:
         # Counting cannot be asked to fill a gap: where a text is not told in its own order there is no yardstick.
         orders = settings.orders if getattr(trained.objective, "ngrams", True) else []
-        counted = evaluate.yardstick(tally, trained.objective, orders, rows_read(run, version, trained.steps), progress)
+        less = "[" + ",".join(map(str, sorted(orders)[:-1])) + "]"
+        with machine.fitting(len(orders), "evaluation.orders", "orders of n-grams", less):
+            read = rows_read(run, version, trained.steps)
+            counted = evaluate.yardstick(tally, trained.objective, orders, read, progress)
         name, evaluation = "evaluation", {"measure": trained.objective.measure, **described(tally, orders, counted)}
         said = {
             **evaluation["model"],

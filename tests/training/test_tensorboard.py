@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.conftest import ROOT
 from tests.training import runs
 from training import config
 from training.journal import Journal
@@ -75,6 +80,43 @@ def test_each_step_stands_once_wherever_a_run_was_stopped_or_killed(run_file, ma
     books = runs.fit(run_file, manifest, tmp_path)
     assert seen == [4, 5, 5, 6, 7] and books.table["resumed_at"] == [3, 4]
     assert len(list(books.folder.glob("events.*"))) == 3
+    compare(books)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.training import runs
+from training import loop, tensorboard
+
+advance = loop.Loop.advance
+
+def dying(self, stop):
+    if self.step == int(sys.argv[4]):
+        self.written(wait=True)  # the checkpoint before is whole
+        os.kill(os.getpid(), signal.SIGKILL)
+    return advance(self, stop)
+
+tensorboard.DELAY = 3600  # so nothing is in the files but by a flush
+loop.Loop.advance = dying
+runs.fit(*map(Path, sys.argv[1:4]))
+"""
+
+
+def test_what_leads_to_a_checkpoint_is_in_the_files_when_a_kill_comes_before_the_next_flush(
+    run_file, manifest, tmp_path
+):
+    """Killed twice with -9, two steps behind a checkpoint of every fourth: what was not flushed is done again, once."""
+    for at in (6, 10):
+        command = [sys.executable, "-P", "-c", KILLED, str(run_file), str(manifest), str(tmp_path), str(at)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+        [folder] = tmp_path.iterdir()
+        steps = [step for step, _ in shown(folder)["train/loss"]]
+        assert steps == list(range(1, at - 1)), "each step of the checkpoint once, and none behind it"
+    books = runs.fit(run_file, manifest, tmp_path)
+    assert books.table["resumed_at"] == [4, 8]
     compare(books)
 
 
