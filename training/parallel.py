@@ -75,10 +75,9 @@ class Group:
             for block in blocks:
                 block.forward = _computed_again(block.forward)
         if self.shards and precision.compile:
-            # Compiled layer by layer, two layers of width 32 did not come through two steps in three minutes on a CPU.
             raise TrainingError(
-                "precision.compile does not go with parallel.use 'fsdp': shards are gathered layer by layer, between "
-                "which a graph of the whole model breaks; compile with ddp, or shard with precision.compile = false"
+                "precision.compile does not go with parallel.use 'fsdp': that compiled shards give the same losses is "
+                "not shown yet; compile with ddp, or shard with precision.compile = false"
             )
         if precision.compile:
             model.compile()
