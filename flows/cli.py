@@ -134,9 +134,16 @@ def build(
 def train(
     run: Annotated[str, typer.Argument(help="A shipped run (gristmill ls), or a .toml file.")] = "quickstart",
     manifest: Annotated[
-        str | None, typer.Option(help="The version to read: an address or a path; default: the run's name.")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Version to read: NAME, NAME@latest, NAME@VERSION or a manifest's path; default: the run's name.",
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run; default: the run file's and its digest.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the run; default: the run file's name and the run's digest."),
+    ] = None,
     processes: ProcessesOption = 1,
     changes: SetOption = None,
     store: StoreOption = ".gristmill",
@@ -145,11 +152,14 @@ def train(
 ) -> None:
     """Train a run on a version, evaluate it, write a report.
 
+    In go a run file (python -m training keys lists every key, its default and what it may be) and a version of the
+    store. Out comes STORE/runs/NAME: run.json, metrics.jsonl, checkpoints, the scores of every document, report.html.
     The same command goes on from the newest checkpoint; Ctrl-C writes one first.
 
     \b
       gristmill train quickstart
       gristmill train my-run.toml --manifest webtext-zh@latest --processes 2 --set schedule.steps=500
+      gristmill train quickstart-classify --manifest languages --set model.layers=4 --name deeper
     """
     from flows import making, show
     from flows.parameters import TrainParameters
@@ -160,6 +170,7 @@ def train(
     )
     result = making.train(given, direct, screen)
     show.trained(screen, result)
+    show.after_training(screen, store, result)
     screen.finish(result)
 
 
@@ -175,11 +186,14 @@ def trace(
 ) -> None:
     """List the documents that a step of a run was trained on, with their sources.
 
-    From the files alone: the run may be done, under way or killed.
+    A line a piece: its row of the step, its place there, how many tokens from which place of the document, source,
+    language, id and address. From the files alone: the run may be done, under way or killed. The first line says
+    whether the run's own log vouches that this was read.
 
     \b
       gristmill trace quickstart-1a2b --step 9
-      gristmill trace quickstart-1a2b --step 9 --token 100 --json
+      gristmill trace quickstart-1a2b --step 9 --token 100
+      gristmill trace quickstart-1a2b --step 9 --json | jq -r '.pieces[].doc_id'
     """
     from flows import process, runs
 
@@ -202,10 +216,12 @@ def ls(store: StoreOption = ".gristmill", as_json: JsonOption = False) -> None:
 def show(address: AddressArgument, store: StoreOption = ".gristmill", as_json: JsonOption = False) -> None:
     """Show a version as a tree, or a run.
 
-    Sources, stages with counts and reasons, splits with shards, and the runs that read it, side by side.
+    Of a version sources, stages with counts and reasons, splits with shards, and the runs that read it, side by side;
+    of a run how far it is, what it read and scores, and where it lies.
 
     \b
       gristmill show quickstart
+      gristmill show quickstart-1a2b
       gristmill show quickstart@3f2a --json | jq .accounting
     """
     from flows import listing

@@ -31,7 +31,7 @@ DirectOption = Annotated[bool, typer.Option("--direct", help="The same plan with
 JsonOption = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object: names, versions, paths.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A.B=VALUE", help="Change the run file: --set schedule.steps=50"),
+    typer.Option("--set", metavar="A.B=VALUE", help="Change a key of the run file, as often as you like."),
 ]
 ProcessesOption = Annotated[
     int, typer.Option("--processes", metavar="N", min=1, max=1024, help="Training processes (torchrun if several).")

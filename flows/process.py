@@ -175,7 +175,7 @@ def _follow(child: subprocess.Popen[bytes], lines: BinaryIO, progress: Reporter,
 
 
 def tell(line: bytes, progress: Reporter) -> None:
-    """One line of the events file; what is none of the three events is passed over."""
+    """One line of the events file; what is none of the four events is passed over."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -187,6 +187,8 @@ def tell(line: bytes, progress: Reporter) -> None:
             progress.advance(done)
         case {"note": str(text)}:
             progress.note(text)
+        case {"say": str(text)}:
+            progress.say(text)
 
 
 def _result(what: Fit, code: int, out: Path, err: Path) -> dict[str, Any]:

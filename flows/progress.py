@@ -26,13 +26,15 @@ MOMENT = 0.3
 
 
 class Reporter(Protocol):
-    """`pipeline.runner.Progress`, and a note beside the bar."""
+    """`pipeline.runner.Progress`, a note beside the bar, and lines that stay."""
 
     def phase(self, name: str, total: int) -> None: ...
 
     def advance(self, done: int = 1) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def say(self, text: str) -> None: ...
 
 
 class Quiet:
@@ -45,6 +47,9 @@ class Quiet:
         return
 
     def note(self, text: str) -> None:
+        return
+
+    def say(self, text: str) -> None:
         return
 
 
@@ -141,6 +146,10 @@ class Bars:
         if self._task is not None:
             self._progress.update(self._task, note=clean(text))
 
+    def say(self, text: str) -> None:
+        """A line above the bars."""
+        self._progress.console.print(Text(clean(text)), soft_wrap=True)
+
 
 class Lines:
     """A line when a phase that took a while ends, and a sign of life every `HEARTBEAT` seconds; no control codes."""
@@ -179,6 +188,11 @@ class Lines:
     def note(self, text: str) -> None:
         with self._lock:
             self._note = text
+
+    def say(self, text: str) -> None:
+        """A line now."""
+        with self._lock:
+            self._sink(clean(text))
 
     @property
     def _told(self) -> bool:

@@ -109,7 +109,9 @@ def run(screen: Screen, found: Run) -> None:
     if isinstance(evaluation, dict):
         branch = tree.add("evaluation")
         for name, value in evaluation.items():
-            branch.add(plain(f"{name}: {value}"))
+            parts = value.items() if isinstance(value, Mapping) else ()
+            said = ", ".join(f"{key} {number(each)}" for key, each in parts) or number(value) or "none"
+            branch.add(plain(f"{name}: {said}"))
     tree.add(plain(found.folder, "dim"))
     screen.say(tree)
 
@@ -199,7 +201,9 @@ def built(screen: Screen, made: Mapping[str, Any]) -> None:
     screen.say(plain(made["address"], "bold"))
     screen.say("  " + books(made["documents"]))
     tokens = ", ".join(f"{split['tokens']:,} tokens in {name}" for name, split in made["splits"].items())
-    screen.say(f"  {tokens}")
+    cut = sum(split["truncated"] for split in made["splits"].values())
+    lost = f"; {cut:,} more were cut out of texts longer than a row, before their end-of-text" if cut else ""
+    screen.say(f"  {tokens}{lost}")
     if peak := made.get("peak_memory_bytes"):
         screen.say(f"  memory      {size(peak)} at most, all processes together")
     screen.say(f"  manifest    {made['manifest']}")
@@ -221,6 +225,15 @@ def trained(screen: Screen, result: Mapping[str, Any]) -> None:
 
 
 NGRAMS = {"2": "bigram", "3": "trigram"}
+
+
+def after_training(screen: Screen, store: str, result: Mapping[str, Any]) -> None:
+    """What to try after a run, ready to be pasted."""
+    place = "" if store == ".gristmill" else f" --store {shlex.quote(store)}"
+    screen.say("next:")
+    screen.say(f"  gristmill show {shlex.quote(str(result['run']))}{place}")
+    screen.say(f"  gristmill trace {shlex.quote(str(result['run']))} --step {result['steps']}{place}")
+    screen.say(f"  python -P -m training export {shlex.quote(str(result['folder']))} exported")
 
 
 def next_steps(

@@ -135,5 +135,8 @@ def made(version: Version) -> dict[str, Any]:
         "manifest": str(version.folder.absolute() / "manifest.json"),
         "tokenizer": str(version.folder.absolute() / table["tokenizer"]["file"]),
         "documents": table["summaries"]["documents"],
-        "splits": {name: {key: split[key] for key in ("rows", "tokens")} for name, split in table["splits"].items()},
+        "splits": {
+            name: {key: split[key] for key in ("rows", "tokens", "truncated")}
+            for name, split in table["splits"].items()
+        },
     }

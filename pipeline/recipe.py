@@ -201,6 +201,7 @@ def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None 
     )
     _check_order(recipe, where)
     _check_sizes(recipe, where)
+    _check_targets(recipe, where)
     return recipe
 
 
@@ -294,3 +295,15 @@ def _check_sizes(recipe: Recipe, where: str) -> None:
         raise ConfigError(
             f"{where} [pack] split: shares lie between 0 and 1 and leave something for train, got {split}"
         )
+
+
+def _check_targets(recipe: Recipe, where: str) -> None:
+    """A text to be written has a place beside the text that it is written from, and nowhere else."""
+    if recipe.pack.layout == "examples":
+        return
+    for card in recipe.sources:
+        if "target" in (card.params.get("columns") or {}):
+            raise ConfigError(
+                f"{where} [pack]: layout {recipe.pack.layout!r} has no place for the target that card {card.name!r} "
+                f'({card.file}) maps; write layout = "examples", or take target out of the card\'s columns'
+            )

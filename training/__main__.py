@@ -1,10 +1,6 @@
-"""`python -P -m training VERB`: train from a manifest, continue a text, say what a step read, export.
+"""The command line of the trainer, `python -P -m training VERB`; `main` is its door.
 
-    python -P -m training fit RUN.toml --manifest VERSION/manifest.json --runs FOLDER
-    torchrun --nproc-per-node 2 -m training fit RUN.toml --manifest ... --runs ...
-
-Exit codes: 0 done, 2 something that you can put right (one sentence on stderr), 130 stopped with a checkpoint:
-the same command goes on.
+Results go to stdout, all else to stderr. What a person can put right is one sentence and exit code 2.
 """
 
 from __future__ import annotations
@@ -17,27 +13,91 @@ from typing import Annotated, Any
 
 import typer
 
-from training import TrainingError
+from training import TrainingError, terminal
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object: what was made, and where.")]
+HELP = """Train on a sealed version, continue texts with what was trained, say what a step read, export.
+
+\b
+  python -P -m training fit RUN.toml --manifest VERSION           train, or go on; evaluate; write report.html
+  torchrun --nproc-per-node 2 -m training fit RUN.toml ...        the same in two processes
+  python -P -m training keys                                      every key of a run file and its default
+  python -P -m training generate RUN --prompt "The mill"          continue a text
+  python -P -m training trace RUN --step 9                        the documents that a step was trained on
+  python -P -m training export RUN FOLDER                         write what transformers loads
+
+VERSION is the folder of a version or its manifest.json (STORE/versions/NAME/VERSION; gristmill ls lists them), RUN
+the folder of a run (STORE/runs/NAME). gristmill train finds both by their names and calls this.
+
+Exit codes: 0 done, 2 something that you can put right (one sentence on stderr), 130 stopped with a checkpoint: the
+same command goes on.
+"""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+FolderArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, as fit prints it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object: what was made, and where.")]
 
 
 @app.command()
 def fit(
-    run: Annotated[Path, typer.Argument(help="The run file, a TOML.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN.toml", help="The run file: model, objective, schedule.")],
     manifest: Annotated[
         list[Path] | None,
-        typer.Option(help="manifest.json of the version to train on, or its folder; once more for each in [[mix]]."),
+        typer.Option(
+            metavar="VERSION",
+            help="The version to read: its manifest.json, or the folder of that. Once more for each in [[mix]].",
+        ),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder in which the run gets a folder of its own.")] = Path("runs"),
-    name: Annotated[str | None, typer.Option(help="Name of that folder; default: the run's name and digest.")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="Change the run file: schedule.steps=50")] = None,
-    events: Annotated[Path | None, typer.Option(help="Append progress to this file, one JSON object a line.")] = None,
-    parent: Annotated[int | None, typer.Option(help="Stop, with a checkpoint, when this process is gone.")] = None,
-    as_json: Json = False,
+    runs: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the run gets a folder of its own.")] = Path(
+        "runs"
+    ),
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of that folder; default: the run file's name and the run's digest."),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="A.B=VALUE", help="Change a key of the run file, as often as you like; VALUE is TOML."
+        ),
+    ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append progress to this file, a JSON object a line, and show none."),
+    ] = None,
+    parent: Annotated[
+        int | None,
+        typer.Option(metavar="PID", help="Stop, with a checkpoint, when the process of this number is gone."),
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Train (or go on from the newest checkpoint), evaluate, and write report.html."""
+    """Train, or go on from the newest checkpoint; evaluate, and write the report.
+
+    In go a run file (python -P -m training keys lists all it can say; shipped ones lie in catalogs/runs) and a sealed
+    version. Out comes a folder, FOLDER/NAME:
+
+    \b
+      run.json         settings, digests, machine, every start and validation, the final scores
+      metrics.jsonl    a line a step: loss, learning rate, gradient norm, tokens, seconds
+      checkpoints/     the newest of them, resumable at any number of processes
+      evaluation/      scores of every document of the split
+      report.html      all of it to be read, and report.json the same for programs
+      events.*         for tensorboard --logdir FOLDER, where that package is installed
+
+    The same command goes on where a run stopped; Ctrl-C and SIGTERM write a checkpoint first. A run that is complete
+    is not done again. Other settings or another version are another run, with a folder of its own.
+
+    \b
+      python -P -m training fit catalogs/runs/quickstart.toml --manifest .gristmill/versions/quickstart/3f2a...
+      python -P -m training fit my.toml --manifest VERSION --set schedule.steps=500 --set optimizer.use=adamw
+      torchrun --nproc-per-node 2 -m training fit my.toml --manifest VERSION --runs runs --name mine
+    """
     from training import config, journal, mix, outcome, parallel, progress, sizes
     from training.stop import Stop
 
@@ -67,9 +127,9 @@ def fit(
 
 
 def _run(settings: Any, version: Any, books: Any, group: Any, reporter: Any, stop: Any) -> bool:
-    from training import loop, outcome
+    from training import loop, outcome, samples
 
-    outcome.prompts(settings, version)
+    samples.asked(settings, version)
     trained, whole = loop.train(settings, version, books, group, reporter, stop)
     if whole:
         outcome.conclude(settings, version, books, trained, group, reporter)
@@ -81,6 +141,7 @@ def _say(as_json: bool, books: Any, version: Any, places: dict[str, str]) -> Non
     evaluation = table["evaluation"] or {}
     result = {
         "run": table["name"],
+        "objective": table["config"]["objective"]["use"],
         "folder": str(books.folder),
         "manifest": str(version.folder / "manifest.json"),
         "status": table["status"],
@@ -90,32 +151,60 @@ def _say(as_json: bool, books: Any, version: Any, places: dict[str, str]) -> Non
         **{key: evaluation[key] for key in ("accuracy", "macro_f1", "baseline") if key in evaluation},
         **places,
     }
-    if as_json:
-        print(json.dumps(result), flush=True)
-        return
-    for key, value in result.items():
-        print(f"{key:<14} {value}")
+    print(json.dumps(result) if as_json else terminal.visible("\n".join(terminal.ended(result))), flush=True)
+
+
+@app.command()
+def keys(
+    table: Annotated[
+        str | None, typer.Argument(metavar="TABLE", help="One table: batch, model, schedule, ...; default: all.")
+    ] = None,
+) -> None:
+    """List every key of a run file, with its default and what it may be.
+
+    \b
+      python -P -m training keys
+      python -P -m training keys optimizer
+      python -P -m training keys model
+    """
+    from training import keys
+
+    print(keys.listing(table))
 
 
 @app.command()
 def generate(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    folder: FolderArgument,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A text to continue; may be given several times. A run of infill fills the gap that <|fim_middle|> "
-            "marks in it, one of span those that <extra_id_0> and so on mark."
-        ),
+        typer.Option(metavar="TEXT", help="A text to continue; as often as you like. Default: one of nothing."),
     ] = None,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to add at the most.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")] = 0.8,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Choose among the k likeliest tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(min=0, max=1, help="Choose among the likeliest of this mass.")] = 0.95,
-    return_sequences: Annotated[int, typer.Option(min=1, help="Continuations of each prompt.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
-    as_json: Json = False,
+    new_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Tokens to add at the most; an end of text ends earlier.")
+    ] = 128,
+    temperature: Annotated[
+        float, typer.Option(metavar="X", min=0, help="Below 1 the likeliest tokens win more often; 0: always.")
+    ] = 0.8,
+    top_k: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="Choose among the K likeliest tokens; default: all.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(metavar="P", min=0, max=1, help="Choose among the likeliest that have mass P.")
+    ] = 0.95,
+    return_sequences: Annotated[int, typer.Option(metavar="N", min=1, help="Continuations of each prompt.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same text.")] = 0,
+    as_json: JsonOption = False,
 ) -> None:
-    """Continue texts with the newest checkpoint of a run."""
+    """Continue texts with the newest checkpoint of a run.
+
+    A run of infill fills the gap that <|fim_middle|> marks, one of span those that <extra_id_0> and so on mark, and one
+    of seq2seq writes the target of a text. Masked and classifying runs write nothing: export them.
+
+    \b
+      python -P -m training generate .gristmill/runs/mine --prompt "A mill is" --return-sequences 3
+      python -P -m training generate .gristmill/runs/mine --prompt "A mill is" --temperature 0 --new-tokens 20
+      python -P -m training generate .gristmill/runs/filled --prompt "A mill<|fim_middle|> grain." --json
+    """
     from training import journal, loop, models, objectives, vocabulary
     from training.classifier import Classifier
     from training.generate import generate as continued
@@ -147,21 +236,25 @@ def generate(
         return
     for entry in found:
         for continuation in entry["continuations"]:
-            print(_visible(f"{entry['prompt']}{continuation}") + "\n")
-
-
-def _visible(text: str) -> str:
-    """What a model says is as hostile as what it read: control characters are shown, not obeyed."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+            print(terminal.visible(f"{entry['prompt']}{continuation}") + "\n")
 
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    target: Annotated[Path, typer.Argument(help="Folder to write, in the layout that transformers loads.")],
-    as_json: Json = False,
+    folder: FolderArgument,
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write; an earlier export is replaced.")],
+    as_json: JsonOption = False,
 ) -> None:
-    """Write the newest checkpoint of a run as a Hugging Face folder."""
+    """Write the newest checkpoint of a run as a Hugging Face folder.
+
+    config.json, model.safetensors, tokenizer and generation config, which AutoModel... of transformers loads as its
+    own (Qwen3, Llama, GPT-2, BERT, T5), and init = "FOLDER" of a run file goes on from.
+
+    \b
+      python -P -m training export .gristmill/runs/mine exported
+      python -P -m training export runs/quickstart-classify-289e22fe classifier --json
+      python -c 'import transformers; print(transformers.AutoModelForCausalLM.from_pretrained("exported"))'
+    """
     from training import journal, loop, objectives
     from training.export import export as write
 
@@ -180,33 +273,43 @@ def export(
 
 @app.command()
 def trace(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run, done, under way or killed.")],
-    step: Annotated[int, typer.Option(min=1, help="The step, counted from 1 as in metrics.jsonl.")],
-    token: Annotated[int | None, typer.Option(min=1, help="Only the document behind the step's K-th token.")] = None,
-    as_json: Json = False,
+    folder: FolderArgument,
+    step: Annotated[int, typer.Option(metavar="N", min=1, help="The step, counted from 1 as in metrics.jsonl.")],
+    token: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="Only the document behind the step's K-th token.")
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """List the documents of a step's batch, the same for any number of processes."""
+    """List the documents of a step's batch, the same for any number of processes.
+
+    A line a piece: its row of the step, its place there, how many tokens from which place of the document, source,
+    language, id and address. From the files alone: the run may be done, under way or killed. The first line says
+    whether metrics.jsonl vouches that this was read.
+
+    \b
+      python -P -m training trace .gristmill/runs/mine --step 12
+      python -P -m training trace .gristmill/runs/mine --step 12 --token 900
+      python -P -m training trace .gristmill/runs/mine --step 12 --json | jq -r '.pieces[].doc_id'
+    """
     from training.trace import trace as traced
 
     found = traced(folder, step, token)
-    if as_json:
-        print(json.dumps(found, ensure_ascii=False))
-        return
-    state = {True: "as it was read", False: "NOT WHAT WAS READ", None: "not checked"}[found["verified"]]
-    print(f"step {step} of {found['run']}: {len(found['pieces'])} pieces, {found['tokens']} tokens, {state}")
-    for piece in found["pieces"]:
-        place = f"row {piece['row']} at {piece['start']}: {piece['tokens']} tokens from {piece['offset']}"
-        named = (piece["source"], piece["language"] or "-", piece["doc_id"], piece["url"] or "")
-        print(_visible("  ".join((place, *named)).rstrip()))
+    print(json.dumps(found, ensure_ascii=False) if as_json else terminal.visible("\n".join(terminal.traced(found))))
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
-    """Draw report.html again from report.json, beside the runs that are complete by now."""
+def report(folder: FolderArgument) -> None:
+    """Draw report.html again from report.json, beside the runs that are complete by now.
+
+    \b
+      python -P -m training report .gristmill/runs/mine
+    """
     from training import compare
     from training import report as reports
 
     path = folder / "report.json"
+    if not path.exists():
+        raise TrainingError(f"{folder}: no report.json here; a run writes it when it is complete")
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -220,7 +323,7 @@ def main() -> None:
     try:
         app()
     except TrainingError as error:
-        sys.stderr.write(f"error: {_visible(str(error))}\n")
+        sys.stderr.write(f"error: {terminal.visible(str(error))}\n")
         sys.exit(2)
 
 

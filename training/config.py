@@ -135,7 +135,9 @@ class Parallel(Table):
 
 
 class Samples(Table):
-    """Continuations in the report: of `prompts`, and of the beginnings of `documents` documents of the split."""
+    """What the model writes in the report: to `prompts`, and to `documents` documents of the split. A decoder continues
+    the first `prompt_tokens` of each; one that writes one text from another (seq2seq, span) reads them whole, and is
+    shown beside the target, with the likeliest token each time."""
 
     prompts: list[str] = Field(default_factory=list)
     documents: Annotated[int, Field(ge=0)] = 3
@@ -200,7 +202,8 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> Run:
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise TrainingError(f"{path}: no such run file: {error.strerror}") from error
+        fix = "give the path of a .toml; shipped ones lie in catalogs/runs"
+        raise TrainingError(f"{path}: no such run file: {error.strerror}; {fix}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path}: not valid TOML: {error}") from error
     for change in changes:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training import TrainingError, checkpoint, hugging_face, journal, models, vocabulary
+from training import TrainingError, checkpoint, hugging_face, journal, models, objectives, vocabulary
 from training.classifier import Classifier
 from training.hugging_face import _classification, _folder
 from training.manifest import Version, digest, file_digest
@@ -33,8 +33,9 @@ TABLES = ("embedding.weight", "positions.weight", "head.weight", "head.bias")  #
 class Source:
     """Trained weights on disk: the model's table, the digest of the weights, the tokenizer, and how to read them.
 
-    Of a classifier `tensors` are those of its backbone; `on_top` reads what lies above it (nothing, or a pooler, for
-    other models), and `labels` are its classes.
+    `extra_tokens` have the ids behind the tokenizer's in a run of ours (None: the tokenizer itself says it). Of a
+    classifier `tensors` are those of its backbone; `on_top` reads what lies above it (nothing, or a pooler, for other
+    models), and `labels` are its classes.
     """
 
     model: dict[str, Any]
@@ -43,6 +44,7 @@ class Source:
     tensors: Callable[[], dict[str, Tensor]]
     on_top: Callable[[], dict[str, Tensor]]
     labels: list[str] | None = None
+    extra_tokens: Sequence[str] | None = None
 
 
 def resolved(table: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -94,7 +96,8 @@ def _of_run(folder: Path, chosen: Path | None) -> Source:
         return checkpoint.read_weights(found[-1])
 
     if run.objective["use"] != "classify":
-        return Source(model, digest(files), tokenizer, weights, dict)
+        extra_tokens = objectives.load(run.objective, "[objective]").extra_tokens
+        return Source(model, digest(files), tokenizer, weights, dict, extra_tokens=extra_tokens)
 
     def backbone() -> dict[str, Tensor]:
         return {n.removeprefix(BACKBONE): t for n, t in weights().items() if n.startswith(BACKBONE)}
@@ -102,7 +105,7 @@ def _of_run(folder: Path, chosen: Path | None) -> Source:
     def on_top() -> dict[str, Tensor]:
         return {n: t for n, t in weights().items() if not n.startswith(BACKBONE)}
 
-    return Source(model, digest(files), tokenizer, backbone, on_top, version.manifest.labels)
+    return Source(model, digest(files), tokenizer, backbone, on_top, version.manifest.labels, ())
 
 
 def _of_hugging_face(folder: Path) -> Source:
@@ -138,18 +141,22 @@ def fill(model: Any, folder: Path, version: Version, seed: int = 0, *, extra_tok
     """Give the model the weights of `folder`. Raises TrainingError where tokenizer, names or shapes differ.
 
     The tokenizer there may have special tokens behind those of the version's, as exports have: the first of them are
-    then the `extra_tokens` of the objective, and the weights of the others are left out. Of a classifier the head is
-    drawn by `seed` where the folder has none into the same labels. Returns the names of the parameters that were.
+    then the `extra_tokens` of the objective, and the weights of the others are left out. Extra tokens that are not
+    there begin as the mean of all tokens, so that what the model knows of the others stays (Hewitt 2021, "Initializing
+    new word embeddings for pretrained language models"), and positions that only they need as the last one that is.
+    Of a classifier the head is drawn by `seed` where the folder has none into the same labels. Returns the names of the
+    parameters and tokens that are not from the folder.
     """
     found = source(folder)
-    _same_tokenizer(found.tokenizer, version, extra_tokens)
+    known = _same_tokenizer(found, version, extra_tokens)
     tensors, fresh = found.tensors(), dict[str, Tensor]()
     if isinstance(model, Classifier):
         model.initialise_head(seed)
         tensors, fresh = _under_a_head(tensors, found, model)
-    fitted = _at(str(folder), partial(_fitted, model=model), tensors)
+    there = version.manifest.tokenizer.vocab_size + known, version.manifest.length
+    fitted = _at(str(folder), partial(_fitted, model=model, there=there), tensors)
     checkpoint.fill(model, fitted | fresh, str(folder))
-    return sorted(fresh)
+    return [*sorted(fresh), *extra_tokens[known:]]
 
 
 def _under_a_head(
@@ -164,25 +171,29 @@ def _under_a_head(
     return {**named, **{name: top[name] for name in top if name in model.on_top()}}, fresh
 
 
-def _same_tokenizer(file: Path, version: Version, extra_tokens: Sequence[str]) -> None:
-    """By bytes, or else by content: the same tokenizer written by another release has other bytes."""
+def _same_tokenizer(found: Source, version: Version, extra_tokens: Sequence[str]) -> int:
+    """How many of the objective's tokens have weights there. Raises TrainingError where the tokenizer is another.
+
+    It is compared by bytes, or else by content: the same tokenizer written by another release has other bytes.
+    """
+    file, size = found.tokenizer, version.manifest.tokenizer.vocab_size
     if not file.is_file():
         raise TrainingError(f"{file}: missing; whether the model knows the version's tokens cannot be told without it")
-    if file_digest(file) == version.manifest.tokenizer.sha256:
-        return
-    size = version.manifest.tokenizer.vocab_size
-    theirs, ours = (tokenizer_digest(path, size) for path in (file, version.tokenizer_file))
-    if theirs != ours:
-        raise TrainingError(
-            f"{file}: the model's tokenizer has the digest {theirs} and that of {version.address} {ours}; "
-            f"build a version with the model's tokenizer"
-        )
-    behind = _behind(file, size)
-    if behind and behind[: len(extra_tokens)] != list(extra_tokens):
-        raise TrainingError(
-            f"{file}: {behind[0]!r} stands behind the version's tokens, where the objective has {extra_tokens[0]!r}; "
-            f"go on with the objective that the model was trained for"
-        )
+    if file_digest(file) != version.manifest.tokenizer.sha256:
+        theirs, ours = (tokenizer_digest(path, size) for path in (file, version.tokenizer_file))
+        if theirs != ours:
+            raise TrainingError(
+                f"{file}: the model's tokenizer has the digest {theirs} and that of {version.address} {ours}; "
+                f"build a version with the model's tokenizer"
+            )
+    behind = _behind(file, size) if found.extra_tokens is None else found.extra_tokens
+    for theirs, ours in zip(behind, extra_tokens, strict=False):
+        if theirs != ours:
+            raise TrainingError(
+                f"{file}: {theirs!r} stands behind the version's tokens, where the objective has {ours!r}; "
+                f"go on with the objective that the model was trained for"
+            )
+    return min(len(behind), len(extra_tokens))
 
 
 def _behind(file: Path, size: int) -> list[str]:
@@ -201,30 +212,33 @@ def tokenizer_digest(file: Path, size: int) -> str:
     return digest({**said, **around, "added_tokens": added})
 
 
-def _fitted(tensors: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """The tensors, less what the model has no use for.
+def _fitted(tensors: dict[str, Tensor], model: Any, there: tuple[int, int]) -> dict[str, Tensor]:
+    """The tensors, less what the model has no use for, and with rows for what they do not have.
 
-    A tied table that is written twice counts once. Rows of tokens that the tokenizer does not have (a vocabulary
-    that was padded), and of positions beyond the version's rows, are cut.
+    A tied table that is written twice counts once. `there` are the tokens and positions that a table has to have rows
+    of: those of tokens that the tokenizer does not have (a vocabulary that was padded), and of positions beyond the
+    model's, are cut.
     """
     parameters = checkpoint.weights(model)
     known = [tensors[name] for name in tensors.keys() & parameters.keys()]
-    tables = {model.vocab_size, model.length}
+    tables = {False: (there[0], model.vocab_size), True: (there[1], model.length)}
     return {
-        name: _cut(name, tensor, parameters[name], tables) if name in parameters else tensor
+        name: _rows(name, tensor, parameters[name], *tables["positions." in name]) if name in parameters else tensor
         for name, tensor in tensors.items()
         if name in parameters or not any(_same(tensor, other) for other in known)
     }
 
 
-def _cut(name: str, tensor: Tensor, parameter: Tensor, tables: set[int]) -> Tensor:
-    """Only a table of tokens or positions has rows that a smaller one can do without."""
-    rows = len(parameter)
-    if not name.endswith(TABLES) or rows not in tables or tensor.shape[1:] != parameter.shape[1:]:
+def _rows(name: str, tensor: Tensor, parameter: Tensor, there: int, wanted: int) -> Tensor:
+    """A table of `wanted` tokens or positions, of which the first `there` must be in the tensor; anything else is
+    left as it is. Tokens that are not there are the mean of those that are, and positions the last of them."""
+    if not name.endswith(TABLES) or len(parameter) != wanted or tensor.shape[1:] != parameter.shape[1:]:
         return tensor
-    if len(tensor) < rows:
-        raise TrainingError(f"{name!r} has {len(tensor)} rows; the version's tokens, or its rows' length, need {rows}")
-    return tensor[:rows]
+    if len(tensor) < there:
+        raise TrainingError(f"{name!r} has {len(tensor)} rows; the version's tokens, or its rows' length, need {there}")
+    if "positions." in name:
+        return torch.cat([tensor, *[tensor[-1:]] * (wanted - len(tensor))])[:wanted]
+    return torch.cat([tensor[:there], *[tensor[:there].float().mean(0, keepdim=True)] * (wanted - there)])
 
 
 def _same(tensor: Tensor, other: Tensor) -> bool:

@@ -255,7 +255,9 @@ def read(folder: Path, *, verify: bool = True) -> tuple[Journal, Run, Version]:
     """A run that stands: its journal, its run file and the version that it read. Raises TrainingError."""
     path = folder / "run.json"
     if not path.is_file():
-        raise TrainingError(f"{folder}: no run here (no run.json)")
+        raise TrainingError(
+            f"{folder}: no run here (no run.json); give the folder of one, STORE/runs/NAME (gristmill ls lists them)"
+        )
     journal = Journal(folder, _table(path))
     run = check(Run, journal.table["config"], f"{path} config")
     version, *others = (

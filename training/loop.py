@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training import TrainingError, batch, checkpoint, classification, initial, machine, mix, objectives
+from training import TrainingError, batch, checkpoint, classification, initial, machine, mix, objectives, terminal
 from training.config import Run
 from training.journal import Journal
 from training.ledger import Ledger
@@ -95,7 +95,7 @@ class Loop:
             return
         folder = Path(init.folder)
         if fresh := initial.fill(self.model, folder, self.version, self.run.seed, extra_tokens=extra_tokens):
-            self.progress.note(f"fresh, not from {folder}: {', '.join(fresh)}")
+            self.progress.say(f"fresh, not from {folder}: {', '.join(fresh)}")
 
     def _resume(self) -> int:
         """Steps done: 0, or those of the newest checkpoint, after the end of its chain was recomputed."""
@@ -233,6 +233,7 @@ class Loop:
         self.validated = self.step, numbers["loss"]
         if self.group.first:
             self.journal.add("validation", step=self.step, **numbers, **tally.counts())
+            self.progress.say(terminal.validated(self.step, numbers))
 
 
 def train(
@@ -244,6 +245,7 @@ def train(
     if group.first:
         journal.go_on(first, run.log.tensorboard)
         journal.write(peak=machine.peak_flops(run.precision.compute))
+        progress.say(terminal.begun(run, version, loop.model, group, first, journal.folder))
     progress.phase("train", steps)
     progress.advance(first)
     going = True

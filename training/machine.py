@@ -130,9 +130,9 @@ def threads() -> int:
 
 
 @contextlib.contextmanager
-def fitting(rows: int, key: str = "batch.micro_rows") -> Iterator[None]:
-    """Raise OutOfMemory that says what to try where so many rows at once, as `key` of the run file says, do not fit
-    into memory; 0 rows are the weights alone."""
+def fitting(rows: int, key: str = "batch.micro_rows", what: str = "rows at once", less: str = "") -> Iterator[None]:
+    """Raise OutOfMemory that says what to try where so many rows at once (or `what` else), as `key` of the run file
+    says, do not fit into memory: half as many, or `less`. 0 rows are the weights alone."""
     import torch
 
     try:
@@ -143,5 +143,6 @@ def fitting(rows: int, key: str = "batch.micro_rows") -> Iterator[None]:
         if not rows:
             raise OutOfMemory("out of memory with the weights alone; make [model] smaller") from error
         goes_on = "" if key == "batch.rows" else "; the run goes on"
-        advice = f"try --set {key}={rows // 2}{goes_on}" if rows > 1 else "make [model] smaller"
-        raise OutOfMemory(f"out of memory with {rows} rows at once; {advice}") from error
+        tried = less or (str(rows // 2) if rows > 1 else "")
+        advice = f"try --set {key}={tried}{goes_on}" if tried else "make [model] smaller"
+        raise OutOfMemory(f"out of memory with {rows} {what}; {advice}") from error

@@ -206,7 +206,9 @@ def opened(run: Run, manifests: Sequence[Path], folder: Path, *, verify: bool) -
         else:
             entries.append(entry.model_copy(update={"version": _named(entry, versions, number).address}))
     if not versions:
-        raise TrainingError("no version to train on: give --manifest")
+        raise TrainingError(
+            "no version to train on: give --manifest and the folder of one, STORE/versions/NAME/VERSION (gristmill ls)"
+        )
     first, *others = versions
     wanted = {entry.version for entry in entries}
     if spare := [other.address for other in others if other.address not in wanted]:

@@ -10,20 +10,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from training import TrainingError, classification, compare, evaluate, machine, objectives, report
+from training import classification, compare, evaluate, machine, report, samples
 from training.classification import Judged
 from training.config import Run
 from training.evaluate import Tally
-from training.generate import generate
 from training.journal import Journal
 from training.loop import Trained
 from training.manifest import Version
 from training.mix import Stream
 from training.parallel import Group
 from training.progress import Reporter
-from training.shards import Split
 
 FORMAT = "gristmill.report/1"
 
@@ -44,7 +41,10 @@ def conclude(
     else:
         # Counting cannot be asked to fill a gap: where a text is not told in its own order there is no yardstick.
         orders = settings.orders if getattr(trained.objective, "ngrams", True) else []
-        counted = evaluate.yardstick(tally, trained.objective, orders, rows_read(run, version, trained.steps), progress)
+        less = "[" + ",".join(map(str, sorted(orders)[:-1])) + "]"
+        with machine.fitting(len(orders), "evaluation.orders", "orders of n-grams", less):
+            read = rows_read(run, version, trained.steps)
+            counted = evaluate.yardstick(tally, trained.objective, orders, read, progress)
         name, evaluation = "evaluation", {"measure": trained.objective.measure, **described(tally, orders, counted)}
         said = {
             **evaluation["model"],
@@ -52,7 +52,7 @@ def conclude(
             **_scored(evaluation, version, run.objective["use"]),
         }
     evaluation["documents_file"] = tally.write(journal.folder / "evaluation")
-    samples = sample(run, version, trained.model, progress)
+    drawn = samples.sample(run, version, trained.model, progress)
     progress.phase("report", 1)
     told = _run(run, version, journal, trained, group)
     result = {"tokens_read": journal.tokens, "evaluation": said, "trained": _trained(told)}
@@ -65,7 +65,7 @@ def conclude(
         "training": _curves(journal),
         name: evaluation,
         "compared": compare.ordered([compare.row({**journal.table, **result}), *others]),
-        "samples": samples,
+        "samples": drawn,
     }
     report.write(journal.folder, content)
     progress.advance()
@@ -125,67 +125,6 @@ def _trained(run: dict[str, Any]) -> dict[str, Any]:
 
 def _bits(evaluation: dict[str, Any]) -> dict[str, float]:
     return {str(n["order"]): n["bits_per_byte"] for n in evaluation["ngrams"]}
-
-
-def prompts(run: Run, version: Version) -> list[tuple[str | None, list[int]]]:
-    """doc_id and tokens of what will be continued: the run file's prompts, and beginnings of documents of the split.
-
-    None where the objective is not causal: such a model continues nothing.
-
-    Raises TrainingError where one has no room for its continuation: asked before the first step, not after the last.
-    """
-    if not objectives.load(run.objective, "[objective]").causal:
-        if run.samples.prompts:
-            raise TrainingError(
-                f"[samples]: prompts: the objective {run.objective['use']!r} makes a model that continues nothing"
-            )
-        return []
-    settings, length = run.samples, version.manifest.length
-    tokenizer = Tokenizer.from_file(str(version.tokenizer_file))
-    eot = version.manifest.tokenizer.eot
-    found: list[tuple[str | None, list[int]]]
-    found = [(None, [eot, *tokenizer.encode(text, add_special_tokens=False).ids]) for text in settings.prompts]
-    found += _beginnings(version, run.evaluation.split, settings.documents, settings.prompt_tokens)
-    longest = max((len(tokens) for _, tokens in found), default=0)
-    if longest + settings.new_tokens > length:
-        raise TrainingError(
-            f"[samples]: a prompt of {longest} tokens and {settings.new_tokens} new ones do not fit into the "
-            f"{length} of a row; lower samples.new_tokens or samples.prompt_tokens"
-        )
-    return found
-
-
-def sample(run: Run, version: Version, model: Any, progress: Reporter) -> dict[str, Any] | None:
-    """Continuations of `prompts`; None where the run file asks for none."""
-    settings, asked = run.samples, prompts(run, version)
-    if not asked or not settings.new_tokens:
-        return None
-    tokenizer = Tokenizer.from_file(str(version.tokenizer_file))
-    options = settings.model_dump(include={"temperature", "top_k", "top_p", "return_sequences", "new_tokens"})
-    progress.phase("sample", len(asked))
-    eot = version.manifest.tokenizer.eot
-    found = generate(model, [tokens for _, tokens in asked], **options, seed=run.seed, eot=eot)
-    progress.advance(len(asked))
-    entries = [
-        {"prompt": tokenizer.decode(tokens[1:]), "doc_id": doc_id, "continuations": [tokenizer.decode(c) for c in made]}
-        for (doc_id, tokens), made in zip(asked, found, strict=True)
-    ]
-    return {**options, "seed": run.seed, "prompts": entries}
-
-
-def _beginnings(version: Version, split: str, count: int, tokens: int) -> list[tuple[str | None, list[int]]]:
-    """doc_id and first tokens of some documents, one from each of as many rows evenly spread over the split."""
-    rows = Split(version, split)
-    found: dict[int, list[int]] = {}
-    for number in evaluate.spread(len(rows), 8 * count):
-        row = rows[int(number)]
-        ends = [*row.starts[1:], row.used]
-        whole = [j for j in range(len(row.starts)) if row.offsets[j] == 0 and ends[j] - row.starts[j] >= 2 * tokens]
-        if whole and len(found) < count:
-            start = row.starts[whole[0]]
-            found.setdefault(int(row.documents[whole[0]]), row.tokens[start : start + tokens].tolist())
-    ids = version.documents["doc_id"]
-    return [(ids[document].as_py(), begun) for document, begun in found.items()]
 
 
 def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: Group) -> dict[str, Any]:

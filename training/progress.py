@@ -1,6 +1,8 @@
 """How far a run is: JSON lines into a file for whoever started it, or bars and lines on the terminal.
 
-{"phase": "train", "total": 600}   {"advance": 1}   {"note": "loss 4.21"}
+{"phase": "train", "total": 600}   {"advance": 1}   {"note": "loss 4.21"}   {"say": "step 50: validation loss 4.4"}
+
+A note stands beside the bar until the next one, what is said stays.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ class Reporter(Protocol):
 
     def note(self, text: str) -> None: ...
 
+    def say(self, text: str) -> None: ...
+
     def warn(self, text: str) -> None: ...
 
     def close(self) -> None: ...
@@ -41,6 +45,9 @@ class Silent:
         return
 
     def note(self, text: str) -> None:
+        return
+
+    def say(self, text: str) -> None:
         return
 
     def warn(self, text: str) -> None:
@@ -65,8 +72,11 @@ class Events:
     def note(self, text: str) -> None:
         self._say({"note": text})
 
+    def say(self, text: str) -> None:
+        self._say({"say": text})
+
     def warn(self, text: str) -> None:
-        self.note(text)
+        self.say(text)
 
     def close(self) -> None:
         self._file.close()
@@ -96,9 +106,12 @@ class Bars:
         if self._task is not None:
             self._bars.update(self._task, note=text)
 
+    def say(self, text: str) -> None:
+        """A line above the bars."""
+        self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def warn(self, text: str) -> None:
-        """A line above the bars, which stays."""
-        self._bars.console.print(text, style="yellow", markup=False, highlight=False)
+        self._bars.console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._bars.stop()
@@ -136,9 +149,12 @@ class Lines:
     def note(self, text: str) -> None:
         self._note = text
 
-    def warn(self, text: str) -> None:
+    def say(self, text: str) -> None:
         """A line now."""
-        sys.stderr.write(f"{self._name}: {text}\n")
+        sys.stderr.write(text + "\n")
+
+    def warn(self, text: str) -> None:
+        self.say(f"{self._name}: {text}")
 
     def close(self) -> None:
         return

@@ -141,8 +141,8 @@ def _pieces(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.
 def examples(
     tokens: Tokens, length: int, labels: np.ndarray, targets: Tokens | None = None
 ) -> tuple[pa.Table, int, int]:
-    """One row a document: tokens (cut at `length`), label, document, and the target (cut at `length` too) where there
-    are any. Also returns the tokens cut off, and those of targets."""
+    """One row a document: tokens, label, document, and the target where there are any; what is longer than `length`
+    is cut as `_cut` does. Also returns the tokens cut out, and those of targets."""
     texts, truncated = _cut(tokens, length)
     columns = {
         "tokens": texts,
@@ -156,10 +156,16 @@ def examples(
 
 
 def _cut(tokens: Tokens, length: int) -> tuple[pa.ListArray, int]:
-    """Every document's first `length` tokens as a list, and how many were cut off in all."""
+    """Every document as a list of at most `length` tokens, and how many were cut out in all.
+
+    Of a longer one the first `length` - 1 tokens stay and the last, its end-of-text: what sums up a text, or ends what
+    is written, stands there.
+    """
     size = np.diff(tokens.starts)
     kept = np.minimum(size, length)
     ends = np.concatenate([[0], np.cumsum(kept)])
     flat = np.empty(int(ends[-1]), tokens.flat.dtype)
     lay(tokens.flat, tokens.starts[:-1], kept, flat, ends[:-1])
+    some = kept > 0
+    flat[ends[1:][some] - 1] = tokens.flat[tokens.starts[1:][some] - 1]
     return pa.ListArray.from_arrays(ends.astype(np.int32), pa.array(flat)), int((size - kept).sum())

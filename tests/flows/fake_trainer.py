@@ -92,6 +92,7 @@ match mode:
             time.sleep(0.02)
         sys.exit(1)
 
+say(say="three steps of a fake")
 say(phase="train", total=3)
 for step in range(3):
     say(advance=1)

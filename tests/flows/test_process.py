@@ -36,6 +36,9 @@ class Recorded:
     def note(self, text: str) -> None:
         self.told.append(text)
 
+    def say(self, text: str) -> None:
+        self.told.append(f"said: {text}")
+
 
 @pytest.fixture
 def what(tmp_path) -> Fit:
@@ -73,7 +76,8 @@ def test_the_trainer_has_every_option_that_it_is_given(what):
 def test_events_reach_the_progress_in_order_and_the_last_line_is_the_result(what):
     progress = Recorded()
     result = process.fit(what, progress, FAKE)
-    assert progress.told == [("train", 3), 1, "loss 3", 1, "loss 2", 1, "loss 1", ("half a line", 1)]
+    losses = [1, "loss 3", 1, "loss 2", 1, "loss 1"]
+    assert progress.told == ["said: three steps of a fake", ("train", 3), *losses, ("half a line", 1)]
     assert (result["run"], result["status"], result["bits_per_byte"]) == ("fake", "complete", 1.5)
     assert result["manifest"] == str(what.manifest)
     assert [path.name for path in what.runs.iterdir()] == ["fake"], "nothing but the run is left"

@@ -267,6 +267,7 @@ def test_examples_are_cut_only_as_declared(extended):
             for row in pa.ipc.open_file(str(version.folder / shard["file"])).read_all().to_pylist():
                 whole = index[row["document"] + shard["first_document"]]
                 assert len(row["tokens"]) == min(whole, 64)
+                assert row["tokens"][0] == row["tokens"][-1] == version.manifest["tokenizer"]["eot"]
                 cut += whole - len(row["tokens"])
                 assert row["label"] in (0, 1)
         assert cut == split["truncated"]

@@ -157,14 +157,15 @@ def test_long_documents_fill_what_others_leave():
 
 
 @given(case=DOCUMENTS)
-def test_examples_are_one_row_a_document_cut_at_the_end_alone(case):
+def test_examples_are_one_row_a_document_cut_before_its_last_token_alone(case):
     length, sizes = case
     given_ = tokens(sizes)
     labels = np.arange(len(sizes)) % 3 - 1
     table, truncated, _ = pack.examples(given_, length, labels)
     assert table["document"].to_pylist() == list(range(len(sizes))) and table["label"].to_pylist() == labels.tolist()
     for row, (a, b) in zip(table["tokens"].to_pylist(), itertools.pairwise(given_.starts), strict=True):
-        assert row == given_.flat[a:b][:length].tolist()
+        whole = given_.flat[a:b].tolist()
+        assert row == (whole if len(whole) <= length else [*whole[: length - 1], whole[-1]])
     assert truncated == sum(max(0, size - length) for size in sizes)
 
 

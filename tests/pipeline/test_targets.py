@@ -12,6 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from pipeline.manifest import Version, shard_digest
+from pipeline.stage import ConfigError
 from tests import builds
 from tests.conftest import ROOT
 from training.manifest import open_version
@@ -67,7 +68,8 @@ def test_every_target_is_found_beside_its_document(built, tmp_path):
             text = wanted.pop(ids[rows.documents[i]])
             whole = [eot, *tokenizer.encode(text).ids, eot] if text else []
             assert rows.targets is not None
-            assert rows.targets.tokens[i, : rows.targets.used[i]].tolist() == whole[:LENGTH]
+            kept = whole if len(whole) <= LENGTH else [*whole[: LENGTH - 1], eot]
+            assert rows.targets.tokens[i, : rows.targets.used[i]].tolist() == kept
             tokens, cut = tokens + len(whole[:LENGTH]), cut + len(whole[LENGTH:])
             without += not whole
     assert not wanted and without == 36 and cut > 0
@@ -90,3 +92,14 @@ def test_partitions_and_workers_do_not_move_a_target(built, tmp_path):
     folder = corpus(tmp_path / "c", 'text = "text", target = "summary?"')
     recipe = builds.make_recipe(folder, [], **EXAMPLES)
     assert builds.build(recipe, tmp_path / "s", 2).manifest["version"] == built.manifest["version"]
+
+
+def test_packed_rows_have_no_place_for_a_target_and_say_so(tmp_path):
+    """One sentence that names the recipe, the card and both ways out; without the target it is read."""
+    folder = corpus(tmp_path / "c", 'text = "text", target = "summary?"')
+    with pytest.raises(ConfigError) as refused:
+        builds.make_recipe(folder, [], pack={"length": LENGTH})
+    words = ("test recipe [pack]", "'packed'", "'grain'", str(folder / "grain.toml"), 'layout = "examples"', "columns")
+    assert all(word in str(refused.value) for word in words) and "\n" not in str(refused.value)
+    (folder / "grain.toml").write_text(builds.CARD + 'columns = {text = "text"}\n', "utf-8")
+    assert builds.make_recipe(folder, [], pack={"length": LENGTH}).pack.layout == "packed"

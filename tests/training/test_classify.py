@@ -194,7 +194,7 @@ def test_a_pretrained_run_is_the_backbone_and_the_head_is_named_in_the_log(famil
 
     class Noting(loop.Reporter):  # type: ignore[misc]
         phase = advance = close = staticmethod(lambda *_: None)
-        note = staticmethod(notes.append)
+        say = staticmethod(notes.append)
 
     settings = config.load(tuned, (f"init={before.folder}", 'objective.use="classify"'))
     with loop_group(settings) as group:

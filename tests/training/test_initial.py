@@ -309,6 +309,74 @@ def test_an_export_with_tokens_of_its_objective_can_be_gone_on_from(manifest, ve
     assert again.complete and runs.losses(again)[0] < runs.losses(first)[0]
 
 
+def run_of(folder: Path) -> Any:
+    """Our own folder, as `init` reads it, or its export."""
+    runs.command(1, "export", str(folder), str(folder.parent / "exported"))
+    return {"run": folder, "export": folder.parent / "exported"}
+
+
+@pytest.mark.parametrize("form", ["qwen3", "gpt2"])
+@pytest.mark.parametrize("tied", ["true", "false"])
+def test_a_causal_model_goes_on_to_fill_in_the_middle(manifest, version, run_file, tmp_path, form, tied):
+    """What it knew of its own tokens stays to the bit; a sentinel begins as their mean, in the table and in the head.
+
+    Of the logits of `transformers` nothing changes but for three more columns.
+    """
+    changes = (f'model.form="{form}"', f"model.tie_embeddings={tied}")
+    first = runs.fit(runs.write_run(tmp_path), manifest, tmp_path / "runs", changes=changes)
+    old = loop.load(config.load(runs.write_run(tmp_path), changes), version, first)
+    objective = objectives.load({"use": "infill"}, "")
+    size = version.manifest.tokenizer.vocab_size
+    for place in run_of(first.folder).values():
+        run = config.load(run_file, [f"init={place}", "objective.use=infill"])
+        model = objectives.build(objective, run.model, version, "")
+        fresh = initial.fill(model, place, version, extra_tokens=objective.extra_tokens)
+        assert fresh == list(objective.extra_tokens)
+        for name, parameter in old.named_parameters():
+            new = dict(model.named_parameters())[name]
+            assert torch.equal(new[: len(parameter)], parameter), name
+            for row in new[len(parameter) :]:
+                assert torch.allclose(row, parameter[-1] if "positions" in name else parameter.mean(0), atol=1e-7)
+        tokens = torch.arange(LENGTH)[None] * 7
+        with torch.inference_mode():
+            logits = [m.logits(m.eval()(tokens, torch.arange(LENGTH)[None], None)) for m in (old, model)]
+        assert logits[1].shape[-1] == size + 3 and torch.allclose(logits[0], logits[1][..., :size], atol=1e-6)
+        assert torch.allclose(logits[1][..., size:], logits[0].mean(-1, keepdim=True), atol=1e-5)
+    changes = (f"init={first.folder}", "objective.use=infill", "objective.rate=0")
+    again = runs.fit(run_file, manifest, tmp_path / "more", changes=changes)
+    assert again.complete and runs.losses(again)[0] < runs.losses(first)[0] - 0.3
+
+
+def test_more_sentinels_than_there_were_begin_as_the_mean(version, manifest, run_file, tmp_path):
+    """Of a run of span corruption: the sentinels that it had keep their weights, in the run as in its export."""
+    changes = ('model.family="t5"', 'objective.use="span"', "objective.sentinels=20", "schedule.steps=3")
+    first = runs.fit(runs.write_run(tmp_path), manifest, tmp_path / "runs", changes=(*changes, "schedule.decay=0"))
+    more = objectives.load({"use": "span", "sentinels": 25}, "")
+    run = config.load(run_file, [f"init={first.folder}", "objective.use=span"])
+    model = objectives.build(more, run.model, version, "")
+    fresh = initial.fill(model, first.folder, version, extra_tokens=more.extra_tokens)
+    assert fresh == list(more.extra_tokens[20:])
+    table = initial.source(first.folder).tensors()["embedding.weight"]
+    assert torch.equal(model.embedding.weight[:-5], table) and len(table) == version.manifest.tokenizer.vocab_size + 20
+    assert torch.allclose(model.embedding.weight[-5:], table.mean(0).expand(5, -1), atol=1e-7)
+
+
+def test_rows_of_a_padded_vocabulary_are_no_sentinels(version, tmp_path):
+    """They mean nothing, whatever stands there: the tokenizer says what is known."""
+    size = version.manifest.tokenizer.vocab_size
+    exported(tmp_path / "hf", version)
+    large = decoder(TABLES["grouped"], vocab_size=size + 28, length=LENGTH)
+    family = export.hugging_face.of_model(large)
+    save_file(family.theirs(large), tmp_path / "hf" / "model.safetensors")
+    config_file = tmp_path / "hf" / "config.json"
+    config_file.write_text(json.dumps(family.config(large, eot=0, length=LENGTH)), "utf-8")
+    objective = objectives.load({"use": "infill"}, "")
+    model = objectives.build(objective, models.described(initial.source(tmp_path / "hf").model, ""), version, "")
+    assert initial.fill(model, tmp_path / "hf", version, extra_tokens=objective.extra_tokens)
+    known = large.embedding.weight[:size]
+    assert torch.allclose(model.embedding.weight[size:], known.mean(0).expand(3, -1), atol=1e-6)
+
+
 def test_tokens_behind_the_tokenizer_are_the_objectives_or_nobodys(version, tmp_path):
     """Those of another objective would have weights that mean something else; with none asked for they are cut."""
     token = version.manifest.tokenizer

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from tests.training import runs
 from tests.training.versions import train_tokenizer
-from training import TrainingError, batch, config, evaluate, generate, loop, objectives, outcome, vocabulary
+from training import TrainingError, batch, config, evaluate, generate, loop, objectives, outcome, samples, vocabulary
 from training.manifest import open_version
 from training.ngram import KneserNey, flat_rows
 from training.objectives import causal
@@ -261,7 +261,7 @@ def test_it_continues_no_text_and_says_so(finished, version):
 
 def test_prompts_that_nothing_will_continue_are_refused_before_the_first_step(version, tmp_path):
     run = config.load(runs.write_run(tmp_path), ['objective.use="masked"'])
-    assert outcome.prompts(run, version) == []
+    assert samples.asked(run, version) == []
     asked = config.load(runs.write_run(tmp_path), ['objective.use="masked"', 'samples.prompts=["the mill"]'])
     with pytest.raises(TrainingError, match=r"\[samples\]: prompts: .*'masked' makes a model that continues"):
-        outcome.prompts(asked, version)
+        samples.asked(asked, version)

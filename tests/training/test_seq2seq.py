@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModelForSeq2SeqLM
 
 from tests.training import runs
@@ -60,6 +61,34 @@ def test_a_run_learns_to_write_and_is_judged_by_bytes(manifest, version, tmp_pat
     assert said["targets"] == int((used - 1).sum()) and said["documents"] == len(split) and said["ngrams"] == []
     assert runs.losses(done)[-1] < 0.6 * runs.losses(done)[0]
     assert 0 < said["model"]["bits_per_byte"] < 2.5
+
+
+def test_the_report_shows_texts_targets_and_what_was_written(manifest, version, tmp_path):
+    """Beside the model's own greedy answer, asked by `transformers`; a prompt of the run file has no target."""
+    changes = ('objective.use="seq2seq"', 'model.family="t5"', "schedule.steps=60", 'samples.prompts=["the mill"]')
+    done = runs.fit(runs.write_run(tmp_path / "run"), manifest, tmp_path / "runs", changes=changes)
+    runs.command(1, "export", str(done.folder), str(tmp_path / "hf"))
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "hf").eval()
+    samples = json.loads((done.folder / "report.json").read_text("utf-8"))["samples"]
+    assert samples["temperature"] == 0 and samples["return_sequences"] == 1
+    first, *texts = samples["prompts"]
+    assert (first["prompt"], first["doc_id"], first["target"]) == ("the mill", None, None)
+    assert len(texts) == 2 and texts[0]["doc_id"] != texts[1]["doc_id"]
+    tokenizer, eot = Tokenizer.from_file(str(version.tokenizer_file)), version.manifest.tokenizer.eot
+    ids = version.documents["doc_id"].to_pylist()
+    split = Split(version, "val")
+    rows = split.take(np.arange(len(split)))
+    page = (done.folder / "report.html").read_text("utf-8")
+    for entry in samples["prompts"]:
+        read = torch.tensor([[eot, *tokenizer.encode(entry["prompt"]).ids, eot]])
+        if entry["doc_id"]:
+            [row] = [r for r in range(len(rows)) if ids[rows.documents[r]] == entry["doc_id"]]
+            read = torch.from_numpy(rows.tokens[row : row + 1, : rows.used[row]].astype(np.int64))
+            target = rows.targets.tokens[row, : rows.targets.used[row]]
+            assert entry["prompt"] == tokenizer.decode(read[0].tolist())
+            assert entry["target"] == tokenizer.decode(target.tolist()) and entry["target"] in page
+        made = theirs.generate(read, max_new_tokens=6, do_sample=False)[0].tolist()
+        assert entry["continuations"] == [tokenizer.decode(made)]
 
 
 def test_a_row_without_a_target_has_nothing_to_write(version):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -263,8 +264,16 @@ def test_a_run_learns_and_reports(manifest, tmp_path):
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
     assert done.complete and (done.folder / "report.html").is_file()
     report = json.loads((done.folder / "report.json").read_text("utf-8"))
-    assert report["evaluation"]["ngrams"] == [] and report["samples"] is None
+    assert report["evaluation"]["ngrams"] == []
     assert report["evaluation"]["model"]["loss"] < 5 and report["evaluation"]["targets"] > 100
+    for entry in report["samples"]["prompts"]:
+        assert "<extra_id_0>" in entry["prompt"] and entry["target"].startswith("<extra_id_0>") and entry["doc_id"]
+        read, gaps = (re.split(r"<extra_id_\d+>", entry[name]) for name in ("prompt", "target"))
+        whole = "".join(itertools.chain(*itertools.zip_longest(read, gaps[1:], fillvalue="")))
+        number = int(entry["doc_id"].removeprefix("toy:"))
+        words = [runs.WORDS[(number * 7 + j * j) % len(runs.WORDS)] for j in range(8 + number % 17)]
+        assert len(whole) > 20 and whole in " ".join(words), "what was read and its target are the document"
+    assert len(report["samples"]["prompts"]) == 2
     told = runs.command(1, "generate", str(done.folder), "--prompt", "the mill wheel", "--new-tokens", "6", "--json")
     [entry] = json.loads(told.stdout)["prompts"]
     assert entry["prompt"] == "the mill wheel<extra_id_0>" and len(entry["continuations"]) == 1

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +13,9 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.conftest import ROOT
 from tests.training import runs
-from training import config
+from training import checkpoint, config
 from training.journal import Journal
 from training.tensorboard import Log
 
@@ -37,7 +42,7 @@ def expected(books: Journal) -> Iterator[tuple[str, str, list[tuple[int, float]]
 
 
 def compare(books: Journal) -> None:
-    series = list(expected(books))
+    series = [each for each in expected(books) if each[2]]
     for place in ("", "by_tokens"):
         found = shown(books.folder / place)
         assert found.keys() == {tag for where, tag, _ in series if where == place}
@@ -75,6 +80,46 @@ def test_each_step_stands_once_wherever_a_run_was_stopped_or_killed(run_file, ma
     books = runs.fit(run_file, manifest, tmp_path)
     assert seen == [4, 5, 5, 6, 7] and books.table["resumed_at"] == [3, 4]
     assert len(list(books.folder.glob("events.*"))) == 3
+    compare(books)
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tests.training import runs
+from training import loop, tensorboard
+
+advance, write = loop.Loop.advance, RecordWriter.write
+
+def slow(self, data):
+    time.sleep(0.05)  # a disk that is behind: up to ten of the last events are on their way
+    write(self, data)
+
+def dying(self, stop):
+    if self.step == int(sys.argv[4]):
+        self.written(wait=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return advance(self, stop)
+
+tensorboard.DELAY = 3600
+RecordWriter.write, loop.Loop.advance = slow, dying
+runs.fit(*map(Path, sys.argv[1:4]))
+"""
+
+
+def test_what_leads_to_a_checkpoint_is_in_the_files_before_the_checkpoint_is_whole(run_file, manifest, tmp_path):
+    """Killed with -9 as soon as a checkpoint is: its steps are never done again, so what is not there stays away."""
+    for at in (4, 8):
+        command = [sys.executable, "-P", "-c", KILLED, str(run_file), str(manifest), str(tmp_path), str(at)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+        [folder] = tmp_path.iterdir()
+        assert checkpoint.steps(folder / "checkpoints")[-1].name == f"step-{at:08d}"
+        compare(Journal(folder))
+    books = runs.fit(run_file, manifest, tmp_path)
+    assert books.table["resumed_at"] == [4, 8]
     compare(books)
 
 

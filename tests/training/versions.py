@@ -181,10 +181,10 @@ def _split(
                 targets, labels = examples
                 labelled = [table[n].get("label") for n in mine]
                 columns = {
-                    "tokens": [encoded[n][:length] for n in mine],
+                    "tokens": [_cut(encoded[n], length) for n in mine],
                     "label": [-1 if label is None else labels.index(label) for label in labelled],
                     "document": list(range(len(mine))),
-                    **({"target": [targets[n][:length] for n in mine]} if targets else {}),
+                    **({"target": [_cut(targets[n], length) for n in mine]} if targets else {}),
                 }
                 made = _examples(folder, file, columns, dtype)
             shards.append({**made, **place})
@@ -198,6 +198,11 @@ def _split(
         "digest": blake(json.dumps([shard["digest"] for shard in shards], separators=(",", ":")).encode()),
         "shards": shards,
     }
+
+
+def _cut(ids: list[int], length: int) -> list[int]:
+    """A text that is too long keeps its end-of-text."""
+    return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
 
 
 def _blocks(sizes: Sequence[int], budget: int) -> list[tuple[int, int]]:

@@ -86,6 +86,10 @@ def open_version(path: str | Path, *, verify: bool = True) -> Version:
     """
     file = Path(path)
     file = file / "manifest.json" if file.is_dir() else file
+    if not file.exists() and not file.parent.is_dir():
+        raise ManifestError(
+            f"{file}: no such file or folder; a version lies in STORE/versions/NAME/VERSION (gristmill ls lists them)"
+        )
     if not file.is_file():
         raise ManifestError(f"{file}: no manifest here; a build writes it last, so this one did not complete")
     raw = file.read_bytes()

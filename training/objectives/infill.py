@@ -41,7 +41,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Objective(Table):
-    """Causal language modelling over pieces that are rearranged with probability `rate`; `over` a version first."""
+    """Of the pieces, a share of `rate` is rearranged, and a share of `spm` of these as SPM; `over` a version first."""
 
     rate: Share = 0.5
     spm: Share = 0.5

@@ -30,7 +30,7 @@ MASKED, REPLACED = 0.8, 0.1  # shares of the selected; the rest stays
 
 
 class Objective(Table):
-    """Masked language modelling over packed rows; `over` a version before it is used."""
+    """A share of `rate` of all tokens is selected, whole words at a time if `whole_words`; `over` a version first."""
 
     rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
     whole_words: bool = False

@@ -37,7 +37,8 @@ MULTIPLE = 32  # rows are padded to a multiple of this, so that a compiled model
 
 
 class Objective(Table):
-    """Span corruption with `sentinels` tokens behind the vocabulary, one for each gap of a piece."""
+    """Gaps of `mean_length` tokens take a share of `rate` of a piece, at most `sentinels` of them, each of which has a
+    token of its own behind the vocabulary."""
 
     rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
     mean_length: Annotated[float, Field(ge=1)] = 3.0

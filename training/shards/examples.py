@@ -1,8 +1,9 @@
 """The layout of examples: one row a document, with its label and, where the version maps them, a target text.
 
-    tokens list (cut at `length`)   label int32 (-1: none)   document   target list (cut at `length` too; may be empty)
+    tokens list   label int32 (-1: none)   document   target list (may be empty)
 
-A row is laid out as one piece behind which lies padding of end-of-text, so whatever reads packed rows reads these.
+A text or target of more than `length` tokens was cut before its closing end-of-text, which stays its last token. A row
+is laid out as one piece behind which lies padding of end-of-text, so whatever reads packed rows reads these.
 """
 
 from __future__ import annotations

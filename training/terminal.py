@@ -1,0 +1,82 @@
+"""What the verbs say to a person: how a run ended and what to do next, a step's documents, continuations.
+
+What a model or a corpus says is as hostile as what it read: control characters are shown, not obeyed.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a verb that trains nothing loads no torch
+    from training.config import Run
+    from training.manifest import Version
+    from training.parallel import Group
+
+# What the models of an objective continue, or whose gap they fill; those of others write nothing.
+PROMPTS = {
+    "causal": "The mill",
+    "infill": "The mill<|fim_middle|> with the water",
+    "seq2seq": "The mill turns",
+    "span": "The mill <extra_id_0> with the water",
+}
+
+
+def visible(text: str) -> str:
+    """The text with every character that is not printable as its escape; lines stay lines."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def begun(run: Run, version: Version, model: Any, group: Group, step: int, folder: Path) -> str:
+    """What is trained, on what, and where it is written."""
+    return (
+        f"{folder.name}: {run.model['family']}, {model.parameter_counts()['parameters']:,} parameters, "
+        f"{run.objective['use']}; {f'on from step {step:,} of ' if step else ''}{run.schedule.steps:,} steps of "
+        f"{run.batch.rows:,} rows of {version.manifest.length:,} tokens from {version.address}; "
+        f"{run.precision.compute} on {group.device.type}{f' in {group.world} processes' if group.world > 1 else ''}; "
+        f"into {folder}"
+    )
+
+
+def validated(step: int, numbers: Mapping[str, float]) -> str:
+    """The scores of a validation in a line."""
+    known = {"bits_per_byte": "bits per byte", "accuracy": "accuracy", "macro_f1": "macro F1"}
+    said = "".join(f", {words} {numbers[name]:.3f}" for name, words in known.items() if name in numbers)
+    return f"step {step:,}: validation loss {numbers['loss']:.3f}{said}"
+
+
+def ended(result: Mapping[str, Any]) -> list[str]:
+    """How a run ended, what it scores, where everything lies, and what to type next."""
+    lines = [f"{result['run']}: {result['status']}, {result['steps']:,} steps"]
+    if "accuracy" in result:
+        commonest = result["baseline"]
+        lines.append(
+            f"  accuracy      {result['accuracy']:.3f}, macro F1 {result['macro_f1']:.3f}; naming every text "
+            f"{commonest['label']!r} gets {commonest['accuracy']:.3f}"
+        )
+    elif result["bits_per_byte"] is not None:
+        said = "".join(f", {order}-gram {bits:.3f}" for order, bits in result["ngrams"].items())
+        lines.append(f"  bits per byte {result['bits_per_byte']:.3f}{said}")
+    known = {"manifest": "read", "folder": "folder", "checkpoint": "checkpoint", "report": "report"}
+    lines += [f"  {said:<13} {result[name]}" for name, said in known.items() if name in result]
+    if "checkpoint" not in result:
+        return lines
+    folder, begin = shlex.quote(result["folder"]), "  python -P -m training"
+    prompt = PROMPTS.get(result["objective"])
+    writes = [f"{begin} generate {folder} --prompt {shlex.quote(prompt)}"] if prompt else []
+    trace = f"{begin} trace {folder} --step {result['steps']}"
+    return [*lines, "next:", *writes, f"{begin} export {folder} exported", trace]
+
+
+def traced(found: Mapping[str, Any]) -> list[str]:
+    """The documents of a step, a line a piece."""
+    state = {True: "as it was read", False: "NOT WHAT WAS READ", None: "not checked"}[found["verified"]]
+    head = f"step {found['step']} of {found['run']}: {len(found['pieces'])} pieces, {found['tokens']:,} tokens, {state}"
+    lines = [head]
+    for piece in found["pieces"]:
+        place = f"row {piece['row']} at {piece['start']}: {piece['tokens']} tokens from {piece['offset']}"
+        named = (piece["source"], piece["language"] or "-", piece["doc_id"], piece["url"] or "")
+        lines.append("  ".join((place, *named)).rstrip())
+    return lines
