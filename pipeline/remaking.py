@@ -20,6 +20,7 @@ from pipeline.catalog import cards
 from pipeline.changes import Ruled
 from pipeline.digests import digest
 from pipeline.manifest import Version
+from pipeline.rules import licence_of
 from pipeline.sources import Item
 from pipeline.stage import ConfigError
 from pipeline.store import Store, room, write_text
@@ -104,7 +105,7 @@ def _table(store: Store, version: Version, stages: Sequence[Ruled], name: str) -
         tokens["tokenizer"] = _spec(store, version.build_keys().vocabulary)["tokenizer"]
     for stage in stages:
         if stage.kind == "licence":
-            table["licence"] = {"allow": stage.rules[0].bound}
+            table["licence"] = licence_of(stage.rules)
         else:
             table.setdefault("stage", []).append({"use": stage.use, **stage.params, **stage.tables()})
     return {**table, "tokens": tokens, "pack": recipe["pack"]}

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, field_validator
 
-from pipeline import sources
+from pipeline import licences, sources
 from pipeline.stage import ConfigError, check_params, suggest
 
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
@@ -94,6 +94,7 @@ def parse(table: dict[str, Any], where: str) -> Card:
         card = Card.model_validate(table)
     except ValidationError as error:
         raise ConfigError(_message(error, where)) from error
+    licences.check(card.licence, f"{where}: licence")
     module = sources.load(card.kind, where)
     return card.model_copy(
         update={"params": check_params(module.survey, card.params, f"{where} ({card.kind}) [params]")}
