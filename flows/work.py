@@ -13,7 +13,7 @@ from typing import Any
 
 from flows import guard, process, progress, runs
 from flows.parameters import BuildParameters, MillParameters, TrainParameters
-from pipeline import addresses, books
+from pipeline import addresses, books, licences
 from pipeline import manifest as manifests
 from pipeline import rebuild as rebuilding
 from pipeline import recipe as recipes
@@ -135,5 +135,6 @@ def made(version: Version) -> dict[str, Any]:
         "manifest": str(version.folder.absolute() / "manifest.json"),
         "tokenizer": str(version.folder.absolute() / table["tokenizer"]["file"]),
         "documents": table["summaries"]["documents"],
+        "unknown_licence": licences.counted(table["summaries"]).get(licences.UNKNOWN, 0),
         "splits": {name: {key: split[key] for key in ("rows", "tokens")} for name, split in table["splits"].items()},
     }

@@ -19,7 +19,8 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -78,10 +79,19 @@ def parse(expression: str) -> Any:
         raise Unreadable("its parentheses nest too deep") from error
     if tree is None:
         raise Unreadable("it is empty")
-    for leaf in tree.literals:
-        for part in (leaf.license_symbol, leaf.exception_symbol) if _has_exception(leaf) else (leaf,):
-            _check_identifier(part.key)
+    for key in _keys(tree):
+        _check_identifier(key)
     return tree
+
+
+def named(expression: str) -> list[str]:
+    """The identifiers of licences and exceptions in an expression, each once. Raises Unreadable."""
+    return sorted({key.removesuffix("+") for key in _keys(parse(expression))})
+
+
+def _keys(tree: Any) -> Iterator[str]:
+    for leaf in tree.literals:
+        yield from (leaf.license_symbol.key, leaf.exception_symbol.key) if _has_exception(leaf) else (leaf.key,)
 
 
 def _has_exception(leaf: Any) -> bool:
@@ -186,6 +196,15 @@ def filled(column: pa.Array) -> pa.Array:
     plain = pc.utf8_trim_whitespace(column)
     nobody = pc.is_in(pc.utf8_upper(plain), pa.array(NOBODY, column.type))
     return pc.if_else(pc.or_kleene(nobody, pc.is_null(plain)), pa.scalar(UNKNOWN, column.type), plain)
+
+
+def counted(summaries: Mapping[str, Any]) -> dict[str, int]:
+    """Kept documents by licence, from a manifest's summaries; the commonest first."""
+    found: Counter[str] = Counter()
+    for entry in summaries["by_source"].values():
+        for expression, documents in entry["licences"].items():
+            found[UNKNOWN if is_unknown(expression) else expression] += documents
+    return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
 
 
 def unlicensed(values: pa.ChunkedArray | pa.Array, bound: dict[str, Any]) -> pa.Array:

@@ -90,7 +90,7 @@ def _card(source: Mapping[str, Any] | None, name: str, data: Path | None) -> str
     for file in files:
         if file == name or Path(file).is_file():
             card = cards.load(file, data)
-            if source is None or card.model_dump(mode="json") == source["card"]:
+            if source is None or card.model_dump() == cards.Card.model_validate(source["card"]).model_dump():
                 return file
     where = files[-1] if files else f"of source {name}"
     raise ConfigError(f"the card {where} is not there, or not what it was when {name} was read: build from the recipe")
