@@ -162,7 +162,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the newest checkpoint of a run as a Hugging Face folder."""
-    from training import journal, loop, objectives
+    from training import card, journal, loop, objectives
     from training.export import export as write
 
     books, settings, version = journal.read(folder, verify=False)
@@ -174,6 +174,7 @@ def export(
         length=model.length,
         folder=target,
         extra_tokens=objectives.load(settings.objective, "[objective]").extra_tokens,
+        papers=card.papers(books.table, settings, version),
     )
     print(json.dumps({"folder": str(target)}) if as_json else f"{target}")
 
