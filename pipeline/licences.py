@@ -132,14 +132,20 @@ def check_entry(entry: str, where: str) -> None:
             f"{where}: {entry[:200]!r} is no entry: each is one licence, with its exception if it has one, and * and ? "
             "for any letters; of licences joined by AND and OR every one is an entry of its own"
         )
+    if is_unknown(entry):
+        raise ConfigError(f'{where}: {entry!r} is no licence; say unknown = "keep" or "drop" of who states none')
     if "*" not in entry and "?" not in entry:
-        return check(entry, where)
+        check(entry, where)
+        meant = str(parse(entry))
+        # GPL alone is an old name of GPL-1.0-or-later; who denies it means the whole family.
+        if meant.lower() != entry.lower() and not re.search(r"\d", entry):
+            raise ConfigError(f"{where}: {entry!r} means {meant} alone; write that, or {entry}-* for all of them")
+        return
     for part in re.split(" WITH ", entry, flags=re.IGNORECASE):
         if not part.lower().startswith(("licenseref-", "documentref-")) and not any(
             _matching((part,)).match(key) for key in _listed().values()
         ):
             raise ConfigError(f"{where}: no licence of the SPDX list is called {part!r}; see https://spdx.org/licenses")
-    return None
 
 
 def allowed(expression: str, allow: Sequence[str] | None, deny: Sequence[str] | None) -> bool | None:

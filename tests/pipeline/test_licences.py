@@ -94,6 +94,29 @@ def test_an_error_names_what_was_meant() -> None:
         licences.check("MIT OR Apache 2", "here")
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("CC0", "did you mean 'CC0-1.0'"),
+        ("GPL", "means GPL-1.0-or-later alone; write that, or GPL-* for all of them"),
+        ("NOASSERTION", 'say unknown = "keep" or "drop"'),
+        ("MIT OR ISC", "every one is an entry of its own"),
+        ("", "is no entry"),
+        ("CC-BX-*", "no licence of the SPDX list is called 'CC-BX-*'"),
+        ("GPL-* WITH No-such-*", "is called 'No-such-*'"),
+    ],
+)
+def test_an_entry_that_would_never_fire_is_an_error(entry: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        licences.check_entry(entry, "r.toml [licence] deny")
+    assert said in str(error.value) and str(error.value).startswith("r.toml [licence] deny: ")
+
+
+@pytest.mark.parametrize("entry", ["mit", "GPL-2.0", "CC-BY-*", "*", "LicenseRef-Mill", "LicenseRef-*", "GPL-* WITH *"])
+def test_an_entry_is_a_licence_or_a_pattern(entry: str) -> None:
+    licences.check_entry(entry, "here")
+
+
 def test_a_column_is_judged_row_by_row_and_what_nobody_stated_is_unknown() -> None:
     column = pa.array(["MIT", None, "", " none ", "NOASSERTION", "CC0", "MIT", "ISC AND MIT"])
     filled = licences.filled(column)
