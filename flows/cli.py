@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from flows import asking, comparing, errors, guard, publishing
+from flows import asking, choosing, comparing, errors, guard, publishing
 from flows.options import (
     AddressArgument,
     DataOption,
@@ -293,6 +293,7 @@ def deploy(
 
 asking.register(verb)
 comparing.register(verb)
+choosing.register(verb)
 publishing.register(verb)
 
 if __name__ == "__main__":
