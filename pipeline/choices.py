@@ -169,8 +169,8 @@ def _bounded(part: Partition, left: dict[str, int], most: int | None) -> Iterato
     for chunk in islice(tasks.from_source(spec), most) if room > 0 else ():
         if room <= 0:
             break
-        cut = Chunk(chunk.documents.slice(0, room), chunk.rejects)
-        room -= cut.documents.num_rows
+        cut = Chunk(chunk.documents.slice(0, room), chunk.rejects.slice(0, room))
+        room -= cut.documents.num_rows + cut.rejects.num_rows
         yield cut
     left[part.card.name] = room
 

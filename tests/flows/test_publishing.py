@@ -1,4 +1,4 @@
-"""The verb `papers`, and licences as the command line meets them."""
+"""The verbs `papers` and `dialects`, and licences as the command line meets them."""
 
 from __future__ import annotations
 
@@ -32,6 +32,21 @@ def test_papers_of_an_edited_version_are_refused(built, gristmill, tmp_path):
     before = (tmp_path / "copy" / "README.md").read_bytes()
     refused = gristmill("papers", tmp_path / "copy", "--store", store, code=2)
     assert "was edited" in refused.stderr and (tmp_path / "copy" / "README.md").read_bytes() == before
+
+
+def test_dialects_counts_and_shows(corpus, gristmill):
+    said = last(gristmill("dialects", corpus / "small.toml", "--json"))
+    assert [(choice["stage"], choice["other"]) for choice in said["choices"]] == [
+        ("gopher", "dolma"),
+        ("gopher", "dclm"),
+    ]
+    shown = gristmill("dialects", corpus / "small.toml", "--documents", 50).stdout
+    assert "gopher: datatrove -> dolma" in shown and "gopher: word_count < 20" in shown
+    (corpus / "none.toml").write_text(
+        RECIPE.replace('use = "gopher"\ndrop.word_count = {below = 20}', 'use = "normalise"')
+    )
+    refused = gristmill("dialects", corpus / "none.toml", code=2)
+    assert refused.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
