@@ -48,7 +48,7 @@ def _write(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKey
     manifest = _manifest(store, recipe, inputs, keys, temporary)
     manifest["version"] = version_digest(manifest)
     write_text(temporary / "build.json", canonical({"format": "gristmill.build/1", "keys": asdict(keys)}) + "\n")
-    papers.write(temporary, manifest, read_parquet(temporary / manifest["documents"]["file"]))
+    papers.write(temporary, manifest, read_parquet(temporary / manifest["documents"]["file"], papers.COLUMNS))
     write_text(temporary / "manifest.json", canonical(manifest) + "\n")
     sync_folder(temporary)
     return _publish(temporary, manifest)

@@ -19,10 +19,11 @@ import pyarrow as pa
 
 from pipeline.manifest import Version, table_digest, version_digest
 from pipeline.papers import attribution, card, croissant, facts, statement
-from pipeline.papers.facts import Facts
+from pipeline.papers.facts import COLUMNS, Facts
 from pipeline.stage import ConfigError
 from pipeline.store import StoreError, room, write_text
 
+__all__ = ["COLUMNS", "PAPERS", "Facts", "again", "write"]
 PAPERS = {
     "ATTRIBUTION.md": attribution.written,
     "README.md": card.written,
@@ -33,7 +34,7 @@ PAPERS = {
 
 
 def write(folder: Path, manifest: Mapping[str, Any], index: pa.Table) -> Facts:
-    """Write the papers of the version in `folder`, whose manifest and document index these are."""
+    """Write the papers of the version in `folder`, whose manifest and document index (COLUMNS of it) these are."""
     found = facts.of(manifest, index)
     texts = {name: paper(found) for name, paper in PAPERS.items()}
     for name, text in texts.items():

@@ -255,6 +255,14 @@ def test_a_card_may_say_when_its_documents_were_collected(tmp_path: Path) -> Non
                 cards.parse(asked, "here")
 
 
+def test_the_period_is_in_the_manifest_and_both_halves_take_it(hostile: tuple[Store, Version]) -> None:
+    from training.manifest import open_version
+
+    schema = json.loads((ROOT / "catalogs" / "schemas" / "manifest.schema.json").read_text("utf-8"))
+    jsonschema.validate(hostile[1].manifest, schema)
+    assert open_version(hostile[1].folder).manifest.sources[0]["collected"] == "2023-11/2024-02"
+
+
 def test_facts_of_sources_that_kept_nothing_are_noughts(plain: Version) -> None:
     found = facts.of(plain.manifest, plain.index().slice(0, 0))
     assert found.total == facts.Amount() and found.by_licence == {} and found.unknown == facts.Amount()
