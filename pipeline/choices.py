@@ -207,8 +207,8 @@ def _count(
         counted.other_only += len(sides[1] - sides[0])
         counted.both += len(sides[0] & sides[1])
     for doc_id in sorted(moved)[: most - len(choice.examples)]:
-        sides = [_said(side.get(doc_id)) for side in (was, now)]
-        choice.examples.append(Example(doc_id, *sides, _text(base, doc_id)))
+        ends = _said(was.get(doc_id)), _said(now.get(doc_id))
+        choice.examples.append(Example(doc_id, *ends, _text(base, doc_id)))
 
 
 def _said(verdict: tuple[str, str] | None) -> str:
