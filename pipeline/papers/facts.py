@@ -62,6 +62,11 @@ class Facts:
         return f"{self.manifest['name']}@{self.manifest['version']}"
 
     @property
+    def truncated(self) -> int:
+        """Tokens of `total` that did not fit into a row and are in no shard."""
+        return sum(split["truncated"] for split in self.manifest["splits"].values())
+
+    @property
     def by_licence(self) -> dict[str, Amount]:
         """All sources together, the most tokens first."""
         found: dict[str, Amount] = {}

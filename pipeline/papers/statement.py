@@ -38,7 +38,7 @@ def statement(facts: Facts) -> dict[str, Any]:
             "provider": None,
             "model": None,
             "modality": "text",
-            "size": facts.total.table(),
+            "size": {**facts.total.table(), "truncated_tokens": facts.truncated},
             "size_category": _size(facts.total.tokens),
             "languages": _named(facts.languages, "language"),
             "latest_acquisition": max((period.rpartition("/")[2] for period in collected), default=None),

@@ -263,6 +263,12 @@ def test_the_period_is_in_the_manifest_and_both_halves_take_it(hostile: tuple[St
     assert open_version(hostile[1].folder).manifest.sources[0]["collected"] == "2023-11/2024-02"
 
 
+def test_tokens_are_those_of_the_shards_and_what_was_cut_off(plain: Version) -> None:
+    found = facts.of(plain.manifest, plain.index())
+    assert found.total.tokens - found.truncated == sum(s["tokens"] for s in plain.manifest["splits"].values())
+    assert (found.truncated > 0) == (plain.manifest["layout"] == "examples") == ("cut off" in card.written(found))
+
+
 def test_facts_of_sources_that_kept_nothing_are_noughts(plain: Version) -> None:
     found = facts.of(plain.manifest, plain.index().slice(0, 0))
     assert found.total == facts.Amount() and found.by_licence == {} and found.unknown == facts.Amount()
