@@ -14,6 +14,7 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.screen import clean, size
+from pipeline.escaping import markdown as escaped
 from pipeline.manifest import Version
 
 REASONS = 5
@@ -58,11 +59,6 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines += [f"| {escaped(name)} | {value:.3f} |" for name, value in scores if isinstance(value, float)]
     lines += ["", *(f"- {name}: {escaped(result[name])}" for name in ("manifest", "checkpoint", "report"))]
     return f"# {escaped(result['run'])}\n\n" + "\n".join(lines) + "\n"
-
-
-def escaped(value: object) -> str:
-    """Text that Markdown and HTML show as it is."""
-    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~&])", r"\\\1", clean(value))
 
 
 def key(what: str, name: str) -> str:

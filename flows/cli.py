@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from flows import asking, comparing, errors, guard
+from flows import asking, choosing, comparing, errors, guard, publishing
 from flows.options import (
     AddressArgument,
     DataOption,
@@ -41,6 +41,8 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill diff A B                       what a version keeps that another does not, and why
   gristmill whatif quickstart CHANGE       who would be kept under another rule, without a new build
   gristmill why DOC_ID                     what was measured on a document, and why it was kept or not
+  gristmill dialects my-recipe.toml        which documents hang on whose reading of a rule
+  gristmill papers quickstart              attribution, data set card, Croissant and statement of a version
 
 Everything lies in one folder, the store: .gristmill here, or --store, or $GRISTMILL_STORE. What is finished is
 kept, so a command that was stopped goes on when it is run again.
@@ -308,6 +310,8 @@ def deploy(
 
 asking.register(verb)
 comparing.register(verb)
+choosing.register(verb)
+publishing.register(verb)
 
 if __name__ == "__main__":
     main()

@@ -16,16 +16,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-LIMIT = 300
+from pipeline.escaping import LIMIT, clean
+
 # Of tables where there is no terminal; lines are not wrapped there.
 WIDTH = 160
-
-
-def clean(value: object, limit: int = LIMIT) -> str:
-    """One printable line: characters that are not printable become their escapes; cut at `limit` characters."""
-    text = str(value)
-    cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in cut)
 
 
 def plain(value: object, style: str = "", limit: int = LIMIT) -> Text:

@@ -15,6 +15,7 @@ from rich.tree import Tree
 
 from flows.runs import Run
 from flows.screen import Screen, clean, plain, size
+from pipeline import licences
 from pipeline.manifest import Version
 
 if TYPE_CHECKING:  # its kernels take longer to import than most pages to print
@@ -35,6 +36,7 @@ def version(screen: Screen, found: Version, readers: Sequence[Run]) -> None:
     _stages(came, table["accounting"], table["summaries"].get("cuts", {}))
     text = table["summaries"]["text_bytes"]
     _languages(tree, table["summaries"]["languages"])
+    tree.add(plain(f"licences: {_licences(table['summaries'])}"))
     tokenizer = table["tokenizer"]
     tree.add(plain(f"text: {size(text['ingested'])} came, {size(text['kept'])} kept"))
     tree.add(plain(f"tokenizer: {tokenizer['vocab_size']:,} tokens, {_trained_on(tokenizer['trained_on'])}"))
@@ -58,6 +60,15 @@ def _languages(tree: Tree, languages: Mapping[str, Mapping[str, int]]) -> None:
     said = ", ".join(f"{name} {counts['documents']:,}" for name, counts in ordered[:LANGUAGES])
     rest = f" and {len(ordered) - LANGUAGES} more" if len(ordered) > LANGUAGES else ""
     tree.add(plain(f"languages: {said}{rest}"))
+
+
+def _licences(summaries: Mapping[str, Any]) -> str:
+    """The commonest licences, and in any case of how many documents nobody states one."""
+    counts = licences.counted(summaries)
+    unknown = counts.pop(licences.UNKNOWN, 0)
+    said = [f"{clean(name, 80)} {count:,}" for name, count in list(counts.items())[:LANGUAGES]]
+    said += [f"{len(counts) - LANGUAGES} more"] if len(counts) > LANGUAGES else []
+    return ", ".join([*said, f"not stated {unknown:,}"])
 
 
 def _trained_on(sample: Mapping[str, Any] | None) -> str:
@@ -204,6 +215,8 @@ def built(screen: Screen, made: Mapping[str, Any]) -> None:
     cut = sum(split["truncated"] for split in made["splits"].values())
     lost = f"; {cut:,} more were cut out of texts longer than a row, before their end-of-text" if cut else ""
     screen.say(f"  {tokens}{lost}")
+    if unknown := made["unknown_licence"]:
+        screen.say(f"  licences    {unknown:,} of the kept documents state none; [licence] in the recipe can drop them")
     if peak := made.get("peak_memory_bytes"):
         screen.say(f"  memory      {size(peak)} at most, all processes together")
     screen.say(f"  manifest    {made['manifest']}")

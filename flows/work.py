@@ -11,9 +11,9 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from flows import guard, process, progress, runs
+from flows import guard, lineage, process, progress, runs
 from flows.parameters import BuildParameters, MillParameters, TrainParameters
-from pipeline import addresses, books
+from pipeline import addresses, books, licences
 from pipeline import manifest as manifests
 from pipeline import rebuild as rebuilding
 from pipeline import recipe as recipes
@@ -42,8 +42,11 @@ def recipe(parameters: BuildParameters) -> Recipe:
 def build(parameters: BuildParameters, make: MakeRunner = direct) -> Version:
     """A recipe's sources to a sealed version. Raises what `Mill.build` and `recipe` raise."""
     checked, mill = recipe(parameters), parameters.mill
-    with at_mill(mill, Store(mill.root), checked.foreign, make) as ready:
-        return ready.build(checked)
+    with lineage.told(mill.root, lineage.building(checked)) as told:
+        with at_mill(mill, Store(mill.root), checked.foreign, make) as ready:
+            version = ready.build(checked)
+        lineage.built(told, version)
+    return version
 
 
 @contextlib.contextmanager
@@ -90,7 +93,12 @@ def train(parameters: TrainParameters) -> dict[str, Any]:
 
     Raises what `order` raises, and TrainingRefused, TrainingStopped or TrainingFailed.
     """
-    return process.fit(order(parameters), progress.current())
+    ordered = order(parameters)
+    versions = [manifests.read(path.parent) for path in (ordered.manifest, *ordered.beside)]
+    with lineage.told(parameters.root, lineage.training(ordered.run, versions)) as told:
+        result = process.fit(ordered, progress.current())
+        lineage.trained(told, result)
+    return result
 
 
 def _version(store: Store, address: str, given: bool) -> Version:
@@ -135,6 +143,7 @@ def made(version: Version) -> dict[str, Any]:
         "manifest": str(version.folder.absolute() / "manifest.json"),
         "tokenizer": str(version.folder.absolute() / table["tokenizer"]["file"]),
         "documents": table["summaries"]["documents"],
+        "unknown_licence": licences.counted(table["summaries"]).get(licences.UNKNOWN, 0),
         "splits": {
             name: {key: split[key] for key in ("rows", "tokens", "truncated")}
             for name, split in table["splits"].items()

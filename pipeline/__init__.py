@@ -7,5 +7,6 @@ with their keys), `store` (content-addressed outputs), `tasks`, `children` and `
 worker does; `spill` is where it puts aside what it cannot hold), `build` (the whole chain),
 `seal` and `manifest` (make a version, find it again), `audit` (re-read what lies on disk and
 account for every document), `changes`, `stored`, `rejudge` and `whatif` (other rules over what was
-stored), `remaking` (the recipe with its rules changed).
+stored), `remaking` (the recipe with its rules changed), `licences` (what SPDX expressions let in) and
+`papers` (attribution, cards and statements of a version), `choices` (which documents hang on a dialect).
 """

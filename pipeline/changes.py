@@ -4,7 +4,7 @@
     fineweb.short_line.above=.8
     language.lang.keep=en,zh         keep or drop a list of values
     gopher.hash_ratio.above=none     no such bound any more
-    licence.allow=CC0-1.0,CC-BY-*    the recipe's licence rule
+    licence.allow=CC0-1.0,CC-BY-*    the recipe's licence rule; licence.deny and licence.unknown=keep too
 
 A changed rule keeps its place; the rules are parsed as a recipe's are, so what is asked here is what a recipe with the
 change would say.
@@ -24,12 +24,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import addresses, rules
+from pipeline import addresses, licences, rules
 from pipeline.manifest import Version
 from pipeline.rules import Rule
 from pipeline.stage import ConfigError, suggest
 from pipeline.store import Store, StoreError
 
+LICENCE = ("licence.allow", "licence.deny", "licence.unknown")
 VERBS = ("below", "above", "keep", "drop")
 GRAMMAR = "write STAGE.COLUMN.below=30, .above=0.8, .keep=en,zh or .drop=x; =none removes a bound"
 GRID = "write STAGE.COLUMN.below=FIRST:LAST:STEP, like gopher.word_count.below=10:100:10"
@@ -70,7 +71,7 @@ class Change:
 
     @property
     def path(self) -> str:
-        return "licence.allow" if self.stage == "licence" else f"{self.stage}.{self.column}.{self.verb}"
+        return f"licence.{self.verb}" if self.stage == "licence" else f"{self.stage}.{self.column}.{self.verb}"
 
     @property
     def signal(self) -> str:
@@ -85,8 +86,8 @@ def parse(text: str) -> Change:
     path, equals, value = (part.strip() for part in text.partition("="))
     stage, dot, rest = path.partition(".")
     column, _, verb = rest.rpartition(".")
-    if equals and value and path == "licence.allow":
-        column, verb = "licence", "keep"
+    if equals and value and path in LICENCE:
+        return Change(stage, "licence", rest, None if value == "none" else value)
     if not (equals and value and stage and dot and column) or verb not in VERBS:
         raise ConfigError(f"cannot read the change {text!r}: {GRAMMAR}")
     return Change(stage, column, verb, None if value == "none" else value)
@@ -129,8 +130,8 @@ def ruled(version: Version, store: Store) -> list[Ruled]:
     placed = [entry for entry in version.manifest["accounting"] if entry["kind"] not in ("source", "licence")]
     found = []
     if recipe["licence"]:
-        rule = Rule("licence", "licence", "not like", recipe["licence"]["allow"])
-        found.append(Ruled("licence", "licence", "licence", {}, 0, {"licence": pa.string()}, (rule,)))
+        said = rules.of_licence(recipe["licence"])
+        found.append(Ruled("licence", "licence", "licence", {}, 0, {"licence": pa.string()}, said))
     for entry, said in zip(placed, recipe["stages"], strict=True):
         name, keys = entry["stage"], segments[entry["segment"]]
         related = {relate["stage"]: store.file(relate["cluster"], "relation.parquet") for relate in keys.relates}
@@ -167,12 +168,10 @@ def _with(stage: Ruled, change: Change) -> Ruled:
         raise ConfigError(
             f"{change}: stage {stage.name!r} measured no such column{suggest(change.column, stage.columns)}"
         )
+    if stage.name == "licence":
+        return replace(stage, rules=rules.of_licence(_licence(rules.licence_of(stage.rules), change)))
     kind = stage.columns[change.column]
     value = None if change.value is None else _value(change, change.value, kind)
-    if stage.name == "licence":
-        if value is None:
-            raise ConfigError(f"{change}: the licence rule is not taken away but widened: licence.allow=*")
-        return replace(stage, rules=(replace(stage.rules[0], bound=value),))
     tables = stage.tables()
     if change.verb in ("keep", "drop"):
         _member(tables.setdefault(change.verb, {}), change.column, value, change)
@@ -186,6 +185,20 @@ def _with(stage: Ruled, change: Change) -> Ruled:
         if not bounds:
             del tables["drop"][change.column]
     return replace(stage, rules=tuple(rules.parse(stage.name, tables, stage.columns, str(change))))
+
+
+def _licence(table: dict[str, Any], change: Change) -> dict[str, Any]:
+    """The [licence] table with one entry changed."""
+    if change.verb == "unknown":
+        if change.value not in ("keep", "drop"):
+            raise ConfigError(f"{change}: write licence.unknown=keep or licence.unknown=drop")
+        return {**table, "unknown": change.value}
+    if change.value is None and change.verb not in table:
+        raise ConfigError(f"{change}: there is no such bound to remove")
+    entries = None if change.value is None else _words(change.value, change)
+    for entry in entries or ():
+        licences.check_entry(entry, str(change))
+    return {**table, change.verb: entries}
 
 
 def _member(table: dict[str, Any], name: str, value: Any, change: Change) -> None:
@@ -212,9 +225,7 @@ def _value(change: Change, text: str, kind: pa.DataType) -> Any:
         if not numeric:
             raise ConfigError(f"{change}: the column holds {kind}, which has no {change.verb}; use .keep= or .drop=")
         return number(text, str(change))
-    words = [word.strip() for word in text.split(",")]
-    if not all(words):
-        raise ConfigError(f"{change}: a list of values is written with commas, none of them empty: en,zh")
+    words = _words(text, change)
     if pa.types.is_boolean(kind):
         if wrong := [word for word in words if word not in ("true", "false")]:
             raise ConfigError(f"{change}: the column holds true or false, not {wrong[0]!r}")
@@ -225,6 +236,13 @@ def _value(change: Change, text: str, kind: pa.DataType) -> Any:
     if pa.types.is_integer(kind) and any(isinstance(value, float) for value in values):
         raise ConfigError(f"{change}: the column holds whole numbers")
     return list(map(float, values)) if pa.types.is_floating(kind) else values
+
+
+def _words(text: str, change: Change) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise ConfigError(f"{change}: a list of values is written with commas, none of them empty: en,zh")
+    return words
 
 
 def number(text: str, where: str) -> int | float:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.changes import Change, Ruled
 from pipeline.rejudge import Books, Judged
-from pipeline.rules import Rule
+from pipeline.rules import Rule, licence_of, of_licence
 from pipeline.store import read_parquet
 from pipeline.stored import Stored
 
@@ -59,7 +59,9 @@ class Margin:
 
 def bounds(stage: Ruled, column: str) -> dict[str, Any]:
     """The bounds of a column as a change writes them: {"below": 30} or {"keep": ["en"]}."""
-    words = {"in": "drop", "not in": "keep", "not like": "allow"}
+    if stage.kind == "licence":
+        return licence_of(stage.rules)
+    words = {"in": "drop", "not in": "keep"}
     return {words.get(rule.operator, rule.operator): rule.bound for rule in stage.rules if rule.column == column}
 
 
@@ -162,11 +164,13 @@ def _decided(judged: Judged, stage: str, column: str) -> pa.Array:
 def _listed(values: pa.Array, said: dict[str, Any]) -> NDArray[np.bool_]:
     """Which values break the lists of a column."""
     wrong = np.zeros(len(values), bool)
-    for verb, bound in said.items():
-        if isinstance(bound, list):
-            rule = {"drop": "in", "keep": "not in", "allow": "not like"}[verb]
-            broken = Rule("", "", rule, bound).broken(values)  # type: ignore[arg-type]
-            wrong |= pc.fill_null(broken, True).to_numpy(zero_copy_only=False)
+    if "unknown" in said:
+        rules = list(of_licence(said))
+    else:
+        lists = {verb: bound for verb, bound in said.items() if isinstance(bound, list)}
+        rules = [Rule("", "", "in" if verb == "drop" else "not in", bound) for verb, bound in lists.items()]
+    for rule in rules:
+        wrong |= pc.fill_null(rule.broken(values), True).to_numpy(zero_copy_only=False)
     return wrong
 
 

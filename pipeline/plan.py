@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.catalog.cards import Card
 from pipeline.digests import digest, source_digest
 from pipeline.recipe import Recipe, Segment, Step
+from pipeline.rules import of_licence
 from pipeline.sources import Item, survey
 from pipeline.stage import ConfigError
 from pipeline.store import Store, file_digest
@@ -123,8 +124,7 @@ def judge_task(store: Store, recipe: Recipe, segment: Segment, number: int, part
     """Plan the judgement of a segment's own rules (and, at the first, of the recipe's licence rule)."""
     rules = [asdict(rule) for step in segment.steps for rule in step.rules]
     if number == 0 and recipe.licence:
-        bound = {"stage": "licence", "column": "licence", "operator": "not like", "bound": recipe.licence.allow}
-        rules.insert(0, bound)
+        rules = [*map(asdict, of_licence(recipe.licence.model_dump())), *rules]
     spec = {"task": "judge", "parts": list(parts), "rules": rules, "order": [s.stage.name for s in segment.steps]}
     return store.plan(digest([source_digest("pipeline.tasks"), spec]), spec)
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import rules, stage
+from pipeline import licences, rules, stage
 from pipeline.catalog import cards
 from pipeline.rules import Rule
 from pipeline.stage import ConfigError, Stage, suggest
@@ -31,9 +31,11 @@ class _Table(BaseModel):
 
 
 class Licence(_Table):
-    """Which licences may enter, as fnmatch patterns over SPDX expressions."""
+    """Which licences may enter, and whether documents do of which nobody knows it (`licences`)."""
 
-    allow: list[str] = Field(min_length=1)
+    allow: list[str] | None = Field(None, min_length=1)
+    deny: list[str] | None = Field(None, min_length=1)
+    unknown: Literal["keep", "drop"]
 
 
 class Tokens(_Table):
@@ -193,7 +195,7 @@ def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None 
         name=name,
         seed=seed,
         sources=_sources(table.get("sources"), where, folder, data),
-        licence=_model(Licence, table["licence"], f"{where} [licence]") if "licence" in table else None,
+        licence=_licence(table["licence"], f"{where} [licence]") if "licence" in table else None,
         steps=tuple(_step(t, f"{where} stage {n}") for n, t in enumerate(tables, 1)),
         tokens=tokens,
         pack=_model(Pack, table.get("pack", {}), f"{where} [pack]"),
@@ -239,6 +241,19 @@ def _step(table: dict[str, Any], where: str) -> Step:
         if not isinstance(columns, dict):
             raise ConfigError(f"{where} ({use}): write {verb}.COLUMN = ..., not {verb} = {columns!r}")
     return Step(bound, tuple(rules.parse(bound.name, verbs, bound.signals, f"{where} ({use})")))
+
+
+def _licence(table: Any, where: str) -> Licence:
+    if isinstance(table, dict) and "unknown" not in table:
+        raise ConfigError(
+            f'{where}: unknown = "keep" or unknown = "drop" is missing: say what becomes of documents of which nobody '
+            "states a licence"
+        )
+    found: Licence = _model(Licence, table, where)
+    for name in ("allow", "deny"):
+        for entry in getattr(found, name) or ():
+            licences.check_entry(entry, f"{where} {name}")
+    return found
 
 
 def _model(model: type[Any], table: Any, where: str) -> Any:

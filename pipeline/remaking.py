@@ -20,6 +20,7 @@ from pipeline.catalog import cards
 from pipeline.changes import Ruled
 from pipeline.digests import digest
 from pipeline.manifest import Version
+from pipeline.rules import licence_of
 from pipeline.sources import Item
 from pipeline.stage import ConfigError
 from pipeline.store import Store, room, write_text
@@ -89,7 +90,7 @@ def _card(source: Mapping[str, Any] | None, name: str, data: Path | None) -> str
     for file in files:
         if file == name or Path(file).is_file():
             card = cards.load(file, data)
-            if source is None or card.model_dump(mode="json") == source["card"]:
+            if source is None or card.model_dump() == cards.Card.model_validate(source["card"]).model_dump():
                 return file
     where = files[-1] if files else f"of source {name}"
     raise ConfigError(f"the card {where} is not there, or not what it was when {name} was read: build from the recipe")
@@ -104,7 +105,7 @@ def _table(store: Store, version: Version, stages: Sequence[Ruled], name: str) -
         tokens["tokenizer"] = _spec(store, version.build_keys().vocabulary)["tokenizer"]
     for stage in stages:
         if stage.kind == "licence":
-            table["licence"] = {"allow": stage.rules[0].bound}
+            table["licence"] = licence_of(stage.rules)
         else:
             table.setdefault("stage", []).append({"use": stage.use, **stage.params, **stage.tables()})
     return {**table, "tokens": tokens, "pack": recipe["pack"]}

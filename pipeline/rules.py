@@ -8,11 +8,11 @@
 A rule reads one measured column. A value that is null or NaN was not measured, and a
 document that a rule cannot judge is quarantined, never waved through. The rules of a
 segment are judged at its end, in the recipe's order, and the first broken one speaks.
+The rules of a recipe's [licence] table come before all others (`licences`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,10 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import licences
 from pipeline.schema import LEDGER
 from pipeline.stage import ConfigError, suggest
 
-Operator = Literal["below", "above", "in", "not in", "not like"]
+Operator = Literal["below", "above", "in", "not in", "unknown", "unlicensed"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,22 @@ class Rule:
 
     @property
     def reason(self) -> str:
+        if self.operator == "unknown":
+            return f"{self.column} unknown"
+        if self.operator == "unlicensed":
+            return f"{self.column} {licences.worded(self.bound)}"
         sign = {"below": "<", "above": ">"}.get(self.operator, self.operator)
         bound = ", ".join(map(str, self.bound)) if isinstance(self.bound, list) else self.bound
         return f"{self.column} {sign} {bound}"
 
+    @property
+    def blind(self) -> str:
+        """The reason of who is quarantined because the rule cannot judge."""
+        what = "is no SPDX expression" if self.operator == "unlicensed" else "unmeasured"
+        return f"{self.column} {what}"
+
     def broken(self, values: pa.ChunkedArray) -> pa.ChunkedArray:
-        """True where the value breaks the rule; null where there is no value."""
+        """True where the value breaks the rule; null where there is none, or none that can be judged."""
         match self.operator:
             case "below":
                 return pc.less(values, self.bound)
@@ -57,14 +68,25 @@ class Rule:
                 return pc.is_in(values, pa.array(self.bound, values.type))
             case "not in":
                 return pc.invert(pc.is_in(values, pa.array(self.bound, values.type)))
+            case "unknown":
+                return pc.and_(pc.equal(values, licences.UNKNOWN), self.bound == "drop")
             case _:
-                return pc.invert(pc.match_substring_regex(values, like(self.bound)))
+                return licences.unlicensed(values, self.bound)
 
 
-def like(patterns: Sequence[str]) -> str:
-    """One RE2 expression for fnmatch patterns (`*` and `?` only), matched whole and without regard to case."""
-    words = ("".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in pattern) for pattern in patterns)
-    return f"(?i)^(?:{'|'.join(words)})$"
+def of_licence(policy: Mapping[str, Any]) -> tuple[Rule, Rule]:
+    """The rules of a recipe's [licence] table with its `allow`, `deny` and `unknown`."""
+    bound = {name: policy.get(name) for name in ("allow", "deny")}
+    return (
+        Rule("licence", "licence", "unknown", policy["unknown"]),
+        Rule("licence", "licence", "unlicensed", bound),
+    )
+
+
+def licence_of(found: Sequence[Rule]) -> dict[str, Any]:
+    """The [licence] table of its rules: what it states and no more."""
+    unknown, bound = (rule.bound for rule in found)
+    return {**{name: entries for name, entries in bound.items() if entries is not None}, "unknown": unknown}
 
 
 def parse(
@@ -126,8 +148,9 @@ def judge(
     places, ledgers = [np.zeros(0, np.int64)], [LEDGER.empty_table()]
     for rule in rules:
         values = table[rule.signal].combine_chunks()
-        blind = pc.is_null(values, nan_is_null=True)
-        hit = pc.or_(blind, pc.fill_null(rule.broken(values), False))
+        broken = rule.broken(values)
+        blind = pc.or_(pc.is_null(values, nan_is_null=True), pc.is_null(broken))
+        hit = pc.or_(blind, pc.fill_null(broken, False))
         hit = pc.and_not(hit, exempt(rule, table)) if exempt else hit
         rows = np.flatnonzero(hit.to_numpy(zero_copy_only=False) & ~decided)
         if not rows.size:
@@ -154,7 +177,7 @@ def _told(
         table["doc_id"].combine_chunks().take(rows),
         pa.repeat(pa.scalar(rule.stage, pa.string()), len(rows)),
         pc.if_else(blind, "quarantined", "dropped"),
-        pc.if_else(blind, f"{rule.column} unmeasured", rule.reason),
+        pc.if_else(blind, rule.blind, rule.reason),
         detail(rule, table.take(rows)) if detail else described(rule.column, values),
     ]
     return pa.table(columns, schema=LEDGER)

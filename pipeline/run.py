@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from pipeline import together
+from pipeline import licences, together
 from pipeline.contract import ContractError, settle
 from pipeline.models import ModelError
 from pipeline.schema import DOCUMENT, LEDGER, ledger
@@ -130,7 +130,7 @@ def _through(
     """One batch through all stages of the segment; the accused leave into `errors`."""
     batch = batch.append_column(BORN, pa.array(np.zeros(batch.num_rows, np.int32)))
     if licence:
-        batch = batch.append_column("licence.licence", batch["licence"])
+        batch = batch.append_column("licence.licence", licences.filled(batch["licence"]))
     done: set[str] = set()
     for number, stage in enumerate(stages, 1):
         if stage.name not in done:

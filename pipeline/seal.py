@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline import books
+from pipeline import books, papers
 from pipeline.books import BuildKeys
 from pipeline.digests import canonical, digest
 from pipeline.manifest import FORMAT, Version, content, table_digest, verify, version_digest
@@ -48,6 +48,7 @@ def _write(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKey
     manifest = _manifest(store, recipe, inputs, keys, temporary)
     manifest["version"] = version_digest(manifest)
     write_text(temporary / "build.json", canonical({"format": "gristmill.build/1", "keys": asdict(keys)}) + "\n")
+    papers.write(temporary, manifest, read_parquet(temporary / manifest["documents"]["file"], papers.COLUMNS))
     write_text(temporary / "manifest.json", canonical(manifest) + "\n")
     sync_folder(temporary)
     return _publish(temporary, manifest)
@@ -138,6 +139,8 @@ def _sources(store: Store, inputs: Sequence[Input], keys: BuildKeys) -> list[dic
                 "documents": documents,
                 "text_bytes": text_bytes,
                 "files": files,
+                # Only where a card states it: a version whose cards do not is what it was.
+                **({"collected": card.collected} if card.collected else {}),
             }
         )
     return found

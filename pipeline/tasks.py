@@ -53,7 +53,7 @@ def segment(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Outputs documents, signals, errors, entered, and one sketch table for each relating stage behind."""
     stages = [stage.load(use, params) for use, params in spec["stages"]]
     sketches = [stage.load(use, params) for use, params in spec["sketches"]]
-    chunks = _from_source(spec["source"]) if "source" in spec else _from_segment(store, spec["upstream"])
+    chunks = from_source(spec["source"]) if "source" in spec else _from_segment(store, spec["upstream"])
     outcome = run(chunks, stages, sketches, limits.batch_rows, licence=spec["licence"])
     out.table("documents.parquet", outcome.documents)
     out.table("signals.parquet", outcome.signals)
@@ -70,7 +70,8 @@ def segment(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     }
 
 
-def _from_source(spec: Spec) -> Iterator[Chunk]:
+def from_source(spec: Spec) -> Iterator[Chunk]:
+    """The documents of some items of a source, with the language that its card alone may say."""
     card = cards.Card.model_validate(spec["card"])
     language = card.languages[0] if len(card.languages) == 1 and card.languages[0] != "mul" else None
     for table in spec["items"]:

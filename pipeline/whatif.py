@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline import books as bookkeeping
 from pipeline import changes as asking
+from pipeline import domains
 from pipeline.changes import Change, Ruled
 from pipeline.manifest import Version
 from pipeline.margins import Margin, margin
@@ -25,7 +26,6 @@ from pipeline.store import Store, read_parquet
 
 BY = ("language", "source", "domain")
 ENTERS, LEAVES, OTHERWISE = "enters", "leaves", "other reason"
-DOMAIN = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<domain>[^/:?#]+)"
 MOVES = ["doc_id", "change", "before", "before_stage", "before_reason", "after", "after_stage", "after_reason"]
 MOVES += ["after_detail", "source", "language", "domain", "text_bytes", "tokens"]
 
@@ -211,8 +211,7 @@ def _rows(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
 
 
 def _with_domain(table: pa.Table) -> pa.Table:
-    found = pc.extract_regex(table["url"].combine_chunks(), DOMAIN)
-    return table.append_column("domain", pc.utf8_lower(pc.struct_field(found, "domain")))
+    return table.append_column("domain", domains.of(table["url"].combine_chunks()))
 
 
 def _described(moves: pa.Table, known: pa.Table) -> pa.Table:

@@ -255,7 +255,7 @@ def export(
       python -P -m training export runs/quickstart-classify-289e22fe classifier --json
       python -c 'import transformers; print(transformers.AutoModelForCausalLM.from_pretrained("exported"))'
     """
-    from training import journal, loop, objectives
+    from training import card, journal, loop, objectives
     from training.export import export as write
 
     books, settings, version = journal.read(folder, verify=False)
@@ -267,6 +267,7 @@ def export(
         length=model.length,
         folder=target,
         extra_tokens=objectives.load(settings.objective, "[objective]").extra_tokens,
+        papers=card.papers(books.table, settings, version),
     )
     print(json.dumps({"folder": str(target)}) if as_json else f"{target}")
 

@@ -2,7 +2,8 @@
 
 A classifier's tokenizer puts end-of-text around a text as in training, and has a token to pad with.
 
-    config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json  README.md
+    config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json
+    README.md  ATTRIBUTION.md
 
 The law: whole, or not there. The folder is written beside its place, synced and renamed, and the same model
 gives the same bytes. What is named how is said by the family's file in `hugging_face`.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from training import TrainingError, hugging_face
 from training.files import sync
 from training.vocabulary import extended
 
+PAPERS = ("ATTRIBUTION.md", "README.md")
 FILES = (
+    "ATTRIBUTION.md",
     "README.md",
     "config.json",
     "generation_config.json",
@@ -43,10 +46,10 @@ def export(
     eot: int,
     length: int,
     folder: Path,
-    card: str | None = None,
+    papers: Mapping[str, str] | None = None,
     extra_tokens: Sequence[str] = (),
 ) -> None:
-    """Write the folder; `length` is the longest context, `card` the text of its README.md.
+    """Write the folder; `length` is the longest context, `papers` the texts of its PAPERS (`card`).
 
     `extra_tokens` are the objective's, whose ids follow the tokenizer's: the mask, or the sentinels.
     An earlier export in its place is replaced. Raises TrainingError where the model's family has no file in
@@ -65,7 +68,7 @@ def export(
         "config.json": _json(config),
         **({} if padding else {"generation_config.json": _json(_generation_config(config, eot))}),
         "tokenizer_config.json": _json(_tokenizer_config(token, length, extra_tokens, padding)),
-        **({"README.md": card} if card is not None else {}),
+        **{name: text for name, text in (papers or {}).items() if name in PAPERS},
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")

@@ -226,6 +226,19 @@ def _matching(entry: Entry, versions: Sequence[Version]) -> list[Version]:
     return [v for v in known if said in ("", "latest") or v.manifest.version.startswith(said)]
 
 
+def sources(run: Run, version: Version) -> dict[str, set[str] | None]:
+    """By the address of each version that a run reads: the sources that it reads of it, None for all."""
+    versions = (version, *version.beside)
+    if not run.mix:
+        return {each.address: None for each in versions}
+    found: dict[str, set[str] | None] = {each.address: set() for each in versions}
+    for number, entry in enumerate(run.mix):
+        address = _named(entry, versions, number).address
+        named = found[address]
+        found[address] = None if entry.source is None or named is None else {*named, entry.source}
+    return found
+
+
 def _named(entry: Entry, versions: Sequence[Version], number: int) -> Version:
     """The one version that a part names. Raises TrainingError."""
     found = _matching(entry, versions) if entry.version is not None else list(versions[:1])

@@ -13,16 +13,20 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, field_validator
 
-from pipeline import sources
+from pipeline import licences, sources
 from pipeline.stage import ConfigError, check_params, suggest
 
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 SPDX = r"^\(*[A-Za-z0-9][A-Za-z0-9.+-]*\)*( (AND|OR|WITH) \(*[A-Za-z0-9][A-Za-z0-9.+-]*\)*)*$"
 
+_DATE = r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?"
+PERIOD = rf"^{_DATE}(/{_DATE})?$"
+
 
 class Card(BaseModel):
-    """One TOML file of `catalogs/sources`. `licence` holds for documents that state none of their own."""
+    """One TOML file of `catalogs/sources`. `licence` holds for documents that state none of their own; `collected` is
+    when they were collected, an ISO 8601 date or two with a slash between."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -33,6 +37,7 @@ class Card(BaseModel):
     homepage: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]\S*$")]
     licence: Annotated[str, StringConstraints(pattern=SPDX)]
     languages: Annotated[list[Language], Field(min_length=1)]
+    collected: Annotated[str, StringConstraints(pattern=PERIOD)] | None = None
     params: dict[str, Any] = {}
 
     _file: Path = PrivateAttr(default=Path())
@@ -94,6 +99,7 @@ def parse(table: dict[str, Any], where: str) -> Card:
         card = Card.model_validate(table)
     except ValidationError as error:
         raise ConfigError(_message(error, where)) from error
+    licences.check(card.licence, f"{where}: licence")
     module = sources.load(card.kind, where)
     return card.model_copy(
         update={"params": check_params(module.survey, card.params, f"{where} ({card.kind}) [params]")}

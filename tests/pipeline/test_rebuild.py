@@ -38,7 +38,9 @@ def again(store: Store, address: str, **settings: Any) -> Comparison:
 def made(tmp_path_factory) -> tuple[Path, Version]:
     root = tmp_path_factory.mktemp("rebuild")
     corpus = builds.write_corpus(root / "corpus", documents=150)
-    return root, builds.build(builds.make_recipe(corpus, licence={"allow": ["CC0-*"]}), root / "store")
+    return root, builds.build(
+        builds.make_recipe(corpus, licence={"allow": ["CC0-*"], "unknown": "drop"}), root / "store"
+    )
 
 
 @pytest.fixture

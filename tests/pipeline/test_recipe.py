@@ -166,7 +166,15 @@ STAGES = '[[stage]]\nuse = "normalise"\n[[stage]]\nuse = "gopher"\n'
         (HEAD + "[pack]\nsplit = {train = 0.5}", "[pack] split: train is what the others leave; do not list it"),
         (HEAD + '[pack]\nsplit = {"../x" = 0.5}', "[pack] split: names are lower-case letters, digits and underscores"),
         (HEAD + '[tokens]\nsample = "lots"', "[tokens] sample: 'lots' is no size; write it like 64MB or 2GB"),
-        (HEAD + "[licence]\nallow = []", "[licence]: allow: List should have at least 1 item"),
+        (HEAD + '[licence]\nunknown = "drop"\nallow = []', "[licence]: allow: List should have at least 1 item"),
+        (HEAD + '[licence]\nallow = ["MIT"]', '[licence]: unknown = "keep" or unknown = "drop" is missing'),
+        (HEAD + '[licence]\nunknown = "ask"', "[licence]: unknown: Input should be 'keep' or 'drop'"),
+        (HEAD + '[licence]\nunknown = "drop"\nallow = ["CC0"]', "allow: 'CC0' is no SPDX expression"),
+        (
+            HEAD + '[licence]\nunknown = "drop"\ndeny = ["CC-BX-*"]',
+            "deny: no licence of the SPDX list is called 'CC-BX-*'",
+        ),
+        (HEAD + '[licence]\nunknown = "drop"\nallow = ["MIT OR ISC"]', "allow: 'MIT OR ISC' is no entry"),
         ("name = ", "not valid TOML"),
     ],
 )

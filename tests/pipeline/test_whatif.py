@@ -194,15 +194,24 @@ def test_where_the_books_are_not_in_the_store_it_says_so(store, version, tmp_pat
 
 def test_the_licence_rule_is_a_threshold_too(tmp_path):
     corpus = write_corpus(tmp_path / "corpus", 40)
-    made = build(make_recipe(corpus, licence={"allow": ["CC0-1.0"]}), tmp_path / "store")
+    made = build(make_recipe(corpus, licence={"allow": ["CC0-1.0"], "unknown": "drop"}), tmp_path / "store")
     asked = Store(tmp_path / "store")
     answer = whatif.ask(asked, made, ["licence.allow=MIT,Apache-*"])
     assert answer.after.documents == 0 and answer.before.documents > 0
     assert whatif.ask(asked, made, ["licence.allow=CC0-*"]).after == answer.before
-    with pytest.raises(ConfigError, match="widened"):
-        whatif.ask(asked, made, ["licence.allow=none"])
+    assert whatif.ask(asked, made, ["licence.allow=none"]).after == answer.before
+    denied = whatif.ask(asked, made, ["licence.deny=CC0-*"])
+    assert denied.after.documents == 0 and denied.margins[0].new["deny"] == ["CC0-*"]
+    for wrong, said in (
+        ("deny=none", "no such bound"),
+        ("unknown=ask", "write licence.unknown=keep"),
+        ("deny=CC0", "SPDX"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            whatif.ask(asked, made, [f"licence.{wrong}"])
     remade = remaking.write(asked, made, ["licence.allow=CC0-*,MIT"])
     assert recipes.load(str(remade.path)).licence.allow == ["CC0-*", "MIT"]
+    assert recipes.load(str(remade.path)).licence.unknown == "drop"
 
 
 def test_the_changed_recipe_builds_what_one_written_by_hand_does_and_measures_nothing_again(corpus, store, version):

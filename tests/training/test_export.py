@@ -152,7 +152,7 @@ def test_the_tokenizer_gives_the_same_ids_and_the_text_back(tmp_path, tokenizer_
 
 def test_files_names_and_bytes(tmp_path, tokenizer_file):
     for name in ("a", "b"):
-        written(tmp_path / name, tokenizer_file, card="# A card\n")
+        written(tmp_path / name, tokenizer_file, papers={"README.md": "# A card\n", "ATTRIBUTION.md": "x"})
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == sorted(export.FILES)
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)

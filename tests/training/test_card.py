@@ -1,0 +1,85 @@
+"""What an exported model says of the texts behind it: the licences of what was read, counted, and nothing obeyed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training import runs
+from tests.training.versions import make_version
+from training import card, config, export
+from training.manifest import open_version
+
+EVIL = "x | <script>alert(1)</script> [a](javascript:b) \u202e\n---\n# no"
+LICENCES = ("MIT", "CC-BY-4.0 OR MIT", None, "", EVIL)
+TABLE: dict[str, Any] = {"name": "mine", "digest": "ab12", "step": 12, "steps": 12, "tokens_read": 4321}
+TABLE |= {"trained": {"parameters": 1234}, "evaluation": {"bits_per_byte": 2.5, "split": "val"}}
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory):
+    rows = [
+        {"text": f"wheel {i} turns " * (1 + i % 7), "source": "ab"[i % 2], "licence": LICENCES[i % 5]}
+        for i in range(60)
+    ]
+    for row in rows[::3]:
+        row["language"] = EVIL
+    return open_version(make_version(tmp_path_factory.mktemp("made") / "version", rows))
+
+
+def settings(tmp_path: Path, more: str = "") -> config.Run:
+    (tmp_path / "run.toml").write_text(runs.RUN + more)
+    return config.load(tmp_path / "run.toml", [])
+
+
+def cells(text: str) -> dict[str, list[str]]:
+    """The rows of the first table of licences."""
+    lines = [*text.partition("| ---")[2].splitlines()[1:], ""]
+    rows = [line.replace("\\|", "/").strip("| ").split(" | ") for line in lines[: lines.index("")]]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_licences_are_counted_over_what_the_run_could_read(version, tmp_path):
+    made = card.papers(TABLE, settings(tmp_path), version)
+    rows = [row for row in version.documents.to_pylist() if row["split"] == "train"]
+    for text in made.values():
+        found = cells(text)
+        mine = [row for row in rows if row["licence"] == "MIT"]
+        tokens = sum(row["tokens"] for row in mine)
+        whole = sum(row["tokens"] for row in rows)
+        assert found["MIT"] == [str(len(mine)), str(tokens), f"{tokens / whole:.2%}"]
+        nobody = sum(not row["licence"] for row in rows)
+        assert found["NOASSERTION \\(nobody states one\\)"][0] == str(nobody)
+        assert len(found) == 4 and sum(int(row[0]) for row in found.values()) == len(rows)
+    assert "bits per byte on val: 2.5" in made["README.md"] and version.address in made["README.md"]
+    assert made["ATTRIBUTION.md"].count("## ") == 2
+
+
+def test_only_the_sources_that_are_mixed_are_attributed(version, tmp_path):
+    made = card.papers(TABLE, settings(tmp_path, '[[mix]]\nsource = "b"\n'), version)
+    assert "- name: b of" in made["ATTRIBUTION.md"] and "- name: a of" not in made["ATTRIBUTION.md"]
+    rows = [r for r in version.documents.to_pylist() if r["split"] == "train" and r["source"] == "b"]
+    assert sum(int(row[0]) for row in cells(made["README.md"]).values()) == len(rows)
+
+
+def test_hostile_words_are_shown_and_never_obeyed(version, tmp_path):
+    yaml = pytest.importorskip("yaml")
+    for name, text in card.papers(TABLE, settings(tmp_path), version).items():
+        assert all(character.isprintable() or character == "\n" for character in text)
+        assert "<script" not in text.replace("\\<", "") and "](javascript" not in text
+        if name == "README.md":
+            front = yaml.safe_load(text.split("---\n")[1])
+            assert front["language"] == ["en"] and front["pipeline_tag"] == "text-generation"
+
+
+def test_an_exported_run_carries_both(tmp_path, capfd):
+    done = runs.fit(runs.write_run(tmp_path), runs.version(tmp_path / "version"), tmp_path / "runs")
+    runs.command(1, "export", str(done.folder), str(tmp_path / "hf"))
+    assert sorted(path.name for path in (tmp_path / "hf").iterdir()) == sorted(export.FILES)
+    from huggingface_hub import ModelCard
+
+    data = ModelCard.load(tmp_path / "hf" / "README.md").data
+    assert data.library_name == "transformers" and "gristmill" in data.tags
+    assert "NOASSERTION" in (tmp_path / "hf" / "ATTRIBUTION.md").read_text("utf-8")
