@@ -11,14 +11,15 @@ import importlib.resources
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import rules, stage
+from pipeline import bands, rules, stage
+from pipeline.bands import Bands
 from pipeline.catalog import cards
 from pipeline.rules import Rule
 from pipeline.stage import ConfigError, Stage, suggest
@@ -58,14 +59,16 @@ class Step:
 
     stage: Stage
     rules: tuple[Rule, ...]
+    bands: Bands = field(default_factory=dict)
 
     def resolved(self) -> dict[str, Any]:
-        return {
+        told = {
             "use": self.stage.use,
             "kind": self.stage.kind,
             "params": self.stage.params,
             "rules": [{"column": r.column, "operator": r.operator, "bound": r.bound} for r in self.rules],
         }
+        return {**told, "expect": bands.plain(self.bands)} if self.bands else told
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe; `tokenizer` is the file that `tokens` names."""
+    """A checked recipe; `tokenizer` is the file that `tokens` names, `file` where the recipe was read.
+
+    `allow_dead` names rules that may be dead in this build; it is none of the recipe's own content.
+    """
 
     name: str
     seed: int
@@ -93,6 +99,8 @@ class Recipe:
     tokens: Tokens
     pack: Pack
     tokenizer: Path | None = None
+    file: str = ""
+    allow_dead: tuple[str, ...] = ()
 
     @property
     def segments(self) -> list[Segment]:
@@ -198,6 +206,7 @@ def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None 
         tokens=tokens,
         pack=_model(Pack, table.get("pack", {}), f"{where} [pack]"),
         tokenizer=(folder / tokens.tokenizer).resolve() if tokens.tokenizer else None,
+        file=where,
     )
     _check_order(recipe, where)
     _check_sizes(recipe, where)
@@ -233,11 +242,14 @@ def _step(table: dict[str, Any], where: str) -> Step:
     if not isinstance(use, str):
         raise ConfigError(f"{where}: a stage table needs `use`{suggest('use', stage.available())}")
     verbs = {verb: table.pop(verb, {}) for verb in ("keep", "drop")}
+    expected = table.pop("expect", {})
     bound = stage.load(use, table, where)
     for verb, columns in verbs.items():
         if not isinstance(columns, dict):
             raise ConfigError(f"{where} ({use}): write {verb}.COLUMN = ..., not {verb} = {columns!r}")
-    return Step(bound, tuple(rules.parse(bound.name, verbs, bound.signals, f"{where} ({use})")))
+    place = f"{where} ({use})"
+    ruled = tuple(rules.parse(bound.name, verbs, bound.signals, place))
+    return Step(bound, ruled, bands.parse(expected, ruled, place))
 
 
 def _model(model: type[Any], table: Any, where: str) -> Any:

@@ -106,7 +106,8 @@ def _table(store: Store, version: Version, stages: Sequence[Ruled], name: str) -
         if stage.kind == "licence":
             table["licence"] = {"allow": stage.rules[0].bound}
         else:
-            table.setdefault("stage", []).append({"use": stage.use, **stage.params, **stage.tables()})
+            bands = {"expect": expected[stage.name]} if stage.name in expected else {}
+            table.setdefault("stage", []).append({"use": stage.use, **stage.params, **stage.tables(), **bands})
     return {**table, "tokens": tokens, "pack": recipe["pack"]}
 
 

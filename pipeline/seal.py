@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline import books
+from pipeline import books, canaries
 from pipeline.books import BuildKeys
 from pipeline.digests import canonical, digest
 from pipeline.manifest import FORMAT, Version, content, table_digest, verify, version_digest
@@ -81,6 +81,7 @@ def _manifest(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: Build
         _link(store.file(keys.packed, shard["file"]), folder / "shards" / shard["file"])
     index = read_parquet(folder / "documents.parquet")
     entries = books.accounting(recipe, store, keys)
+    tried = canaries.judge(recipe, store.result(keys.canaries)["rules"])
     return {
         "format": FORMAT,
         "name": recipe.name,
@@ -95,7 +96,7 @@ def _manifest(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: Build
             **{name: vocabulary[name] for name in ("vocab_size", "eot", "trained_on")},
         },
         "accounting": entries,
-        "summaries": books.summaries(entries, store, keys, index),
+        "summaries": {**books.summaries(entries, store, keys, index), "canaries": tried},
         "labels": packed["labels"],
         "splits": _splits(recipe, packed["shards"]),
         "documents": {
