@@ -36,7 +36,7 @@ def direct(pool: Executor | None, count: int) -> Runner:
 
 def recipe(parameters: BuildParameters) -> Recipe:
     """The checked recipe. Raises ConfigError or SourceError."""
-    return recipes.load(parameters.recipe, parameters.mill.folder)
+    return recipes.load(parameters.recipe, parameters.mill.folder).allowing(parameters.allow_dead)
 
 
 def build(parameters: BuildParameters, make: MakeRunner = direct) -> Version:
@@ -135,5 +135,6 @@ def made(version: Version) -> dict[str, Any]:
         "manifest": str(version.folder.absolute() / "manifest.json"),
         "tokenizer": str(version.folder.absolute() / table["tokenizer"]["file"]),
         "documents": table["summaries"]["documents"],
+        "canaries": table["summaries"].get("canaries"),
         "splits": {name: {key: split[key] for key in ("rows", "tokens")} for name, split in table["splits"].items()},
     }

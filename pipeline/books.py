@@ -100,15 +100,11 @@ def check_bands(recipe: Recipe, store: Store, keys: BuildKeys) -> None:
     """Raise ConfigError where a stage, as far as the build has come, removed more or less than its recipe expects."""
     if not any(step.bands for step in recipe.steps):
         return
-    number, places = 0, {}
-    for step in recipe.steps:
-        number += 1
-        places[step.stage.name] = step, f"{recipe.file or recipe.name} stage {number} ({step.stage.use})"
-    for entry in _walk(recipe, store, keys)[0]:
-        step, place = places.get(entry["stage"], (None, ""))
+    entries = [entry for entry in _walk(recipe, store, keys)[0] if entry["kind"] not in ("source", "licence")]
+    for number, (step, entry) in enumerate(zip(recipe.steps, entries, strict=False), 1):
         # Of whom nothing is left when it is cut is seen where the survivors enter the next segment.
-        if step and not (step.stage.cuts and entry["segment"] == len(keys.segments) - 1):
-            bands.check(entry, step.rules, step.bands, place)
+        if not (step.stage.cuts and entry["segment"] == len(keys.segments) - 1):
+            bands.check(entry, step.rules, step.bands, recipe.place(number))
 
 
 def accounting(recipe: Recipe, store: Store, keys: BuildKeys) -> list[dict[str, Any]]:

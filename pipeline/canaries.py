@@ -33,17 +33,12 @@ from pipeline.relating import named
 from pipeline.rules import Rule
 from pipeline.schema import DOCUMENT, LEDGER
 from pipeline.sources import Chunk
-from pipeline.stage import ConfigError, Stage, suggest
+from pipeline.stage import ConfigError, Stage
 from pipeline.store import Store, Writing
 
 REFUSED = ("dead", "always", "wrong")
+ALIVE = {"fires": "fires", "untested": "is untested"}
 SHOWN = 4
-
-
-def address(rule: Rule) -> str:
-    """How a person names a rule: gopher.word_count.below, language.lang.keep."""
-    verb = {"in": "drop", "not in": "keep"}.get(rule.operator, rule.operator)
-    return f"{rule.stage}.{rule.column}.{verb}"
 
 
 def written(rule: Rule) -> str:
@@ -91,19 +86,22 @@ def execute(store: Store, spec: Mapping[str, Any], out: Writing, limits: Limits)
     for table in spec["segments"]:
         before, stages, relates = ([stage.load(*said) for said in table[n]] for n in ("before", "stages", "relates"))
         rules = [Rule(*said) for said in table["rules"]]
-        found |= {address(rule): outcome for rule, outcome in _tried(before, stages, relates, rules).items()}
+        found |= _tried(before, stages, relates, rules)
     out.result = {"rules": found}
 
 
 def _tried(
     before: Sequence[Stage], stages: Sequence[Stage], relates: Sequence[Stage], rules: Sequence[Rule]
-) -> dict[Rule, dict[str, Any]]:
-    """How each rule of a segment came out."""
+) -> dict[str, dict[str, Any]]:
+    """How each rule of a segment came out, by its name."""
     of = {s.name: s for s in (*stages, *relates)}
-    offered = {id(rule): _offered(of[rule.stage], rule) for rule in rules}
-    items = [item for o in offered.values() if isinstance(o, Examples) for side in o for item in side]
+    offered = [_offered(of[rule.stage], rule) for rule in rules]
+    items = [item for o in offered if isinstance(o, Examples) for side in o for item in side]
     seen = Seen.of(items, [*before, *stages])
-    return {rule: _outcome(rule, offered[id(rule)], of[rule.stage], before, stages, seen) for rule in rules}
+    return {
+        rule.name: _outcome(rule, found, of[rule.stage], before, stages, seen)
+        for rule, found in zip(rules, offered, strict=True)
+    }
 
 
 def _offered(stage: Stage, rule: Rule) -> Examples | dict[str, Any]:
@@ -226,12 +224,11 @@ def _range(rule: Rule, values: Sequence[Any], errors: Mapping[str, str]) -> str:
 
 def judge(recipe: Recipe, rules: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What a manifest says of the canaries. Raises ConfigError for a rule that cannot be and is not allowed."""
-    if unknown := [name for name in recipe.allow_dead if name not in rules]:
-        raise ConfigError(f"--allow-dead {unknown[0]}: the recipe has no such rule{suggest(unknown[0], rules)}")
     for name in recipe.allow_dead:
-        if rules[name]["verdict"] not in REFUSED:
-            raise ConfigError(f"--allow-dead {name}: the rule is not dead ({rules[name]['verdict']}); leave it out")
-    refused = [name for name, outcome in rules.items() if outcome["verdict"] in REFUSED]
+        if (verdict := rules[name]["verdict"]) not in REFUSED:
+            raise ConfigError(f"--allow-dead {name}: the rule is not dead: it {ALIVE[verdict]}; leave it out")
+    names = [rule.name for step in recipe.steps for rule in step.rules]
+    refused = [name for name in names if rules[name]["verdict"] in REFUSED]
     open_ = [name for name in refused if name not in recipe.allow_dead]
     if open_:
         more = f" Also: {', '.join(open_[1:])}." if open_[1:] else ""
@@ -242,11 +239,8 @@ def judge(recipe: Recipe, rules: Mapping[str, Mapping[str, Any]]) -> dict[str, A
 
 
 def _refusal(recipe: Recipe, name: str, outcome: Mapping[str, Any]) -> str:
-    number, step, rule = next(
-        (number, step, rule)
-        for number, step in enumerate(recipe.steps, 1)
-        for rule in step.rules
-        if address(rule) == name
+    number, rule = next(
+        (number, rule) for number, step in enumerate(recipe.steps, 1) for rule in step.rules if rule.name == name
     )
     how = {
         "dead": "can never fire: no canary trips it",
@@ -254,7 +248,7 @@ def _refusal(recipe: Recipe, name: str, outcome: Mapping[str, Any]) -> str:
         "wrong": "is not what it says: a canary that must not trip it does",
     }[outcome["verdict"]]
     return (
-        f"{recipe.file or recipe.name} stage {number} ({step.stage.use}): {written(rule)} {how}; {outcome['why']}. "
+        f"{recipe.place(number)}: {written(rule)} {how}; {outcome['why']}. "
         f"{_fix(outcome['verdict'])}, or build with --allow-dead {name}."
     )
 

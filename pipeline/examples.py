@@ -151,8 +151,8 @@ def related(stage: Stage, met: pa.RecordBatch, signals: pa.Table | None = None) 
     found: Any = stage.compare(iter([sketch]), texts, UNBOUNDED)
     if not stage.cuts:
         known = sketch.select(["doc_id", *stage.clustered])
-        for name in stage.reads if signals is not None else ():
-            known = known.append_column(name, signals[name])
+        for name in stage.reads:
+            known = known.append_column(name, signals[name] if signals is not None else pa.nulls(len(met)))
         return stage.cluster(known.sort_by("doc_id").combine_chunks(), found)
     whole = sketch.select(["doc_id", "part"]).append_column("row", pa.array(range(len(met)), pa.int64()))
     whole = whole.append_column("text_bytes", pc.binary_length(met["text"]).cast(pa.int64())).sort_by("doc_id")

@@ -159,7 +159,7 @@ def verify(version: Version) -> Iterator[str]:
     manifest, folder = version.manifest, version.folder
     if version_digest(manifest) != manifest["version"]:
         yield f"manifest.json does not have the content that its version {manifest['version']} states: it was edited"
-    if (tried := manifest["summaries"].get("canaries")) and not canary_digest(tried) == tried.get("digest"):
+    if (tried := manifest["summaries"].get("canaries")) and canary_digest(tried) != tried.get("digest"):
         yield "manifest.json does not say of its canaries what was written: it was edited"
     files = [
         (manifest["documents"]["file"], manifest["documents"]),

@@ -11,7 +11,7 @@ import importlib.resources
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,6 +102,10 @@ class Recipe:
     file: str = ""
     allow_dead: tuple[str, ...] = ()
 
+    def place(self, number: int) -> str:
+        """How an error names the stage of this number, counted from 1."""
+        return f"{self.file or self.name} stage {number} ({self.steps[number - 1].stage.use})"
+
     @property
     def segments(self) -> list[Segment]:
         """The stages cut at their barriers: at least one segment, each but the last ended by relating stages.
@@ -133,6 +137,13 @@ class Recipe:
     def foreign(self) -> bool:
         """Whether code may run that holds the GIL for long: somebody's own, or a source that parses in Python."""
         return any("." in step.stage.use for step in self.steps) or any(card.kind != "files" for card in self.sources)
+
+    def allowing(self, names: Sequence[str]) -> Recipe:
+        """The same recipe, of which these rules may be dead. Raises ConfigError for a name that no rule has."""
+        known = [rule.name for step in self.steps for rule in step.rules]
+        if unknown := [name for name in names if name not in known]:
+            raise ConfigError(f"--allow-dead {unknown[0]}: the recipe has no such rule{suggest(unknown[0], known)}")
+        return replace(self, allow_dead=tuple(names))
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as plain data."""

@@ -41,6 +41,12 @@ class Rule:
         return f"{self.stage}.{self.column}"
 
     @property
+    def name(self) -> str:
+        """What a person calls it: gopher.word_count.below, language.lang.keep."""
+        verb = {"in": "drop", "not in": "keep"}.get(self.operator, self.operator)
+        return f"{self.signal}.{verb}"
+
+    @property
     def reason(self) -> str:
         sign = {"below": "<", "above": ">"}.get(self.operator, self.operator)
         bound = ", ".join(map(str, self.bound)) if isinstance(self.bound, list) else self.bound

@@ -54,7 +54,10 @@ def _write(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKey
 
 
 def _publish(temporary: Path, manifest: Mapping[str, Any]) -> Path:
-    """Rename into place. A sealed version stands as it is, but the books of this build are now its books."""
+    """Rename into place. A sealed version stands as it is, but the books of this build are now its books.
+
+    What this build was allowed is written down there, if it is not yet.
+    """
     final = temporary.parent / manifest["version"]
     if not final.exists():
         temporary.rename(final)
@@ -68,6 +71,10 @@ def _publish(temporary: Path, manifest: Mapping[str, Any]) -> Path:
         raise StoreError(
             f"{standing.address} stands already and is damaged: {problems[0]}; remove {final} and build again"
         )
+    said = manifest["summaries"]["canaries"]
+    if standing.manifest["summaries"].get("canaries", {}).get("allowed", []) != said["allowed"]:
+        standing.manifest["summaries"]["canaries"] = said
+        write_text(final / "manifest.json", canonical(standing.manifest) + "\n")
     (temporary / "build.json").replace(final / "build.json")
     return final
 

@@ -31,6 +31,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -195,8 +196,18 @@ def find(use: str, where: str = "") -> Callable[..., Any]:
 def suggest(word: str, existing: Iterable[str]) -> str:
     """'; did you mean X? has: A, B, X' for an error about an unknown name."""
     existing = sorted(existing)
-    near = difflib.get_close_matches(word, existing, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, existing, n=1, cutoff=0.6) or _same_words(word, existing)
     return (f"; did you mean {near[0]!r}?" if near else ";") + f" has: {', '.join(existing) or 'nothing'}"
+
+
+def _same_words(word: str, existing: list[str]) -> list[str]:
+    """The name of which most words stand in `word` too, as another tool may call it; none where fewer than .6 do."""
+
+    def words(name: str) -> set[str]:
+        return {part.removesuffix("s") for part in re.findall(r"[a-z0-9]+", name.lower())}
+
+    shares = [(len(words(name) & words(word)) / max(len(words(name)), 1), name) for name in existing]
+    return [name for share, name in sorted(shares, reverse=True) if share >= 0.6][:1]
 
 
 def check_params(function: Callable[..., Any], params: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -144,9 +144,9 @@ def examples(rule: Rule, limit: Any, **params: Any) -> Examples:
     def runs(k: int) -> str:
         return " ".join(word for n in range(WHOLE) for word in fresh(0 if n < k else length * (n + 1), length)) + "."
 
+    measure = measured(repetition, rule.column, **params)
     length = int("".join(filter(str.isdigit, rule.column)) or 0)
     if length:
-        build, most = runs, WHOLE
-    else:
-        build, most = copied("\n\n" if "paragraph" in rule.column else "\n"), WHOLE - 1
-    return ladder(rule, limit, build, measure=measured(repetition, rule.column, **params), most=most)
+        return ladder(rule, limit, runs, measure=measure, most=WHOLE)
+    between = "\n\n" if "paragraph" in rule.column else "\n"
+    return ladder(rule, limit, copied(between), measure=measure, most=WHOLE - 1)
