@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import cuts
+from pipeline.digests import canonical
 from pipeline.limits import UNBOUNDED
 from pipeline.rules import Rule
 from pipeline.run import widen
@@ -105,7 +107,7 @@ def _first(
         return None
     top = max(least, 1) if most is None else most
     while not reached(top):
-        if most is not None or (measured and top >= FLAT and worth(top) == worth(max(least, 1))):
+        if most is not None or (measured and top >= FLAT and worth(top) == worth(top // 2)):
             return None
         top *= 2
         if top > TOP:
@@ -175,7 +177,7 @@ def cut_examples(
 
     `copies` is how many have to share a passage for the last to lose it.
     """
-    loaded = load(use, params)
+    said = canonical(dict(params))
 
     def own(document: int, n: int) -> str:
         return passage((document + 1) * TOP + n)
@@ -195,10 +197,16 @@ def cut_examples(
         return tuple(between.join(passages(one)) for one in range(copies))
 
     def measure(item: Item) -> Any:
-        return related(loaded, batch([item]))[rule.column][-1].as_py()
+        return _cut(use, said, item)[rule.column]
 
     build, most = {"cut_spans": (parted, None), "cut_bytes": (joined, None), "cut_share": (joined, WHOLE)}[rule.column]
     return ladder(rule, limit, build, measure=measure, most=most)
+
+
+@functools.lru_cache(1024)
+def _cut(use: str, params: str, item: Item) -> dict[str, Any]:
+    """What a stage that cuts measures of the last document of an item."""
+    return dict(related(load(use, json.loads(params)), batch([item])).slice(len(item) - 1).to_pylist()[0])
 
 
 def duplicates(rule: Rule, limit: Any, again: Callable[[int], str]) -> Examples:

@@ -12,6 +12,7 @@ segment are judged at its end, in the recipe's order, and the first broken one s
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,8 +100,11 @@ def _column_rules(stage: str, verb: str, column: str, bound: Any, kind: pa.DataT
         raise ConfigError(f"{place}: states no bound; has: above, below")
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise ConfigError(f"{place}: the column holds {kind}, which has no below or above; give a list of values")
-    if any(isinstance(limit, bool) or not isinstance(limit, int | float) or limit != limit for limit in bound.values()):
-        raise ConfigError(f"{place}: bounds are numbers, got {bound}")
+    if any(
+        isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit)
+        for limit in bound.values()
+    ):
+        raise ConfigError(f"{place}: bounds are finite numbers, got {bound}")
     return [Rule(stage, column, operator, limit) for operator, limit in bound.items()]
 
 
