@@ -222,20 +222,27 @@ def _range(rule: Rule, values: Sequence[Any], errors: Mapping[str, str]) -> str:
 # Tell
 
 
-def judge(recipe: Recipe, rules: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What a manifest says of the canaries. Raises ConfigError for a rule that cannot be and is not allowed."""
+def judge(recipe: Recipe, rules: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ConfigError for a rule that cannot be and is not allowed, and for one that is allowed and need not be."""
     for name in recipe.allow_dead:
         if (verdict := rules[name]["verdict"]) not in REFUSED:
             raise ConfigError(f"--allow-dead {name}: the rule is not dead: it {ALIVE[verdict]}; leave it out")
-    names = [rule.name for step in recipe.steps for rule in step.rules]
-    refused = [name for name in names if rules[name]["verdict"] in REFUSED]
-    open_ = [name for name in refused if name not in recipe.allow_dead]
+    open_ = [name for name in _refused(recipe, rules) if name not in recipe.allow_dead]
     if open_:
         more = f" Also: {', '.join(open_[1:])}." if open_[1:] else ""
         raise ConfigError(_refusal(recipe, open_[0], rules[open_[0]]) + more)
+
+
+def summary(recipe: Recipe, rules: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a manifest says of the canaries."""
     told = {name: {key: out[key] for key in ("verdict", "documents", "tripped")} for name, out in rules.items()}
-    said = {"rules": told, "allowed": refused}
+    said = {"rules": told, "allowed": _refused(recipe, rules)}
     return {**said, "digest": canary_digest(said)}
+
+
+def _refused(recipe: Recipe, rules: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    names = [rule.name for step in recipe.steps for rule in step.rules]
+    return [name for name in names if rules[name]["verdict"] in REFUSED]
 
 
 def _refusal(recipe: Recipe, name: str, outcome: Mapping[str, Any]) -> str:

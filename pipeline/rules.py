@@ -8,6 +8,7 @@
 A rule reads one measured column. A value that is null or NaN was not measured, and a
 document that a rule cannot judge is quarantined, never waved through. The rules of a
 segment are judged at its end, in the recipe's order, and the first broken one speaks.
+Each is tried before a build begins (`canaries`), and may be held to a band (`bands`).
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ def _publish(temporary: Path, manifest: Mapping[str, Any]) -> Path:
         raise StoreError(
             f"{standing.address} stands already and is damaged: {problems[0]}; remove {final} and build again"
         )
-    said = manifest["summaries"]["canaries"]
-    if standing.manifest["summaries"].get("canaries", {}).get("allowed", []) != said["allowed"]:
+    said = manifest["summaries"].get("canaries", {})
+    if standing.manifest["summaries"].get("canaries", {}).get("allowed", []) != said.get("allowed", []):
         standing.manifest["summaries"]["canaries"] = said
         write_text(final / "manifest.json", canonical(standing.manifest) + "\n")
     (temporary / "build.json").replace(final / "build.json")
@@ -88,7 +88,7 @@ def _manifest(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: Build
         _link(store.file(keys.packed, shard["file"]), folder / "shards" / shard["file"])
     index = read_parquet(folder / "documents.parquet")
     entries = books.accounting(recipe, store, keys)
-    tried = canaries.judge(recipe, store.result(keys.canaries)["rules"])
+    tried = {"canaries": canaries.summary(recipe, store.result(keys.canaries)["rules"])} if keys.canaries else {}
     return {
         "format": FORMAT,
         "name": recipe.name,
@@ -103,7 +103,7 @@ def _manifest(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: Build
             **{name: vocabulary[name] for name in ("vocab_size", "eot", "trained_on")},
         },
         "accounting": entries,
-        "summaries": {**books.summaries(entries, store, keys, index), "canaries": tried},
+        "summaries": books.summaries(entries, store, keys, index) | tried,
         "labels": packed["labels"],
         "splits": _splits(recipe, packed["shards"]),
         "documents": {

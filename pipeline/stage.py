@@ -20,6 +20,9 @@ A relating stage is three functions. The decorated one gives the sketch of each 
 A `compare` that has a keyword `workspace` is given a `limits.Workspace`: a folder of its own to spill into, and the
 bytes that it may hold. What it returns must not depend on either.
 
+A stage that measures offers documents that must and must not trip a rule over each of its columns, by a function
+`examples(rule, limit, **params)` in its module (`pipeline.examples`); without it, its rules are reported as untested.
+
 No stage drops a document: the rules of the recipe do, over measured columns, and the
 runner keeps the books. The folder is the registry: `use = "gopher"` is
 `pipeline/stages/gopher.py`, `use = "mypkg.stages.thing"` is anyone's.
