@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from pipeline import canaries, digests, manifest, stage, tasks
@@ -188,6 +190,23 @@ def test_a_stage_that_measures_the_wrong_thing_is_not_believed(corpus, tmp_path,
         assert outcome(corpus, tmp_path, bad)[0] == verdict
     said = refusal(corpus, tmp_path, {"use": module("thing", THING.format(body="1 // 0") + EXAMPLES), **rule})
     assert "nothing was measured of letters in" in said and "ZeroDivisionError" in said
+
+
+@pytest.mark.parametrize("operator", ["below", "above", "in", "not in"])
+def test_a_rule_that_is_judged_otherwise_than_it_is_written_is_noticed(corpus, tmp_path, monkeypatch, operator):
+    """As if a bound belonged to the other side, or a list were read the wrong way round."""
+    verb = {"in": "drop", "not in": "keep"}.get(operator)
+    table = {verb: {"word_count": [20, 30]}} if verb else {"drop": {"word_count": {operator: 20}}}
+    stages = [NORMALISE, {"use": "gopher", **table}]
+    assert outcome(corpus, tmp_path / "right", *stages)[0] == "fires"
+    judged = {
+        "below": lambda rule, values: pc.less_equal(values, rule.bound),
+        "above": lambda rule, values: pc.greater_equal(values, rule.bound),
+        "in": lambda rule, values: pc.invert(pc.is_in(values, pa.array(rule.bound, values.type))),
+        "not in": lambda rule, values: pc.is_in(values, pa.array(rule.bound, values.type)),
+    }
+    monkeypatch.setattr(Rule, "broken", judged[operator])
+    assert outcome(corpus, tmp_path / "wrong", *stages)[0] == ("dead" if verb else "wrong")
 
 
 def test_examples_that_break_are_a_bug(corpus, tmp_path, module):
