@@ -14,6 +14,7 @@ import typer
 
 from flows.options import (
     AddressArgument,
+    AllowDeadOption,
     DataOption,
     DirectOption,
     JsonOption,
@@ -82,6 +83,7 @@ def apply(
     data: DataOption = None,
     workers: WorkersOption = None,
     memory: MemoryOption = None,
+    allow_dead: AllowDeadOption = None,
     direct: DirectOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -99,7 +101,8 @@ def apply(
     screen, root = Screen(as_json), Path(store).expanduser()
     remade = answers.recipe(root, address, list(changes or ()), name, out, data)
     mill = making.mill(store, remade.data, workers, memory, remade.partition_size)
-    made = making.build(BuildParameters(recipe=str(remade.path), mill=mill), direct, screen)
+    given = BuildParameters(recipe=str(remade.path), mill=mill, allow_dead=tuple(allow_dead or ()))
+    made = making.build(given, direct, screen)
     screen.finish(answers.applied(screen, root, remade, made))
 
 

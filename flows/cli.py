@@ -16,6 +16,7 @@ import typer
 from flows import asking, choosing, comparing, errors, guard, publishing
 from flows.options import (
     AddressArgument,
+    AllowDeadOption,
     DataOption,
     DirectOption,
     JsonOption,
@@ -111,23 +112,28 @@ def build(
     memory: MemoryOption = None,
     partition_size: PartitionOption = "8MB",
     batch_rows: RowsOption = 4096,
+    allow_dead: AllowDeadOption = None,
     direct: DirectOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take a recipe's sources to a version of packed shards.
 
     Sizes, memory and workers never change what comes out: the same recipe and sources give the same version.
+    Every rule is first tried on documents that must and must not trip it. One that cannot fire stops the build, and so
+    does a stage that removes more or less than its `expect = {min = .., max = ..}` says.
 
     \b
       gristmill build quickstart --workers 2
       gristmill build my-recipe.toml --data /mnt/corpora --direct --json
+      gristmill build my-recipe.toml --allow-dead gopher.hash_ratio.above
     """
     from flows import making, show
     from flows.parameters import BuildParameters
 
     screen = Screen(as_json)
     mill = making.mill(store, data, workers, memory, partition_size, batch_rows)
-    made = making.build(BuildParameters(recipe=recipe, mill=mill), direct, screen)
+    given = BuildParameters(recipe=recipe, mill=mill, allow_dead=tuple(allow_dead or ()))
+    made = making.build(given, direct, screen)
     show.built(screen, made)
     screen.finish(made)
 

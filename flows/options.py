@@ -27,6 +27,14 @@ MemoryOption = Annotated[
 RowsOption = Annotated[
     int, typer.Option("--batch-rows", metavar="N", min=1, max=1_000_000, help="Rows given to a stage at a time.")
 ]
+AllowDeadOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-dead",
+        metavar="RULE",
+        help="Build although this rule cannot fire (gopher.word_count.below); the manifest records it. Repeatable.",
+    ),
+]
 DirectOption = Annotated[bool, typer.Option("--direct", help="The same plan without Prefect: starts 8 s sooner.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object: names, versions, paths.")]
 SetOption = Annotated[

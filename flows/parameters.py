@@ -70,6 +70,9 @@ class BuildParameters(Parameters):
         default="quickstart", min_length=1, description="A shipped recipe's name, or the path of a .toml."
     )
     mill: MillParameters = Field(default_factory=MillParameters, description="Where and how finely.")
+    allow_dead: tuple[str, ...] = Field(
+        default=(), description="Rules that may be dead, like gopher.word_count.below; the manifest records them."
+    )
 
 
 class TrainParameters(Parameters):

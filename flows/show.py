@@ -34,6 +34,8 @@ def version(screen: Screen, found: Version, readers: Sequence[Run]) -> None:
     _sources(tree.add("sources"), table["sources"])
     came = tree.add(plain(books(table["summaries"]["documents"])))
     _stages(came, table["accounting"], table["summaries"].get("cuts", {}))
+    for line in canaries(table["summaries"].get("canaries")):
+        tree.add(plain(line, limit=1000))
     text = table["summaries"]["text_bytes"]
     _languages(tree, table["summaries"]["languages"])
     tree.add(plain(f"licences: {_licences(table['summaries'])}"))
@@ -53,6 +55,19 @@ def books(documents: Mapping[str, int]) -> str:
     came = f"{documents['ingested']:,} documents ingested"
     came += f" + {documents['added']:,} added" if documents["added"] else ""
     return came + " = " + " + ".join(f"{documents[name]:,} {name}" for name in ("kept", "dropped", "quarantined"))
+
+
+def canaries(said: Mapping[str, Any] | None) -> list[str]:
+    """What came of trying each rule on documents made for it, a line each: all, the untested, the dead."""
+    if not said or not said["rules"]:
+        return []
+    of: dict[str, list[str]] = {}
+    for name, outcome in said["rules"].items():
+        of.setdefault(outcome["verdict"], []).append(name)
+    untested = of.pop("untested", [])
+    lines = [f"canaries: {len(of.pop('fires', [])):,} of {len(said['rules']):,} rules fire where they must"]
+    lines += [f"untested, for want of examples: {', '.join(untested)}"] if untested else []
+    return lines + [f"{verdict}, and allowed: {', '.join(names)}" for verdict, names in of.items()]
 
 
 def _languages(tree: Tree, languages: Mapping[str, Mapping[str, int]]) -> None:
@@ -217,6 +232,8 @@ def built(screen: Screen, made: Mapping[str, Any]) -> None:
     screen.say(f"  {tokens}{lost}")
     if unknown := made["unknown_licence"]:
         screen.say(f"  licences    {unknown:,} of the kept documents state none; [licence] in the recipe can drop them")
+    for line in canaries(made.get("canaries")):
+        screen.say(f"  {line}")
     if peak := made.get("peak_memory_bytes"):
         screen.say(f"  memory      {size(peak)} at most, all processes together")
     screen.say(f"  manifest    {made['manifest']}")

@@ -36,7 +36,7 @@ def direct(pool: Executor | None, count: int) -> Runner:
 
 def recipe(parameters: BuildParameters) -> Recipe:
     """The checked recipe. Raises ConfigError or SourceError."""
-    return recipes.load(parameters.recipe, parameters.mill.folder)
+    return recipes.load(parameters.recipe, parameters.mill.folder).allowing(parameters.allow_dead)
 
 
 def build(parameters: BuildParameters, make: MakeRunner = direct) -> Version:
@@ -144,6 +144,7 @@ def made(version: Version) -> dict[str, Any]:
         "tokenizer": str(version.folder.absolute() / table["tokenizer"]["file"]),
         "documents": table["summaries"]["documents"],
         "unknown_licence": licences.counted(table["summaries"]).get(licences.UNKNOWN, 0),
+        "canaries": table["summaries"].get("canaries"),
         "splits": {
             name: {key: split[key] for key in ("rows", "tokens", "truncated")}
             for name, split in table["splits"].items()

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import bands
 from pipeline.recipe import Recipe
 from pipeline.run import ContractError
 from pipeline.schema import LEDGER
@@ -51,6 +52,7 @@ class BuildKeys:
     vocabulary: str = ""
     encoded: list[str] = field(default_factory=list)
     packed: str = ""
+    canaries: str = ""
 
     @property
     def ledgers(self) -> list[str]:
@@ -94,8 +96,30 @@ def check_train(store: Store, keys: BuildKeys) -> None:
     )
 
 
+def check_bands(recipe: Recipe, store: Store, keys: BuildKeys) -> None:
+    """Raise ConfigError where a stage, as far as the build has come, removed more or less than its recipe expects."""
+    if not any(step.bands for step in recipe.steps):
+        return
+    entries = [entry for entry in _walk(recipe, store, keys)[0] if entry["kind"] not in ("source", "licence")]
+    for number, (step, entry) in enumerate(zip(recipe.steps, entries, strict=False), 1):
+        # Of whom nothing is left when it is cut is seen where the survivors enter the next segment.
+        if not (step.stage.cuts and entry["segment"] == len(keys.segments) - 1):
+            bands.check(entry, step.rules, step.bands, recipe.place(number))
+
+
 def accounting(recipe: Recipe, store: Store, keys: BuildKeys) -> list[dict[str, Any]]:
     """One entry a stage in the recipe's order, the source first. Raises ContractError if they do not add up."""
+    entries, left = _walk(recipe, store, keys)
+    count, kept = entries[-1]["left"], store.result(keys.packed)["documents"]
+    if left or count != kept:
+        raise ContractError(
+            f"the books do not balance: {count} documents should be left, {kept} are (unbooked: {left})"
+        )
+    return entries
+
+
+def _walk(recipe: Recipe, store: Store, keys: BuildKeys) -> tuple[list[dict[str, Any]], list[str]]:
+    """The entries of the segments that are done, and whoever has left in a stage that is none of theirs."""
     left: dict[str, Counter[tuple[str, str]]] = {}
     names = ["stage", "verdict", "reason"]
     gone = ledger(store, keys).group_by(names).aggregate([([], "count_all")])
@@ -107,19 +131,14 @@ def accounting(recipe: Recipe, store: Store, keys: BuildKeys) -> list[dict[str, 
             added.update(store.result(key)["added"])
     rows = [("source", "source", 0)]
     rows += [("licence", "licence", 0)] * (recipe.licence is not None)
-    for number, segment_ in enumerate(recipe.segments):
+    for number, segment_ in enumerate(recipe.segments[: len(keys.segments)]):
         rows += [(step.stage.name, step.stage.kind, number) for step in (*segment_.steps, *segment_.relates)]
     entries, count = [], sum(store.result(key)["entered"] for key in keys.segments[0].parts)
     for name, kind, number in rows:
         entry = _entry(name, kind, number, count, added[name], left.pop(name, Counter()))
         entries.append(entry)
         count = entry["left"]
-    kept = store.result(keys.packed)["documents"]
-    if left or count != kept:
-        raise ContractError(
-            f"the books do not balance: {count} documents should be left, {kept} are (unbooked: {list(left)})"
-        )
-    return entries
+    return entries, list(left)
 
 
 def _entry(

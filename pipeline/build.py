@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from pipeline import books, plan
+from pipeline import books, canaries, plan
 from pipeline.limits import DEFAULT_MEMORY, Limits
 from pipeline.manifest import Version
 from pipeline.recipe import Recipe, parse_size
@@ -59,11 +59,15 @@ class Mill:
         """Build and seal, from `inputs` where they are known.
 
         Raises ConfigError, SourceError, StoreError, ContractError or WorkerLost."""
+        tried = canaries.task(self.store, recipe)
+        self.do("canaries", [tried])
+        canaries.judge(recipe, self.store.result(tried)["rules"])
         self.progress.phase("find input", 1)
         inputs = plan.look(recipe) if inputs is None else inputs
         self.progress.advance()
         given = plan.given_vocabulary_task(self.store, recipe)
         keys = self._relate(recipe, inputs, [given] if given else [])
+        keys.canaries = tried
         books.check_train(self.store, keys)
         last = keys.segments[-1]
         keys.vocabulary = given or plan.vocabulary_task(
@@ -111,6 +115,7 @@ class Mill:
                 self.store, recipe, parts, here.ledgers, relations if number == recipe.assigning else None
             )
             self.do("survivors", [here.survivors])
+            books.check_bands(recipe, self.store, keys)
             given = parts
         return keys
 

@@ -16,6 +16,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+STAGE_MARKS = {"measure", "rewrite", "extend", "relate", "cut"}
+EXAMPLES = "examples"
+
 
 def canonical(value: Any) -> str:
     """Canonical JSON: sorted keys, no spaces, UTF-8 kept as it is."""
@@ -28,11 +31,12 @@ def digest(value: Any) -> str:
 
 
 @functools.cache
-def source_digest(module: str) -> str:
+def source_digest(module: str, examples: bool = False) -> str:
     """Digest of the code behind a module: its syntax tree, those of the modules of its own package and of this one
     that it imports, and the versions of third-party packages that they import.
 
-    Docstrings and comments do not count: a comment is not a new key, a changed kernel is.
+    Docstrings and comments do not count: a comment is not a new key, a changed kernel is. Nor does what is imported for
+    type checkers alone, nor a stage's `examples`, its documents for canaries, unless they are asked for.
     """
     followed = {module.split(".")[0], "pipeline"}
     seen: dict[str, str] = {}
@@ -40,7 +44,7 @@ def source_digest(module: str) -> str:
     todo = [module]
     while todo:
         name = todo.pop()
-        if name in seen or (found := _code(name)) is None:
+        if name in seen or (found := _code(name, examples)) is None:
             continue
         seen[name], names = found
         for imported in names:
@@ -51,7 +55,7 @@ def source_digest(module: str) -> str:
     return digest([sorted(seen.items()), sorted((name, _package_version(name)) for name in outside)])
 
 
-def _code(module: str) -> tuple[str, tuple[str, ...]] | None:
+def _code(module: str, examples: bool) -> tuple[str, tuple[str, ...]] | None:
     """The syntax tree of a module, written out, and the names that it imports; None where there is no source."""
     try:
         spec = importlib.util.find_spec(module)
@@ -61,17 +65,33 @@ def _code(module: str) -> tuple[str, tuple[str, ...]] | None:
         return None
     stat = Path(spec.origin).stat()
     package = spec.name if spec.submodule_search_locations else spec.parent or ""
-    return _parsed(spec.origin, package, stat.st_mtime_ns, stat.st_size)
+    return _parsed(spec.origin, package, examples, stat.st_mtime_ns, stat.st_size)
 
 
 @functools.cache
-def _parsed(path: str, package: str, *state: int) -> tuple[str, tuple[str, ...]]:
+def _parsed(path: str, package: str, examples: bool, *state: int) -> tuple[str, tuple[str, ...]]:
     """What `_code` says of a file in this state: the stages of a recipe share most of their modules."""
     with Path(path).open(encoding="utf-8") as file:
         tree = ast.parse(file.read())
+    tree.body = [node for node in tree.body if not _type_checking(node)]
+    if not examples and _is_stage(tree):
+        tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == EXAMPLES)]
     names = tuple(_imports(tree, package))
     _strip_docstrings(tree)
     return ast.dump(tree), names
+
+
+def _type_checking(node: ast.stmt) -> bool:
+    """Whether a statement is `if TYPE_CHECKING:` without an else."""
+    return isinstance(node, ast.If) and not node.orelse and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def _is_stage(tree: ast.Module) -> bool:
+    """Whether a module has a stage function, and nothing but the mill calls its `examples`."""
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    words = [ast.unparse(mark).partition("(")[0].rpartition(".")[2] for f in functions for mark in f.decorator_list]
+    called = any(isinstance(node, ast.Name) and node.id == EXAMPLES for node in ast.walk(tree))
+    return not called and not STAGE_MARKS.isdisjoint(words)
 
 
 def _imports(tree: ast.Module, package: str) -> Iterable[str]:

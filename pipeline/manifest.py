@@ -52,10 +52,12 @@ class Version:
 
 
 def content(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest without what file formats and library versions may move: sizes and hashes of files."""
+    """The manifest without what file formats and library versions may move, sizes and hashes of files, and without the
+    canaries: they are tried again at each build, by whatever examples its stages then offer."""
     plain: dict[str, Any] = json.loads(canonical(manifest))
     plain.pop("version", None)
     plain["documents"].pop("sha256")
+    plain["summaries"].pop("canaries", None)
     for split in plain["splits"].values():
         for shard in split["shards"]:
             shard.pop("sha256")
@@ -66,6 +68,11 @@ def content(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def version_digest(manifest: Mapping[str, Any]) -> str:
     """16 hexadecimal characters over the content of a manifest."""
     return digest(content(manifest))[:16]
+
+
+def canary_digest(said: Mapping[str, Any]) -> str:
+    """32 hexadecimal characters over what a manifest says of the canaries, but for that."""
+    return digest({name: value for name, value in said.items() if name != "digest"})
 
 
 def shard_digest(path: Path) -> str:
@@ -152,6 +159,8 @@ def verify(version: Version) -> Iterator[str]:
     manifest, folder = version.manifest, version.folder
     if version_digest(manifest) != manifest["version"]:
         yield f"manifest.json does not have the content that its version {manifest['version']} states: it was edited"
+    if (tried := manifest["summaries"].get("canaries")) and canary_digest(tried) != tried.get("digest"):
+        yield "manifest.json does not say of its canaries what was written: it was edited"
     files = [
         (manifest["documents"]["file"], manifest["documents"]),
         (manifest["tokenizer"]["file"], manifest["tokenizer"]),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import compare, stage
+from pipeline import bands, compare, stage
 from pipeline import manifest as manifests
 from pipeline.books import BuildKeys
 from pipeline.catalog import cards
@@ -49,6 +49,8 @@ def recorded(store: Store, version: Version, keys: BuildKeys, data: Path | None 
         tokens=Tokens(**table["tokens"]),
         pack=Pack(**table["pack"]),
         tokenizer=_tokenizer(version) if table["tokens"]["tokenizer"] else None,
+        file=version.address,
+        allow_dead=tuple(version.manifest["summaries"].get("canaries", {}).get("allowed", [])),
     )
     sources = {source["name"]: source for source in version.manifest["sources"]}
     return found, [_input(version, card, sources[card.name]) for card in chosen]
@@ -74,7 +76,8 @@ def _cards(store: Store, keys: BuildKeys, data: Path | None) -> dict[str, Card]:
 
 def _step(table: Mapping[str, Any], where: str) -> Step:
     bound = stage.load(table["use"], table["params"], where)
-    return Step(bound, tuple(Rule(bound.name, r["column"], r["operator"], r["bound"]) for r in table["rules"]))
+    rules = tuple(Rule(bound.name, r["column"], r["operator"], r["bound"]) for r in table["rules"])
+    return Step(bound, rules, bands.parse(table.get("expect", {}), rules, where))
 
 
 def _tokenizer(version: Version) -> Path:

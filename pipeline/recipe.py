@@ -11,14 +11,15 @@ import importlib.resources
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import licences, rules, stage
+from pipeline import bands, licences, rules, stage
+from pipeline.bands import Bands
 from pipeline.catalog import cards
 from pipeline.rules import Rule
 from pipeline.stage import ConfigError, Stage, suggest
@@ -60,14 +61,16 @@ class Step:
 
     stage: Stage
     rules: tuple[Rule, ...]
+    bands: Bands = field(default_factory=dict)
 
     def resolved(self) -> dict[str, Any]:
-        return {
+        told = {
             "use": self.stage.use,
             "kind": self.stage.kind,
             "params": self.stage.params,
             "rules": [{"column": r.column, "operator": r.operator, "bound": r.bound} for r in self.rules],
         }
+        return {**told, "expect": bands.plain(self.bands)} if self.bands else told
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe; `tokenizer` is the file that `tokens` names."""
+    """A checked recipe; `tokenizer` is the file that `tokens` names, `file` where the recipe was read.
+
+    `allow_dead` names rules that may be dead in this build; it is none of the recipe's own content.
+    """
 
     name: str
     seed: int
@@ -95,6 +101,12 @@ class Recipe:
     tokens: Tokens
     pack: Pack
     tokenizer: Path | None = None
+    file: str = ""
+    allow_dead: tuple[str, ...] = ()
+
+    def place(self, number: int) -> str:
+        """How an error names the stage of this number, counted from 1."""
+        return f"{self.file or self.name} stage {number} ({self.steps[number - 1].stage.use})"
 
     @property
     def segments(self) -> list[Segment]:
@@ -127,6 +139,13 @@ class Recipe:
     def foreign(self) -> bool:
         """Whether code may run that holds the GIL for long: somebody's own, or a source that parses in Python."""
         return any("." in step.stage.use for step in self.steps) or any(card.kind != "files" for card in self.sources)
+
+    def allowing(self, names: Sequence[str]) -> Recipe:
+        """The same recipe, of which these rules may be dead. Raises ConfigError for a name that no rule has."""
+        known = [rule.name for step in self.steps for rule in step.rules]
+        if unknown := [name for name in names if name not in known]:
+            raise ConfigError(f"--allow-dead {unknown[0]}: the recipe has no such rule{suggest(unknown[0], known)}")
+        return replace(self, allow_dead=tuple(names))
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as plain data."""
@@ -200,6 +219,7 @@ def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None 
         tokens=tokens,
         pack=_model(Pack, table.get("pack", {}), f"{where} [pack]"),
         tokenizer=(folder / tokens.tokenizer).resolve() if tokens.tokenizer else None,
+        file=where,
     )
     _check_order(recipe, where)
     _check_sizes(recipe, where)
@@ -236,11 +256,14 @@ def _step(table: dict[str, Any], where: str) -> Step:
     if not isinstance(use, str):
         raise ConfigError(f"{where}: a stage table needs `use`{suggest('use', stage.available())}")
     verbs = {verb: table.pop(verb, {}) for verb in ("keep", "drop")}
+    expected = table.pop("expect", {})
     bound = stage.load(use, table, where)
     for verb, columns in verbs.items():
         if not isinstance(columns, dict):
             raise ConfigError(f"{where} ({use}): write {verb}.COLUMN = ..., not {verb} = {columns!r}")
-    return Step(bound, tuple(rules.parse(bound.name, verbs, bound.signals, f"{where} ({use})")))
+    place = f"{where} ({use})"
+    ruled = tuple(rules.parse(bound.name, verbs, bound.signals, place))
+    return Step(bound, ruled, bands.parse(expected, ruled, place))
 
 
 def _licence(table: Any, where: str) -> Licence:

@@ -103,12 +103,21 @@ def _table(store: Store, version: Version, stages: Sequence[Ruled], name: str) -
     tokens = dict(recipe["tokens"])
     if tokens["tokenizer"]:
         tokens["tokenizer"] = _spec(store, version.build_keys().vocabulary)["tokenizer"]
+    written = iter(recipe["stages"])
     for stage in stages:
         if stage.kind == "licence":
             table["licence"] = licence_of(stage.rules)
         else:
-            table.setdefault("stage", []).append({"use": stage.use, **stage.params, **stage.tables()})
+            entry = {"use": stage.use, **stage.params, **stage.tables(), **_bands(stage, next(written))}
+            table.setdefault("stage", []).append(entry)
     return {**table, "tokens": tokens, "pack": recipe["pack"]}
+
+
+def _bands(stage: Ruled, written: Mapping[str, Any]) -> dict[str, Any]:
+    """What the recipe expects of a stage, but for columns over which there is no rule any more."""
+    ruled = {rule.column for rule in stage.rules}
+    bands = {k: v for k, v in written.get("expect", {}).items() if k in ruled or not isinstance(v, Mapping)}
+    return {"expect": bands} if bands else {}
 
 
 def toml(table: Mapping[str, Any]) -> str:

@@ -9,10 +9,12 @@ A rule reads one measured column. A value that is null or NaN was not measured, 
 document that a rule cannot judge is quarantined, never waved through. The rules of a
 segment are judged at its end, in the recipe's order, and the first broken one speaks.
 The rules of a recipe's [licence] table come before all others (`licences`).
+Each is tried before a build begins (`canaries`), and may be held to a band (`bands`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,6 +42,12 @@ class Rule:
     @property
     def signal(self) -> str:
         return f"{self.stage}.{self.column}"
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: gopher.word_count.below, language.lang.keep."""
+        verb = {"in": "drop", "not in": "keep"}.get(self.operator, self.operator)
+        return f"{self.signal}.{verb}"
 
     @property
     def reason(self) -> str:
@@ -115,8 +123,11 @@ def _column_rules(stage: str, verb: str, column: str, bound: Any, kind: pa.DataT
         raise ConfigError(f"{place}: states no bound; has: above, below")
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise ConfigError(f"{place}: the column holds {kind}, which has no below or above; give a list of values")
-    if any(isinstance(limit, bool) or not isinstance(limit, int | float) or limit != limit for limit in bound.values()):
-        raise ConfigError(f"{place}: bounds are numbers, got {bound}")
+    if any(
+        isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit)
+        for limit in bound.values()
+    ):
+        raise ConfigError(f"{place}: bounds are finite numbers, got {bound}")
     return [Rule(stage, column, operator, limit) for operator, limit in bound.items()]
 
 

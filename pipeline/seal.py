@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline import books, papers
+from pipeline import books, canaries, papers
 from pipeline.books import BuildKeys
 from pipeline.digests import canonical, digest
 from pipeline.manifest import FORMAT, Version, content, table_digest, verify, version_digest
@@ -55,7 +55,10 @@ def _write(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKey
 
 
 def _publish(temporary: Path, manifest: Mapping[str, Any]) -> Path:
-    """Rename into place. A sealed version stands as it is, but the books of this build are now its books."""
+    """Rename into place. A sealed version stands as it is, but the books of this build are now its books.
+
+    What this build was allowed is written down there, if it is not yet.
+    """
     final = temporary.parent / manifest["version"]
     if not final.exists():
         temporary.rename(final)
@@ -69,6 +72,10 @@ def _publish(temporary: Path, manifest: Mapping[str, Any]) -> Path:
         raise StoreError(
             f"{standing.address} stands already and is damaged: {problems[0]}; remove {final} and build again"
         )
+    said = manifest["summaries"].get("canaries", {})
+    if standing.manifest["summaries"].get("canaries", {}).get("allowed", []) != said.get("allowed", []):
+        standing.manifest["summaries"]["canaries"] = said
+        write_text(final / "manifest.json", canonical(standing.manifest) + "\n")
     (temporary / "build.json").replace(final / "build.json")
     return final
 
@@ -82,6 +89,7 @@ def _manifest(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: Build
         _link(store.file(keys.packed, shard["file"]), folder / "shards" / shard["file"])
     index = read_parquet(folder / "documents.parquet")
     entries = books.accounting(recipe, store, keys)
+    tried = {"canaries": canaries.summary(recipe, store.result(keys.canaries)["rules"])} if keys.canaries else {}
     return {
         "format": FORMAT,
         "name": recipe.name,
@@ -96,7 +104,7 @@ def _manifest(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: Build
             **{name: vocabulary[name] for name in ("vocab_size", "eot", "trained_on")},
         },
         "accounting": entries,
-        "summaries": books.summaries(entries, store, keys, index),
+        "summaries": books.summaries(entries, store, keys, index) | tried,
         "labels": packed["labels"],
         "splits": _splits(recipe, packed["shards"]),
         "documents": {

@@ -20,6 +20,9 @@ A relating stage is three functions. The decorated one gives the sketch of each 
 A `compare` that has a keyword `workspace` is given a `limits.Workspace`: a folder of its own to spill into, and the
 bytes that it may hold. What it returns must not depend on either.
 
+A stage that measures offers documents that must and must not trip a rule over each of its columns, by a function
+`examples(rule, limit, **params)` in its module (`pipeline.examples`); without it, its rules are reported as untested.
+
 No stage drops a document: the rules of the recipe do, over measured columns, and the
 runner keeps the books. The folder is the registry: `use = "gopher"` is
 `pipeline/stages/gopher.py`, `use = "mypkg.stages.thing"` is anyone's.
@@ -31,6 +34,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -195,8 +199,18 @@ def find(use: str, where: str = "") -> Callable[..., Any]:
 def suggest(word: str, existing: Iterable[str]) -> str:
     """'; did you mean X? has: A, B, X' for an error about an unknown name."""
     existing = sorted(existing)
-    near = difflib.get_close_matches(word, existing, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, existing, n=1, cutoff=0.6) or _same_words(word, existing)
     return (f"; did you mean {near[0]!r}?" if near else ";") + f" has: {', '.join(existing) or 'nothing'}"
+
+
+def _same_words(word: str, existing: list[str]) -> list[str]:
+    """The name of which most words stand in `word` too, as another tool may call it; none where fewer than .6 do."""
+
+    def words(name: str) -> set[str]:
+        return {part.removesuffix("s") for part in re.findall(r"[a-z0-9]+", name.lower())}
+
+    shares = [(len(words(name) & words(word)) / max(len(words(name)), 1), name) for name in existing]
+    return [name for share, name in sorted(shares, reverse=True) if share >= 0.6][:1]
 
 
 def check_params(function: Callable[..., Any], params: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@
     judge      the rules of a segment over its stored signals: the ledger
     survivors  who is left behind a segment, and to which split each belongs
     pairs, cluster, find, cut   what looks across partitions (`relating`)
+    canaries   every rule tried on documents made for it (`canaries`)
     vocabulary, encode, pack    from survivors to shards (`tokens.tasks`)
 
 A task's arguments are the store's root and a key; its specification lies in the store
@@ -12,6 +13,7 @@ under that key, and so does its output. So a cluster needs to be sent nothing bu
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -169,8 +171,15 @@ def survivors(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     )
 
 
+def canaries(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
+    """The result says how every rule of a recipe came out."""
+    # Found by name, so that its code is no part of what decides the key of a segment.
+    importlib.import_module("pipeline.canaries").execute(store, spec, out, limits)
+
+
 ONE_PARTITION = ("segment", "encode")
 KINDS: dict[str, Callable[[Store, Spec, Writing, Limits], None]] = {
+    "canaries": canaries,
     "segment": segment,
     "judge": judge,
     "pairs": relating.pairs,

@@ -10,12 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline import canaries
 from pipeline import recipe as recipes
 from pipeline.build import Mill
 from pipeline.manifest import Version, shard_digest, version_digest
 from pipeline.recipe import Recipe
 from pipeline.runner import Local, workers
 from pipeline.store import Store, file_digest
+from pipeline.tasks import execute
 
 WORDS = (
     "the mill wheel turns with water from that river and be kind to have a stone which grinds grain into flour "
@@ -87,6 +89,14 @@ def make_recipe(folder: Path, stages: list[dict[str, Any]] | None = None, **tabl
 def build(recipe: Recipe, store: Path, count: int = 1, apart: bool = False, **settings: Any) -> Version:
     with workers(count, apart or recipe.foreign) as pool:
         return Mill(Store(store), Local(pool), workers=count, **settings).build(recipe)
+
+
+def allowing_all(recipe: Recipe, store: Path) -> Recipe:
+    """The same recipe, of which every rule may be dead that is: for laws that draw their rules by chance."""
+    key = canaries.task(Store(store), recipe)
+    execute(str(store), key)
+    found = Store(store).result(key)["rules"]
+    return recipe.allowing([name for name, outcome in found.items() if outcome["verdict"] in canaries.REFUSED])
 
 
 def hand_sealed(store: Store, version: Version, change: Callable[[pa.Table], pa.Table]) -> tuple[str, str]:

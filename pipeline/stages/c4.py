@@ -22,7 +22,7 @@ three-sentence spans over the corpus are not here: for the latter see `paragraph
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,10 @@ from pipeline.kernels.cleaning import ANY_END, APOSTROPHE, COUNT_ONLY, COUNTS, E
 from pipeline.kernels.scratch import scratch
 from pipeline.kernels.unicode import classes, classes_digest, table, table_digest
 from pipeline.stage import measure
+
+if TYPE_CHECKING:
+    from pipeline.examples import Examples
+    from pipeline.rules import Rule
 
 Dialect = Literal["datatrove", "tfds", "dolma"]
 # Flags of the dialect, words that a line has at least, characters that a word has at most.
@@ -80,3 +84,26 @@ def cleaned(text: pa.Array, dialect: str, terminal_punctuation: bool, *, writes:
 def resources(**params: object) -> dict[str, str]:
     """The tables that say what white space, digits and terminal punctuation are."""
     return {"unicode14": table_digest(), "classes14": classes_digest()}
+
+
+def examples(rule: Rule, limit: Any, **params: Any) -> Examples:
+    """Ever more lines of the kind that is counted."""
+    from pipeline.examples import cycled, ladder, measured
+
+    good = " ".join(cycled(8))
+    line = {
+        "lines_with_long_word": f"{good} {'m' * 1001}.",
+        "lines_without_terminal_punctuation": good,
+        "lines_with_too_few_words": "Flour.",
+        "javascript": f"{good} javascript {good}.",
+        "policy": f"{good} privacy policy {good}.",
+        "lorem_ipsum": f"{good} lorem ipsum {good}.",
+        "curly_bracket": f"{good} {{ {good}.",
+    }.get(rule.column, f"{good}.".capitalize())
+
+    def build(k: int) -> str:
+        if rule.column == "characters":
+            return (f"{good}.\n" * (k // len(good) + 1))[: max(k - 1, 0)] + "." * (k > 0)
+        return "\n".join([line] * k)
+
+    return ladder(rule, limit, build, measure=measured(c4, rule.column, **params))

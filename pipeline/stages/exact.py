@@ -16,13 +16,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pipeline.kernels.buffers import text_buffers
 from pipeline.stage import relate
 from pipeline.stages._clusters import PAIRS, Survivor, check, preferred, reads
+
+if TYPE_CHECKING:
+    from pipeline.examples import Examples
+    from pipeline.rules import Rule
 
 __all__ = ["check", "cluster", "compare", "exact", "reads"]
 SIGNALS = ("dup_rank", "dup_of", "cluster", "cluster_size")
@@ -47,3 +51,10 @@ def cluster(
 ) -> pa.Table:
     """Groups of equal digests among (doc_id ascending, digest): doc_id and the signals, in the same order."""
     return preferred(documents, pairs, reads(survivor=survivor, quality=quality)).select(["doc_id", *SIGNALS])
+
+
+def examples(rule: Rule, limit: Any, **params: Any) -> Examples:
+    """Groups of one text."""
+    from pipeline.examples import cycled, duplicates, lines
+
+    return duplicates(rule, limit, lambda n: lines(cycled(60)))

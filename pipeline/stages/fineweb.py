@@ -19,7 +19,8 @@ A text without such a line has nulls, which quarantine what a rule asks about: l
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,10 @@ from pipeline.kernels.text import Ask, Counts, counts
 from pipeline.kernels.unicode import classes_digest, table_digest
 from pipeline.stage import measure
 from pipeline.stages.gopher import ratio
+
+if TYPE_CHECKING:
+    from pipeline.examples import Examples
+    from pipeline.rules import Rule
 
 
 @measure(
@@ -67,3 +72,32 @@ def signals(n: Counts, *, dialect: str, **params: object) -> dict[str, pa.Array]
 def resources(**params: object) -> dict[str, str]:
     """The tables that say what white space and terminal punctuation are."""
     return {"unicode14": table_digest(), "classes14": classes_digest()}
+
+
+def examples(rule: Rule, limit: Any, **params: Any) -> Examples:
+    """Lines of the kind that is counted among others, and words over ever more lines."""
+    from pipeline.examples import WHOLE, cycled, fresh, ladder, measured, spread
+
+    def shared(line: str, other: str) -> Callable[[int], str]:
+        return lambda k: "\n".join([line] * k + [other] * (WHOLE - k))
+
+    def copied(k: int) -> str:
+        return "\n".join(" ".join(fresh(0 if row <= k else 6 * row, 6)) + "." for row in range(WHOLE))
+
+    def fed(k: int) -> str:
+        """As many words with k line feeds between them, evenly."""
+        ends = [f"{'.' * (n > 0)}{chr(10) * n or ' '}" for n in spread(k, WHOLE - 1)]
+        return "".join(word + end for word, end in zip(cycled(WHOLE), [*ends, "."], strict=True))
+
+    def share(k: int) -> float:
+        return k / WHOLE
+
+    long = " ".join(cycled(12))
+    match rule.column:
+        case "punctuated_line_ratio":
+            return ladder(rule, limit, shared(f"{long}.", long), share, most=WHOLE)
+        case "short_line_ratio":
+            return ladder(rule, limit, shared("The mill grinds.", f"{long}."), share, most=WHOLE)
+        case "newline_ratio":
+            return ladder(rule, limit, fed, share)
+    return ladder(rule, limit, copied, measure=measured(fineweb, rule.column, **params), most=WHOLE - 1)

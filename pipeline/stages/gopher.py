@@ -38,7 +38,8 @@ such a recipe anew.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +48,10 @@ from numpy.typing import NDArray
 from pipeline.kernels.text import Ask, Counts, counts
 from pipeline.kernels.unicode import classes_digest, table_digest
 from pipeline.stage import measure
+
+if TYPE_CHECKING:
+    from pipeline.examples import Examples
+    from pipeline.rules import Rule
 
 Dialect = Literal["datatrove", "dolma", "dclm"]
 Units = Literal["whitespace", "script"]
@@ -146,3 +151,40 @@ def ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> pa.Array:
 def defined(part: NDArray[np.int64], whole: NDArray[np.int64]) -> pa.Array:
     """part / whole as float64, and part where whole is 0."""
     return pa.array(part / np.maximum(whole, 1), pa.float64())
+
+
+def examples(rule: Rule, limit: Any, *, dialect: str, stop_words: list[str] | None, **params: object) -> Examples:
+    """Words, lines and marks, counted out. A "#" and an ellipsis stand before a word, which stays one."""
+    from pipeline.examples import WHOLE, cycled, fresh, ladder, lines, spread
+
+    def marked(mark: str) -> Callable[[int], str]:
+        return lambda k: lines([mark * n + word for n, word in zip(spread(k, WHOLE), cycled(WHOLE), strict=True)])
+
+    def lengths(k: int) -> str:
+        sizes = enumerate(sorted(spread(k, WHOLE)))
+        return lines(["m" * (n - 1) + ("." if n > 1 and row % 10 == 9 else "m") for row, n in sizes], end="")
+
+    def stops(k: int) -> str:
+        return lines([listed[n % len(listed)] for n in range(k)] + fresh(0, WHOLE), end="\n.")
+
+    def few(k: int, special: str) -> str:
+        return "\n".join([special] * k + [f"{row}."] * (WHOLE - k))
+
+    def share(k: int) -> float:
+        return k / WHOLE
+
+    listed = STOP_WORDS if stop_words is None else tuple(sorted(set(stop_words)))
+    row, once = " ".join(cycled(8)), dialect == "dolma"
+    build, value, least, most = {
+        "word_count": (lambda k: lines(cycled(k)), None, 0, None),
+        "mean_word_length": (lengths, share, WHOLE, None),
+        "median_word_length": (lambda k: lengths(WHOLE * k // 2), lambda k: k / 2, 2, None),
+        "hash_ratio": (marked("#"), share, 0, None),
+        "ellipsis_ratio": (marked("\u2026"), share, 0, None),
+        "symbol_ratio": (marked("#"), share, 0, WHOLE if once else None),
+        "bullet_line_ratio": (lambda k: few(k, f"- {row}."), share, 0, WHOLE),
+        "ellipsis_line_ratio": (lambda k: few(k, f"{row}\u2026"), share, 0, WHOLE),
+        "alphabetic_word_ratio": (lambda k: lines(cycled(k) + ["1855"] * (WHOLE - k)), share, 0, WHOLE),
+        "stop_word_count": (stops, None, 0, len(listed) if dialect == "datatrove" else None if listed else 0),
+    }[rule.column]
+    return ladder(rule, limit, build, value, least=least, most=most)

@@ -9,6 +9,7 @@ visible character has no language: both are null.
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,11 @@ from numpy.typing import NDArray
 from pipeline import fasttext_model
 from pipeline.kernels.fasttext import Labeller
 from pipeline.models import LANGUAGE_MODEL, language_model
-from pipeline.stage import measure
+from pipeline.stage import measure, suggest
+
+if TYPE_CHECKING:
+    from pipeline.examples import Examples
+    from pipeline.rules import Rule
 
 PREFIX = "__label__"
 GLANCE = 32
@@ -73,3 +78,19 @@ def _labeller() -> Labeller:
 @functools.cache
 def _languages() -> pa.Array:
     return pa.array([label.removeprefix(PREFIX) for label in _labeller().labels], pa.string())
+
+
+def examples(rule: Rule, limit: Any, *, characters: int) -> Examples:
+    """Texts that ship with the program, and of other languages the words that the model is surest of."""
+    from pipeline.examples import OutOfReach, chosen
+    from pipeline.stages._specimens import specimens
+
+    texts = specimens()
+    values = language(pa.record_batch([pa.array(texts)], ["text"]), characters=characters)[rule.column]
+    if rule.column == "lang":
+        known, labels = set(values.drop_null().to_pylist()), _languages().to_pylist()
+        if unknown := [lang for lang in limit if lang not in labels]:
+            raise ValueError(f"the model knows no language {unknown[0]!r}{suggest(unknown[0], labels)}")
+        if not known & set(limit):
+            raise OutOfReach(f"no text is at hand in {', '.join(limit)}")
+    return chosen(rule, [(text,) for text in texts], values.to_pylist())

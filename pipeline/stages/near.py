@@ -40,8 +40,10 @@ and none less than .5; of the English installation guide's, built for two proces
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -57,6 +59,10 @@ from pipeline.stages import _clusters
 from pipeline.stages._clusters import PAIRS, Survivor, preferred, reads
 from pipeline.stages._distinct import PAIR, digests, gather, pairs
 from pipeline.stages._verify import Texts, verified
+
+if TYPE_CHECKING:
+    from pipeline.examples import Examples
+    from pipeline.rules import Rule
 
 BUCKET, NEIGHBOURS = 512, 8
 THRESHOLD, BANDS, ROWS = 0.75, 14, 8
@@ -203,3 +209,44 @@ def compare(
 def cluster(documents: pa.Table, pairs: pa.Table, **params: Any) -> pa.Table:
     """Clusters among (doc_id ascending, digest): doc_id and the signals of every document, in the same order."""
     return preferred(documents, pairs, reads(**params))
+
+
+def examples(
+    rule: Rule,
+    limit: Any,
+    *,
+    threshold: float | None,
+    ngram: int,
+    bands: int | None,
+    rows: int | None,
+    permutations: int,
+    quality: str | None,
+    verify: bool,
+    **others: Any,
+) -> Examples:
+    """Clusters of a text and one whose last word is another; pairs that share ever more of their words."""
+    from pipeline.examples import Examples, duplicates, fresh, ladder
+
+    size = 300
+
+    def again(n: int) -> str:
+        # Whoever is preferred by what another stage measures has the same of that.
+        return " ".join(fresh(0, size) + fresh(size + (n > 0 and not quality))) + "."
+
+    def pair(seed: int, k: int) -> tuple[str, str]:
+        """Of 2 * size - k shingles k are shared."""
+        mine = fresh(seed * 10_000, size + ngram - 1)
+        return " ".join(mine), " ".join(mine[: k + ngram - 1] + fresh(seed * 10_000 + 5_000, size - k))
+
+    def alike(k: int) -> float:
+        return k / (2 * size - k)
+
+    if not rule.column.endswith("jaccard"):
+        return duplicates(rule, limit, again)
+    if not verify:
+        raise ValueError("verify is false, so no similarity is measured")
+    least = Scheme.of(threshold, bands, rows, permutations).threshold
+    first = next(k for k in range(size + 1) if alike(k) >= least)
+    # Below 1 a pair is found with a probability: several are tried.
+    several = [ladder(rule, limit, functools.partial(pair, n), alike, least=first, most=size) for n in range(1, 9)]
+    return Examples(*(list(itertools.chain(*items)) for items in zip(*several, strict=True)))

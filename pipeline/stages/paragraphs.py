@@ -27,7 +27,7 @@ signals takes the passages along of which it was the first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,10 @@ from pipeline.kernels.unicode import table_digest
 from pipeline.limits import Workspace
 from pipeline.stage import cut
 from pipeline.stages._repeats import FOUND, RECORD, in_order, repeats, whole_groups
+
+if TYPE_CHECKING:
+    from pipeline.examples import Examples
+    from pipeline.rules import Rule
 
 __all__ = ["FOUND", "compare", "paragraphs", "spans"]
 
@@ -120,3 +124,14 @@ def spans(
         many = np.bincount(group, new)[group] > most_documents
         first = rank == rank[begins][group] if keep == "first" else np.zeros(rank.size, bool)
         yield table.take(pa.array(here[many & ~first])).select(SPANS.names)
+
+
+def examples(rule: Rule, limit: Any, **params: Any) -> Examples:
+    """Documents that share lines or paragraphs."""
+    from pipeline.examples import cut_examples, cycled, fresh
+
+    def passage(n: int) -> str:
+        return " ".join(fresh(n) + cycled(params["min_characters"] // 4 + 3)) + "."
+
+    between = "\n" if params["unit"] == "line" else "\n\n"
+    return cut_examples(rule, limit, "paragraphs", params, passage, between, params["most_documents"] + 1)

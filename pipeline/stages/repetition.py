@@ -46,6 +46,9 @@ word, and the bounds of n-grams, made for words, are to be given anew. DCLM's Un
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -53,6 +56,10 @@ from pipeline.kernels.text import Ask, Counts, counts
 from pipeline.kernels.unicode import classes_digest, table_digest
 from pipeline.stage import measure
 from pipeline.stages.gopher import Dialect, Units, check, defined, ratio
+
+if TYPE_CHECKING:
+    from pipeline.examples import Examples
+    from pipeline.rules import Rule
 
 __all__ = ["check"]
 
@@ -121,3 +128,25 @@ def _dclm(n: Counts) -> dict[str, pa.Array]:
 def resources(**params: object) -> dict[str, str]:
     """The tables that say what white space and letters are."""
     return {"unicode14": table_digest(), "classes14": classes_digest()}
+
+
+def examples(rule: Rule, limit: Any, **params: Any) -> Examples:
+    """Ever more copies of a line, a paragraph or a run of words among others, weighed as the dialect does."""
+    from pipeline.examples import WHOLE, fresh, ladder, measured
+
+    def copied(between: str) -> Callable[[int], str]:
+        def build(k: int) -> str:
+            rows = [fresh(0 if row <= k else 6 * row, 6) for row in range(WHOLE)]
+            return between.join(" ".join(row) + "." for row in rows)
+
+        return build
+
+    def runs(k: int) -> str:
+        return " ".join(word for n in range(WHOLE) for word in fresh(0 if n < k else length * (n + 1), length)) + "."
+
+    measure = measured(repetition, rule.column, **params)
+    length = int("".join(filter(str.isdigit, rule.column)) or 0)
+    if length:
+        return ladder(rule, limit, runs, measure=measure, most=WHOLE)
+    between = "\n\n" if "paragraph" in rule.column else "\n"
+    return ladder(rule, limit, copied(between), measure=measure, most=WHOLE - 1)

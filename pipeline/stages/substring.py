@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +41,10 @@ from pipeline.limits import Workspace
 from pipeline.spill import Spill
 from pipeline.stage import cut
 from pipeline.stages._repeats import BUCKETS, FOUND, RECORD, TOP, in_order, repeats, whole_groups
+
+if TYPE_CHECKING:
+    from pipeline.examples import Examples
+    from pipeline.rules import Rule
 
 __all__ = ["FOUND", "compare", "spans", "substring"]
 
@@ -148,3 +153,15 @@ def spans(documents: pa.Table, found: Iterable[pa.Table], *, length: int = 50) -
         first = here[begins][np.cumsum(begins) - 1]
         again = (rank[here] != rank[first]) | (start[here] >= end[first])
         yield table.take(pa.array(here[again])).select(SPANS.names)
+
+
+def examples(rule: Rule, limit: Any, **params: Any) -> Examples:
+    """Documents that share passages of at least `length` tokens."""
+    from pipeline.examples import cut_examples, cycled, fresh
+
+    def passage(n: int) -> str:
+        # Two neighbours of these tokens stand in no other passage.
+        own = fresh(n)
+        return " ".join(word for other in cycled(params["length"] // 2 + 1) for word in (*own, other)) + "."
+
+    return cut_examples(rule, limit, "substring", params, passage)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
-from pipeline.manifest import shard_digest, table_digest
+from pipeline.manifest import Version, shard_digest, table_digest, verify
 from tests import builds
 from tests.conftest import ROOT
 from tests.training import versions
@@ -40,6 +40,7 @@ def test_the_schema_is_a_schema_and_holds_for_what_the_mill_writes(built):
         lambda m: m["splits"]["train"]["shards"][0].update(file="../elsewhere.arrow"),
         lambda m: m["splits"]["train"]["shards"][0].update(sha256="0"),
         lambda m: m["tokenizer"].update(eot=-1),
+        lambda m: m["summaries"]["canaries"].update(digest="0"),
     ],
 )
 def test_schema_and_trainer_refuse_the_same_damage(built, tmp_path, damage):
@@ -50,6 +51,16 @@ def test_schema_and_trainer_refuse_the_same_damage(built, tmp_path, damage):
     (tmp_path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     with pytest.raises(ManifestError, match=r"manifest\.json"):
         open_version(tmp_path, verify=False)
+
+
+def test_both_readers_notice_an_edited_canary(built, tmp_path):
+    manifest = json.loads(json.dumps(built.manifest))
+    manifest["summaries"]["canaries"]["allowed"] = ["gopher.word_count.below"]
+    jsonschema.validate(manifest, SCHEMA)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(ManifestError, match=r"summaries\.canaries is not as it was written; it was edited"):
+        open_version(tmp_path, verify=False)
+    assert any("canaries" in problem for problem in verify(Version(built.folder, manifest)))
 
 
 def test_the_trainer_reads_what_the_mill_wrote(built):

@@ -26,7 +26,7 @@ from pipeline.manifest import Version
 from pipeline.rejudge import Books, Unmeasured
 from pipeline.store import Store, read_parquet
 from tests.bench import whatif as bench
-from tests.builds import STAGES, build, make_recipe, write_corpus
+from tests.builds import STAGES, allowing_all, build, make_recipe, write_corpus
 
 GOPHER = {"use": "gopher", "drop": {"word_count": {"below": 20}, "mean_word_length": {"above": 5.5}}}
 EXACT, NEAR = ({"use": use, "drop": {"dup_rank": {"above": 0}}} for use in ("exact", "near"))
@@ -57,7 +57,8 @@ def built(tmp_path_factory):
     def get(stages: list[dict[str, Any]]) -> tuple[Version, Store]:
         key = repr(stages)
         if key not in found:
-            found[key] = build(make_recipe(corpus, stages), folder / "store"), Store(folder / "store")
+            recipe = allowing_all(make_recipe(corpus, stages), folder / "store")
+            found[key] = build(recipe, folder / "store"), Store(folder / "store")
         return found[key]
 
     return get

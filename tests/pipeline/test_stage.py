@@ -75,8 +75,8 @@ def test_the_mills_own_kernels_count_for_a_stage_that_uses_them(mill, monkeypatc
     uses = "from pipeline.kernels import random\n" + MODULES["mill/stages/thing.py"]
     before, code = mill({"mill/stages/thing.py": uses}), digests._code
 
-    def changed(module: str) -> Any:
-        found = code(module)
+    def changed(module: str, examples: bool) -> Any:
+        found = code(module, examples)
         return found and (found[0] + "!" * (module == "pipeline.kernels.random"), found[1])
 
     monkeypatch.setattr(digests, "_code", changed)

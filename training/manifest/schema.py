@@ -126,6 +126,10 @@ class Manifest(_Checked):
     def _fits(self) -> Manifest:
         if self.tokenizer.vocab_size > 1 << (16 if self.dtype == "uint16" else 32):
             raise ValueError(f"a vocabulary of {self.tokenizer.vocab_size} does not fit the dtype {self.dtype}")
+        # They are none of the version's content, and have a digest of their own.
+        canaries = dict(self.summaries.get("canaries", {}))
+        if canaries and canaries.pop("digest", None) != digest(canaries):
+            raise ValueError("summaries.canaries is not as it was written; it was edited, build it again")
         if self.tokenizer.eot >= self.tokenizer.vocab_size:
             raise ValueError(f"eot {self.tokenizer.eot} lies outside the vocabulary of {self.tokenizer.vocab_size}")
         if self.layout == "packed" and (self.labels is not None or self.targets is not None):
@@ -134,10 +138,11 @@ class Manifest(_Checked):
 
 
 def version_digest(manifest: dict[str, Any]) -> str:
-    """16 hexadecimal characters over the manifest without what file formats may move: sizes and hashes of files."""
+    """16 hexadecimal characters over the manifest without sizes and hashes of files, and without the canaries."""
     plain = json.loads(json.dumps(manifest))
     plain.pop("version", None)
     plain["documents"].pop("sha256")
+    plain["summaries"].pop("canaries", None)
     for split in plain["splits"].values():
         for shard in split["shards"]:
             shard.pop("sha256")

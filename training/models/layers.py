@@ -188,7 +188,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight, scale: float | None
         if scale is not None:
             q = q * (scale * q.shape[-1] ** 0.5)  # the blocks divide by sqrt(D)
         dtype = product_dtype(q)
-        joined = _blocks.attend(*(x.to(dtype).flatten(0, 1) for x in (q, k, v)), sight)
+        flat_q, flat_k, flat_v = (x.to(dtype).flatten(0, 1) for x in (q, k, v))
+        joined = _blocks.attend(flat_q, flat_k, flat_v, sight)
         return joined.view(q.shape)
     if isinstance(sight, BlockMask):
         q, k, v = (x.to(product_dtype(q)) for x in (q, k, v))

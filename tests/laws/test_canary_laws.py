@@ -1,0 +1,161 @@
+"""Law 9: every column that a stage measures has documents that trip a rule over it and documents that do not.
+
+It runs over every stage in the folder by itself, in each of the variants that law 6 tries, and over every recipe.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline import canaries, recipe, tasks
+from pipeline import stage as stages
+from pipeline.examples import Examples, batch, related
+from pipeline.models import ModelError, language_model
+from pipeline.rules import Rule
+from pipeline.stage import ConfigError, Stage
+from pipeline.store import Store
+from tests.laws.test_stage_laws import CASES, cases, stage
+
+__all__ = ["stage"]
+# Two documents and more are compared for every limit of a stage that cuts.
+FEWER = {"float64": (0.1, 0.8), "int32": (1, 7), "int64": (1, 300)}
+LIMITS = {"float64": (0.1, 0.5, 0.8, 3.3, 7.5), "int32": (1, 2, 7), "int64": (1, 2, 7)}
+# Similarities are found from the threshold on, and without a check none is.
+FEW = {"jaccard": 1, "via_jaccard": 1}
+NEVER = {("near", "jaccard"), ("near", "via_jaccard")}
+
+
+def rules(stage: Stage, column: str) -> dict[str, list[Rule]]:
+    """Rules over a column by operator, at several limits."""
+    kind = stage.signals[column]
+    if pa.types.is_string(kind):
+        values = ["zh", "de"] if column == "lang" else ["mill:a.txt:0"]
+        return {operator: [Rule(stage.name, column, operator, values)] for operator in ("in", "not in")}
+    limits = (FEWER if stage.cuts else LIMITS)[str(kind).replace("double", "float64")]
+    return {
+        operator: [Rule(stage.name, column, operator, limit) for limit in limits] for operator in ("below", "above")
+    }
+
+
+def value(stage: Stage, item: Any, column: str) -> Any:
+    """What the stage alone measures of an item's last document, as it is stored."""
+    met = batch([item])
+    out = stage(met) if stage.kind == "measure" else related(stage, met)
+    found = out[column][-1].as_py()
+    return round(found, 6) if isinstance(found, float) else found
+
+
+def offered(stage: Stage, rule: Rule) -> Examples:
+    try:
+        return stage.module.examples(rule, rule.bound, **stage.params)
+    except ValueError:
+        return Examples([], [])
+
+
+@cases("measure", "relate", "cut")
+def test_every_column_has_documents_on_either_side_of_several_limits(stage):
+    """And each is on the side that it is offered for, by the stage alone."""
+    assert stage.signals
+    for column in stage.signals:
+        if (stage.name, column) in NEVER and not stage.params["verify"]:
+            continue
+        for operator, several in rules(stage, column).items():
+            both = 0
+            for rule in several:
+                trips, passes = offered(stage, rule)
+                sides = [(True, item) for item in trips] + [(False, item) for item in passes]
+                said = [(side, value(stage, item, column)) for side, item in sides]
+                known = [(side, found) for side, found in said if found is not None]
+                for side, found in known:
+                    broken = rule.broken(pa.chunked_array([pa.array([found], stage.signals[column])]))[0].as_py()
+                    assert broken == side, f"{rule.name} at {rule.bound}: {found}"
+                assert len(known) * 2 >= len(said), f"{rule.name} at {rule.bound}: most was not measured"
+                both += {side for side, _ in known} == {True, False}
+            least = FEW.get(column, min(2, len(several)))
+            assert both >= least, f"{column} {operator}: documents on both sides at {both} limits"
+
+
+def test_no_stage_is_left_out():
+    tried = {use for use, params in CASES if stages.load(use, params).signals}
+    assert (
+        tried == {use for use in stages.available() if stages.load(use, {}).signals} >= {"gopher", "near", "substring"}
+    )
+
+
+# Recipes
+
+
+def tables() -> list[tuple[str, int, str, str]]:
+    """(recipe, number of the stage, verb, column) of every rule that ships."""
+    found = []
+    for name in recipe.available():
+        table = tomllib.loads((recipe.shipped() / f"{name}.toml").read_text("utf-8"))
+        for number, entry in enumerate(table["stage"]):
+            found += [(name, number, verb, column) for verb in ("keep", "drop") for column in entry.get(verb, {})]
+    return found
+
+
+@pytest.mark.parametrize("how", ["one letter less", "one letter more", "two exchanged"])
+@pytest.mark.parametrize(("name", "number", "verb", "column"), tables())
+def test_a_misspelt_column_of_a_shipped_recipe_is_refused(name, number, verb, column, how):
+    wrong = {
+        "one letter less": column[:-1],
+        "one letter more": f"{column}s",
+        "two exchanged": column[1] + column[0] + column[2:],
+    }[how]
+    path = recipe.shipped() / f"{name}.toml"
+    table = tomllib.loads(path.read_text("utf-8"))
+    table["stage"][number][verb][wrong] = table["stage"][number][verb].pop(column)
+    with pytest.raises(ConfigError) as told:
+        recipe.parse(table, str(path), path.parent)
+    place = f"{path} stage {number + 1} ({table['stage'][number]['use']}): {verb}.{wrong}: "
+    assert str(told.value).startswith(place) and f"did you mean {column!r}?" in str(told.value)
+
+
+@pytest.mark.parametrize("name", recipe.available())
+def test_every_rule_of_a_shipped_recipe_fires(name, tmp_path):
+    if any(step.stage.name == "language" for step in recipe.load(name).steps):
+        try:
+            language_model()
+        except ModelError as error:
+            pytest.skip(str(error))
+    loaded = recipe.load(name)
+    store = Store(tmp_path)
+    key = canaries.task(store, loaded)
+    tasks.execute(str(tmp_path), key)
+    found = store.result(key)["rules"]
+    assert set(found) == {rule.name for step in loaded.steps for rule in step.rules}
+    assert {outcome["verdict"] for outcome in found.values()} == {"fires"}
+    canaries.judge(loaded, found)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("gopher_v1__gopher_v1__fraction_of_characters_in_most_common_2gram", "top_2gram_characters"),
+        ("top_2grams_characters", "top_2gram_characters"),
+        ("fraction_of_characters_in_duplicate_5gram", "duplicate_5gram_characters"),
+    ],
+)
+def test_the_dead_rule_of_the_published_mixing_configs(wrong, right, tmp_path):
+    """They exclude on `..._most_common_2gram` where the tagger writes `..._2grams`, and so remove nothing."""
+    stage = f'[[stage]]\nuse = "repetition"\ndialect = "dolma"\ndrop.{wrong} = {{above = 0.2}}\n'
+    text = f'name = "mix"\nsources = ["samples"]\n{stage}'
+    path = tmp_path / "mix.toml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(ConfigError) as told:
+        recipe.load(str(path))
+    said = f"drop.{wrong}: stage 'repetition' measures no such column; did you mean {right!r}?"
+    assert str(told.value).startswith(f"{path} stage 1 (repetition): {said}")
+    path.write_text(text.replace(wrong, right), "utf-8")
+    loaded = recipe.load(str(path))
+    key = canaries.task(Store(tmp_path), loaded)
+    tasks.execute(str(tmp_path), key)
+    [outcome] = Store(tmp_path).result(key)["rules"].values()
+    assert outcome["verdict"] == "fires"
+    assert Path(loaded.file) == path
