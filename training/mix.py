@@ -34,7 +34,7 @@ from training.shards import Rows, Split
 from training.tables import suggest
 
 RUN = 1024
-AT_ONCE = 1 << 17  # places of rows that are laid out together
+AT_ONCE, PLACES = 128, 1 << 20  # rows that are laid out together, of so many places at the most
 LONGEST = 1 << 16  # positions of a cycle; laying out so many takes about a tenth of a second
 
 
@@ -151,7 +151,7 @@ class Stream:
         first, last = int(positions[0]), int(positions[-1]) + 1
         begin, laid = self._laid
         if laid is None or not begin <= first <= last <= begin + len(laid):
-            end = max(last, first + AT_ONCE // self.split.length)
+            end = max(last, first + min(AT_ONCE, PLACES // self.split.length))
             begin, laid = first, self.split.take(self._known(np.arange(first, end)))
             self._laid = begin, laid
         return laid.slice(first - begin, last - begin)

@@ -120,6 +120,7 @@ def opening(folder: Path, rows: int, length: int) -> dict[str, float]:
     for step in range(middle, middle + 9):
         ledger.add(started.step(step))
     state = {"step": middle + 9, **ledger.state()}
+    started = stream(folder, ["large.arrow"] * 100, rows, length)  # one that has laid out nothing yet
     began, spent = time.perf_counter(), time.process_time()
     fresh = Ledger(started.start, started.step)
     fresh.restore(state, folder, "bench@0")

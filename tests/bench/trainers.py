@@ -42,9 +42,7 @@ def run(task: Task, **tables: Any) -> Any:
     shape = {"family": "gpt", "layers": LAYERS, "width": WIDTH, "heads": HEADS}
     precision = {"threads": task.threads, **tables.pop("precision", {})}
     whole = {"name": "bench", "seed": SEED, "model": shape, "schedule": {"steps": task.steps + 1}}
-    return config.Run.model_validate(
-        {**whole, "batch": {"rows": ROWS, "micro_rows": ROWS}, "precision": precision, **tables}
-    )
+    return config.Run.model_validate({**whole, "batch": {"rows": ROWS}, "precision": precision, **tables})
 
 
 def gristmill(task: Task, **tables: Any) -> Iterator[float]:
@@ -165,9 +163,12 @@ def _feed_forward() -> int:
 MUON, ADAMW = {"use": "muon"}, {"use": "adamw", "learning_rate": 6e-4}
 SIDES: dict[str, Callable[[Task], Iterator[float]]] = {
     "gristmill": lambda task: gristmill(task, optimizer=MUON),
-    "gristmill, micro_rows 8": lambda task: gristmill(task, optimizer=MUON, batch={"rows": ROWS, "micro_rows": 8}),
+    "gristmill, micro_rows 16": lambda task: gristmill(task, optimizer=MUON, batch={"rows": ROWS, "micro_rows": ROWS}),
     "gristmill, AdamW": lambda task: gristmill(task, optimizer=ADAMW),
     "gristmill, compiled": lambda task: gristmill(task, optimizer=MUON, precision={"compile": True}),
+    "gristmill, micro_rows 16, compiled": lambda task: gristmill(
+        task, optimizer=MUON, batch={"rows": ROWS, "micro_rows": ROWS}, precision={"compile": True}
+    ),
     "gristmill, AdamW, compiled": lambda task: gristmill(task, optimizer=ADAMW, precision={"compile": True}),
     "nanoGPT": nanogpt,
     "nanoGPT, compiled": lambda task: nanogpt(task, compiled=True),
