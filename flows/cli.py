@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from flows import asking, comparing, errors, guard
+from flows import asking, comparing, errors, finding, guard
 from flows.options import (
     AddressArgument,
     DataOption,
@@ -41,6 +41,7 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill diff A B                       what a version keeps that another does not, and why
   gristmill whatif quickstart CHANGE       who would be kept under another rule, without a new build
   gristmill why DOC_ID                     what was measured on a document, and why it was kept or not
+  gristmill where DOC_ID                   where it lies in the shards, and which steps of which runs read it
 
 Everything lies in one folder, the store: .gristmill here, or --store, or $GRISTMILL_STORE. What is finished is
 kept, so a command that was stopped goes on when it is run again.
@@ -164,30 +165,6 @@ def train(
 
 
 @verb
-def trace(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's name (gristmill ls), or its folder.")],
-    step: Annotated[int, typer.Option(min=1, metavar="N", help="The step, counted from 1.")],
-    token: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Only the document behind the step's K-th token.")
-    ] = None,
-    store: StoreOption = ".gristmill",
-    as_json: JsonOption = False,
-) -> None:
-    """List the documents that a step of a run was trained on, with their sources.
-
-    From the files alone: the run may be done, under way or killed.
-
-    \b
-      gristmill trace quickstart-1a2b --step 9
-      gristmill trace quickstart-1a2b --step 9 --token 100 --json
-    """
-    from flows import process, runs
-
-    folder = runs.find(Path(store).expanduser(), run)
-    raise typer.Exit(process.trace(folder, step, token, as_json))
-
-
-@verb
 def ls(store: StoreOption = ".gristmill", as_json: JsonOption = False) -> None:
     """List versions, runs, recipes, run files and cards."""
     from flows import listing
@@ -212,27 +189,6 @@ def show(address: AddressArgument, store: StoreOption = ".gristmill", as_json: J
 
     screen = Screen(as_json)
     screen.finish(listing.one(screen, Path(store).expanduser(), address))
-
-
-@verb
-def why(
-    doc_id: Annotated[str, typer.Argument(help="source:path:row, as show, the ledger and reports write it.")],
-    version: Annotated[str | None, typer.Option(help="The version to ask; default: the newest of the store.")] = None,
-    store: StoreOption = ".gristmill",
-    as_json: JsonOption = False,
-) -> None:
-    """Say why a document was kept, or why it was not.
-
-    Its verdict, every measured value, what it duplicates, what was made from it, its place in the shards.
-
-    \b
-      gristmill why 'samples:en.jsonl:3'
-      gristmill why 'installed:rich/rich/emoji.py:0' --version quickstart@latest
-    """
-    from flows import listing
-
-    screen = Screen(as_json)
-    screen.finish(listing.why(screen, Path(store).expanduser(), doc_id, version))
 
 
 @verb
@@ -290,6 +246,7 @@ def deploy(
     screen.finish({"pool": pool, "deployments": names, "commands": commands})
 
 
+finding.register(verb)
 asking.register(verb)
 comparing.register(verb)
 

@@ -185,10 +185,14 @@ class Stream:
             self._run_rows = self.rows(np.arange(*self._run))
         return self._run_rows[first - self._run[0] : last - self._run[0]]
 
+    def owners(self, numbers: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Which of `versions` holds each document, by numbers as `Rows.documents` has them."""
+        return np.searchsorted(self._firsts, numbers, side="right") - 1
+
     def documents(self, numbers: NDArray[np.integer[Any]], columns: Sequence[str]) -> pa.Table:
         """Entries of the document indexes for numbers as `Rows.documents` has them, in that order."""
         numbers = np.asarray(numbers, np.int64)
-        owner = np.searchsorted(self._firsts, numbers, side="right") - 1
+        owner = self.owners(numbers)
         tables = [self.versions[o].lookup(numbers[owner == o] - self._firsts[o], columns) for o in np.unique(owner)]
         back = np.argsort(np.argsort(owner, kind="stable"), kind="stable")
         return pa.concat_tables(tables).take(pa.array(back)) if tables else pa.table({c: [] for c in columns})
