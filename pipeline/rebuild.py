@@ -23,7 +23,7 @@ from pipeline.manifest import Version
 from pipeline.plan import Input
 from pipeline.recipe import Licence, Pack, Recipe, Step, Tokens
 from pipeline.rules import Rule
-from pipeline.sources import SourceError, survey
+from pipeline.sources import Item, SourceError, survey
 from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError
 
@@ -35,23 +35,36 @@ def recorded(store: Store, version: Version, keys: BuildKeys, data: Path | None 
 
     Raises ConfigError where this code no longer knows what was used, SourceError where a source has changed.
     """
+    found = recipe_of(store, version, keys, data)
+    sources = {source["name"]: source for source in version.manifest["sources"]}
+    return found, [_input(version, card, sources[card.name]) for card in found.sources]
+
+
+def recipe_of(store: Store, version: Version, keys: BuildKeys, data: Path | None = None) -> Recipe:
+    """The recipe behind a version; its sources are not looked at. Raises ConfigError as `recorded`."""
     table = version.manifest["recipe"]
     given = _cards(store, keys, data)
     if missing := [name for name in table["sources"] if name not in given]:
         raise ConfigError(f"{version.address}: the card of source {missing[0]!r} is not in the store's plans")
-    chosen = tuple(given[name] for name in table["sources"])
-    found = Recipe(
+    return Recipe(
         name=table["name"],
         seed=table["seed"],
-        sources=chosen,
+        sources=tuple(given[name] for name in table["sources"]),
         licence=Licence(**table["licence"]) if table["licence"] else None,
         steps=tuple(_step(entry, f"{version.address} stage {n}") for n, entry in enumerate(table["stages"], 1)),
         tokens=Tokens(**table["tokens"]),
         pack=Pack(**table["pack"]),
         tokenizer=_tokenizer(version) if table["tokens"]["tokenizer"] else None,
     )
-    sources = {source["name"]: source for source in version.manifest["sources"]}
-    return found, [_input(version, card, sources[card.name]) for card in chosen]
+
+
+def planned(store: Store, recipe: Recipe, keys: BuildKeys) -> list[Input]:
+    """The input of every source as the build planned it, whatever became of the files."""
+    items: dict[str, list[Item]] = {card.name: [] for card in recipe.sources}
+    for key in keys.segments[0].parts:
+        source = store.spec(key)["source"]
+        items[source["card"]["name"]] += [Item.from_dict(item) for item in source["items"]]
+    return [Input(card, tuple(items[card.name])) for card in recipe.sources]
 
 
 def _cards(store: Store, keys: BuildKeys, data: Path | None) -> dict[str, Card]:

@@ -45,9 +45,7 @@ def where(folder: Path, ids: Sequence[str]) -> dict[str, Any]:
         mine = piece_of == number
         sizes = dict(zip(rows[mine].tolist(), tokens[mine].tolist(), strict=True))
         at = np.flatnonzero(np.isin(read, rows[mine]))
-        steps = [
-            {"step": int(step[i]) + 1, "row": int(row[i]), "tokens": sizes[int(read[i])]} for i in at.tolist()
-        ]
+        steps = [{"step": int(step[i]) + 1, "row": int(row[i]), "tokens": sizes[int(read[i])]} for i in at.tolist()]
         found.append({**{name: known[name] for name in ("doc_id", "split", "version")}, "steps": steps})
     first = min((each["steps"][0]["step"] for each in found if each["steps"]), default=None)
     return {

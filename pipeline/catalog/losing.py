@@ -68,7 +68,9 @@ def lost(
         left, right = texts[doc_id], texts[found.survivor]
         found.rows = side_by_side(left, right)
         if found.jaccard is None:
-            found.jaccard, found.verified = (1.0, True) if left == right else (_similarity(version, name, left, right), False)
+            found.jaccard, found.verified = (
+                (1.0, True) if left == right else (_similarity(version, name, left, right), False)
+            )
     return found
 
 

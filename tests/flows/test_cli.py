@@ -157,7 +157,9 @@ def test_why_claims_no_similarity_that_was_not_verified(corpus, gristmill, tmp_p
     assert any("by way of" in text for text in said)
     # Of equal sets it is known; of others it is worked out, and said to be.
     told = [text.count("Jaccard 1") + text.count("(not compared in the build)") for text in said]
-    assert all("duplicate of" in text and text.count("Jaccard") == count for text, count in zip(said, told, strict=True))
+    assert all(
+        "duplicate of" in text and text.count("Jaccard") == count for text, count in zip(said, told, strict=True)
+    )
     assert any("(not compared in the build)" in text for text in said)
 
 
