@@ -62,7 +62,7 @@ def _equal(lines: list[str], first: bool, last: bool) -> Iterator[Row]:
 
 def _differing(left: list[str], right: list[str]) -> Iterator[Row]:
     for a, b in zip(left, right, strict=False):
-        yield Row("changed", *(_cut(line) for line in (a, b)), *_marks(_cut(a), _cut(b)))
+        yield Row("changed", _cut(a), _cut(b), *_marks(_cut(a), _cut(b)))
     yield from (Row("left", _cut(line)) for line in left[len(right) :])
     yield from (Row("right", None, _cut(line)) for line in right[len(left) :])
 
@@ -78,7 +78,7 @@ def _marks(a: str, b: str) -> tuple[Spans, Spans]:
         parts = [list(line) for line in (a, b)]
     found: tuple[Spans, Spans] = ([], [])
     ends = [[0, *_ends(part)] for part in parts]
-    for tag, i, j, k, m in SequenceMatcher(None, *parts, autojunk=False).get_opcodes():
+    for tag, i, j, k, m in SequenceMatcher(None, parts[0], parts[1], autojunk=False).get_opcodes():
         for marks, end, first, last in zip(found, ends, (i, k), (j, m), strict=True):
             if tag != "equal" and first < last:
                 marks.append((end[first], end[last]))

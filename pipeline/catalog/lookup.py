@@ -1,4 +1,4 @@
-"""One row of a table of the store by its document's id: the id's column is read first, and the rest only where it is."""
+"""One row of a table of the store by its document's id: that column is read first, the rest only where it is."""
 
 from __future__ import annotations
 

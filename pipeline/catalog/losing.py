@@ -21,6 +21,7 @@ from pipeline.manifest import Version
 from pipeline.store import Store, read_parquet
 
 MEMBERS = 20
+CLUSTER = ("dup_of", "cluster", "dup_rank", "cluster_size")
 
 
 @dataclass
@@ -58,9 +59,8 @@ def lost(
     if not stages:
         return None
     name = stage if stage in stages else stages[-1]
-    here = {column: values.get(f"{name}.{column}") for column in ("cluster", "dup_rank", "cluster_size", "dup_of")}
-    members = _members(store, keys, name, here["cluster"])
-    found = Lost(name, here["dup_of"], here["cluster"], here["dup_rank"], here["cluster_size"], members)
+    survivor, cluster, rank, size = (values[f"{name}.{column}"] for column in CLUSTER)
+    found = Lost(name, survivor, cluster, rank, size, _members(store, keys, name, cluster))
     found.jaccard, found.via = values.get(f"{name}.jaccard"), values.get(f"{name}.via")
     found.via_jaccard, found.verified = values.get(f"{name}.via_jaccard"), found.jaccard is not None
     texts = excerpts.texts(store, keys, [doc_id, found.survivor])

@@ -57,9 +57,9 @@ def why(store: Store, version: Version, doc_id: str) -> Why:
         met = here or met
         found.cuts += passages.of(store, segment, number, doc_id) if here else []
     for key in keys.ledgers:
-        if row := row_of(store, key, "ledger.parquet", doc_id):
-            found.verdict, found.stage = row["verdict"], row["stage"]
-            found.reason, found.detail = row["reason"], row["detail"]
+        if left := row_of(store, key, "ledger.parquet", doc_id):
+            found.verdict, found.stage = left["verdict"], left["stage"]
+            found.reason, found.detail = left["reason"], left["detail"]
             met = True
     if not met and not any(column_row(store, key, "entered.parquet", doc_id) >= 0 for key in keys.segments[0].parts):
         raise ConfigError(
@@ -85,8 +85,8 @@ def _measured(store: Store, segment: SegmentKeys, number: int, found: Why) -> bo
         found.signals.append({"segment": number, "text_bytes": row["text_bytes"], **measured})
         found.excerpt = text_of(store, part, place)[:EXCERPT]
     for relate in segment.relates:
-        if row := row_of(store, relate["cluster"], "relation.parquet", found.doc_id):
-            values = {name: value for name, value in row.items() if "." in name and value is not None}
+        if related := row_of(store, relate["cluster"], "relation.parquet", found.doc_id):
+            values = {name: value for name, value in related.items() if "." in name and value is not None}
             found.signals.append({"segment": number, **values})
     adding = [key for key in segment.parts if any(store.result(key)["added"].values())]
     if adding:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import rebuild
+from pipeline import recorded
 from pipeline.books import FORGOTTEN, BuildKeys
 from pipeline.build import Mill
 from pipeline.digests import canonical
@@ -26,7 +26,7 @@ from pipeline.forgetting.selecting import Request, everyone
 from pipeline.manifest import Version, table_digest
 from pipeline.seal import seal
 from pipeline.stage import ConfigError
-from pipeline.store import Store, read_parquet, write_text
+from pipeline.store import Store, read_parquet
 
 UNDER_WAY = "forgetting.json"
 LISTED = 20
@@ -104,7 +104,7 @@ def make(
 ) -> Version:
     """Seal the version without `chosen`, and nothing else; `under_way` is written down in it from its first moment."""
     store, manifest = mill.store, version.manifest
-    recipe = rebuild.recipe_of(store, version, keys)
+    recipe = recorded.recipe_of(store, version, keys)
     made = chain(mill, recipe, keys, chosen, request["reason"], request["only"])
     listed = read_parquet(store.file(made.forgotten, FORGOTTEN))
     operation = {"parent": version.address, "documents": chosen.num_rows, **request}
@@ -119,7 +119,12 @@ def make(
     }
     noted = {**under_way, "was": _counts(version, chosen)} if under_way is not None else None
     beside = {UNDER_WAY: canonical(noted) + "\n"} if noted is not None else {}
-    return seal(store, recipe, rebuild.planned(store, recipe, made), made, lineage, beside)
+    return seal(store, recipe, recorded.planned(store, recipe, made), made, lineage, beside)
+
+
+def request_of(operation: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for, as `Request.described` said it, of an operation in a manifest."""
+    return {name: value for name, value in operation.items() if name not in ("parent", "documents")}
 
 
 def _counts(version: Version, chosen: pa.Table) -> dict[str, Any]:
@@ -148,7 +153,7 @@ def finish(store: Store, version: Version) -> dict[str, Any]:
     said = {
         "version": version.address,
         "parent": operation["parent"],
-        "request": {name: value for name, value in operation.items() if name not in ("parent", "documents")},
+        "request": request_of(operation),
         "documents": mine.num_rows,
         "asked_for": noted["was"]["named"],
         "was_kept": noted["was"]["kept"],

@@ -87,8 +87,8 @@ def versions(store: Store) -> Iterator[tuple[Version, BuildKeys]]:
                 yield version, version.build_keys()
             except (ValueError, KeyError, TypeError) as error:
                 raise StoreError(
-                    f"{version.folder / 'build.json'} is damaged ({error}), so it cannot be said what {version.address} "
-                    "holds; build it again, or remove it, and run the same command again"
+                    f"{version.folder / 'build.json'} is damaged ({error}), so what {version.address} holds cannot "
+                    "be said; build it again, or remove it, and run the same command again"
                 ) from error
 
 

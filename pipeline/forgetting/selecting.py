@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.books import BuildKeys, SegmentKeys
+from pipeline.books import FORGOTTEN, BuildKeys, SegmentKeys
 from pipeline.digests import digest
 from pipeline.stage import ConfigError
 from pipeline.store import Store, file_digest, read_parquet
@@ -72,7 +72,9 @@ def chosen(store: Store, keys: BuildKeys, request: Request) -> pa.Table:
     strings = request.strings()
     if not (request.doc or strings or any(named.values())):
         raise ConfigError("say what to forget: --doc, --url, --domain, --licence or --match-file")
-    met: dict[tuple[str, str], int] = {(kind, p): 0 for kind, patterns in named.items() for p in patterns}
+    met: dict[tuple[str, str], int] = dict.fromkeys(
+        ((kind, p) for kind, patterns in named.items() for p in patterns), 0
+    )
     found: dict[str, str] = {}
     text = "|".join(map(re.escape, strings))
     columns = ["doc_id", "url", "licence", *(["text"] if strings else [])]
@@ -88,9 +90,11 @@ def chosen(store: Store, keys: BuildKeys, request: Request) -> pa.Table:
     known = set(_known(store, keys, request.doc))
     if unknown := [doc_id for doc_id in request.doc if doc_id not in known]:
         raise ConfigError(f"the version never met a document {unknown[0]!r}; ids look like source:path:row")
+    if again := _forgotten(store, keys, request.doc):
+        raise ConfigError(f"{again[0]} was forgotten already: the version does not hold it")
     if nothing := [f"--{kind} {pattern!r}" for (kind, pattern), count in met.items() if not count]:
         raise ConfigError(f"{nothing[0]} meets no document of the version; nothing is forgotten")
-    found |= {doc_id: "doc" for doc_id in request.doc}
+    found |= dict.fromkeys(request.doc, "doc")
     if not found:
         raise ConfigError(f"{request.match_file}: no document holds any of its {len(strings):,} strings")
     return pa.table([list(found), list(found.values())], schema=CHOSEN)
@@ -129,6 +133,14 @@ def _known(store: Store, keys: BuildKeys, ids: Sequence[str]) -> list[str]:
     return found
 
 
+def _forgotten(store: Store, keys: BuildKeys, ids: Sequence[str]) -> list[str]:
+    """Those of `ids` that were taken out of a parent of the version."""
+    if not keys.forgotten:
+        return []
+    gone = set(read_parquet(store.file(keys.forgotten, FORGOTTEN), ["doc_id"])["doc_id"].to_pylist())
+    return [doc_id for doc_id in ids if doc_id in gone]
+
+
 class Family:
     """Every document of a version, and what hangs together."""
 
@@ -158,7 +170,7 @@ class Family:
             self._link(sketched["doc_id"], sketched["digest"], f"set {name} ")
             pairs = read_parquet(self.store.file(relate["pairs"], "pairs.parquet"))
             if {"a", "b"} <= set(pairs.column_names):
-                self._edges.append(tuple(_named(pairs[end], f"set {name} ") for end in ("a", "b")))  # type: ignore[arg-type]
+                self._edges.append(tuple(_named(pairs[end], f"set {name} ") for end in ("a", "b")))
 
     def _read(self, parts: Sequence[str], name: str, columns: list[str]) -> pa.Table:
         return pa.concat_tables([read_parquet(self.store.file(key, name), columns) for key in parts])

@@ -198,8 +198,9 @@ class Before:
         self._index = read_parquet(store.file(key, "documents.parquet"))
         ids = self._index["doc_id"].combine_chunks()
         self._shards = {(s["split"], s["source"], ids[s["first_document"]].as_py()): s for s in result["shards"]}
-        tables = [read_parquet(store.file(one, "documents.parquet"), ["doc_id"])["doc_id"] for one in changed]
-        self._changed = pa.chunked_array([chunk for ids in tables for chunk in ids.chunks], pa.string()).combine_chunks()
+        tables = [read_parquet(store.file(one, "documents.parquet"), ["doc_id"]) for one in changed]
+        tables.append(INDEX.empty_table().select(["doc_id"]))
+        self._changed = pa.concat_tables(tables)["doc_id"].combine_chunks()
 
     def same(self, block: pa.Table) -> Spec | None:
         """The shard that holds this very block, if there is one."""
