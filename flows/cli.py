@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from flows import asking, comparing, errors, finding, guard
+from flows import asking, comparing, errors, finding, forgetting, guard
 from flows.options import (
     AddressArgument,
     DataOption,
@@ -41,6 +41,7 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill diff A B                       what a version keeps that another does not, and why
   gristmill whatif quickstart CHANGE       who would be kept under another rule, without a new build
   gristmill why DOC_ID                     what was measured on a document, and why it was kept or not
+  gristmill forget VERSION --doc ID        a version without some documents, and a store without their text
   gristmill where DOC_ID                   where it lies in the shards, and which steps of which runs read it
 
 Everything lies in one folder, the store: .gristmill here, or --store, or $GRISTMILL_STORE. What is finished is
@@ -249,6 +250,7 @@ def deploy(
 finding.register(verb)
 asking.register(verb)
 comparing.register(verb)
+forgetting.register(verb)
 
 if __name__ == "__main__":
     main()

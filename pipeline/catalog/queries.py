@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipeline.books import SegmentKeys
+from pipeline.books import FORGOTTEN, SegmentKeys
 from pipeline.catalog import passages
 from pipeline.catalog.lookup import column_row, row_of, text_of
 from pipeline.catalog.losing import Lost, lost
@@ -61,7 +61,10 @@ def why(store: Store, version: Version, doc_id: str) -> Why:
             found.verdict, found.stage = left["verdict"], left["stage"]
             found.reason, found.detail = left["reason"], left["detail"]
             met = True
-    if not met and not any(column_row(store, key, "entered.parquet", doc_id) >= 0 for key in keys.segments[0].parts):
+    if not met and keys.forgotten and (listed := row_of(store, keys.forgotten, FORGOTTEN, doc_id)):
+        # It was made here of a document that was forgotten, so no source has it.
+        found.verdict, found.stage, found.reason, found.detail = "dropped", "forget", "forgotten", listed["by"]
+    elif not met and not any(column_row(store, key, "entered.parquet", doc_id) >= 0 for key in keys.segments[0].parts):
         raise ConfigError(
             f"{version.address} never met a document {doc_id!r}; ids look like source:path:row, and "
             f"`gristmill show {version.address}` lists its sources"

@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline import recorded
 from pipeline.books import FORGOTTEN, BuildKeys
@@ -63,13 +65,8 @@ def plan(store: Store, version: Version, keys: BuildKeys, request: Request) -> P
     chosen = everyone(store, keys, request)
     index = version.index(["doc_id", "split", "tokens"])
     hit = pc.is_in(index["doc_id"], chosen["doc_id"].combine_chunks())
-    places = pc.indices_nonzero(hit).to_numpy()
-    entries = [(name, shard) for name, split in version.manifest["splits"].items() for shard in split["shards"]]
-    touched = [
-        shard["file"]
-        for _, shard in entries
-        if ((places >= shard["first_document"]) & (places < shard["first_document"] + shard["documents"])).any()
-    ]
+    shards = [shard for split in version.manifest["splits"].values() for shard in split["shards"]]
+    touched = _touched(version, hit.to_numpy())
     gone = index.filter(hit)
     for name, split in version.manifest["splits"].items():
         if pc.sum(pc.equal(gone["split"], name)).as_py() == split["documents"] and not request.only:
@@ -79,7 +76,22 @@ def plan(store: Store, version: Version, keys: BuildKeys, request: Request) -> P
             )
     named = pc.sum(pc.invert(pc.is_in(chosen["by"], pa.array(["duplicate", "made from it"])))).as_py()
     tokens = pc.sum(gone["tokens"]).as_py() or 0
-    return Plan(version.address, request, chosen, len(places), tokens, touched, len(entries), named)
+    return Plan(version.address, request, chosen, gone.num_rows, tokens, touched, len(shards), named)
+
+
+def _touched(version: Version, gone: NDArray[np.bool_]) -> list[str]:
+    """Shards that hold one of those who go (by row of the index), or that another then runs into: the last document of
+    a block ends it."""
+    found = []
+    for split in version.manifest["splits"].values():
+        source, runs_on = None, False
+        for shard in split["shards"]:
+            mine = gone[shard["first_document"] : shard["first_document"] + shard["documents"]]
+            runs_on = runs_on and shard["source"] == source
+            if mine.any() or runs_on:
+                found.append(shard["file"])
+            source, runs_on = shard["source"], bool(mine[-1]) and (runs_on or not mine.all())
+    return found
 
 
 def forget(mill: Mill, version: Version, keys: BuildKeys, made: Plan, readers: Readers, keep_parent: bool) -> Version:
@@ -162,7 +174,7 @@ def finish(store: Store, version: Version) -> dict[str, Any]:
         "forgotten": version.manifest["forgotten"]["digest"],
         "tokenizer": version.manifest["tokenizer"]["sha256"],
         "purged": asdict(purged),
-        "sources": _files(store, version),
+        "sources": _files(store, version, gone.to_pylist()),
         "runs": noted["runs"],
     }
     whole = statement.write(version.folder, said)
@@ -170,14 +182,17 @@ def finish(store: Store, version: Version) -> dict[str, Any]:
     return whole
 
 
-def _files(store: Store, version: Version) -> list[dict[str, Any]]:
-    """Where the forgotten were read from: of each source the files, as the plans know them."""
-    found: dict[str, list[str]] = {}
+def _files(store: Store, version: Version, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Where the forgotten were read from: of each source the files that their ids name, as the plans know them."""
+    named = {doc_id.rpartition(":")[0] for doc_id in ids}
+    found: dict[str, dict[str, None]] = {}
     for key in version.build_keys().segments[0].parts:
         source = store.spec(key)["source"]
-        places = found.setdefault(source["card"]["name"], [])
-        places += [item["location"] for item in source["items"] if item["location"] not in places]
-    return [{"name": name, "files": files} for name, files in found.items()]
+        name = source["card"]["name"]
+        for item in source["items"]:
+            if f"{name}:{item['path']}" in named:
+                found.setdefault(name, {})[item["location"]] = None
+    return [{"name": name, "files": list(files)} for name, files in found.items()]
 
 
 def _reading(run: Mapping[str, Any], ids: set[str]) -> dict[str, Any]:

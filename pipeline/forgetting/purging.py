@@ -46,7 +46,8 @@ def purge(store: Store, parent: str, gone: pa.Array, keep_parent: bool) -> Purge
     used: set[str] = set()
     for version, keys in versions(store):
         used.update(keys.every())
-        if any(_holds(store.folder(key), gone) for key in keys.every() if key):
+        places = [version.folder, *(store.folder(key) for key in keys.every() if key)]
+        if any(_holds(place, gone) for place in places):
             found.still_held.append(version.address)
     for folder in sorted((store.root / "store").glob("*/*")):
         if folder.name.startswith("."):
@@ -79,10 +80,13 @@ def _remove(folder: Path) -> None:
 
 
 def versions(store: Store) -> Iterator[tuple[Version, BuildKeys]]:
-    """Every version of a store that has books."""
+    """Every version of a store, and where its books lie; of a copy without books that is nowhere."""
     for name in manifests.names(store):
         for number in manifests.versions(store, name):
             version = manifests.read(store.root / "versions" / name / number)
+            if not (version.folder / "build.json").exists():
+                yield version, BuildKeys([])
+                continue
             try:
                 yield version, version.build_keys()
             except (ValueError, KeyError, TypeError) as error:

@@ -87,11 +87,11 @@ def chosen(store: Store, keys: BuildKeys, request: Request) -> pa.Table:
         if strings:
             hits = ids.filter(pc.match_substring_regex(table["text"].combine_chunks(), text))
             found.update({doc_id: "match" for doc_id in hits.to_pylist() if doc_id not in found})
+    if again := _forgotten(store, keys, request.doc):
+        raise ConfigError(f"{again[0]} was forgotten already: the version does not hold it")
     known = set(_known(store, keys, request.doc))
     if unknown := [doc_id for doc_id in request.doc if doc_id not in known]:
         raise ConfigError(f"the version never met a document {unknown[0]!r}; ids look like source:path:row")
-    if again := _forgotten(store, keys, request.doc):
-        raise ConfigError(f"{again[0]} was forgotten already: the version does not hold it")
     if nothing := [f"--{kind} {pattern!r}" for (kind, pattern), count in met.items() if not count]:
         raise ConfigError(f"{nothing[0]} meets no document of the version; nothing is forgotten")
     found |= dict.fromkeys(request.doc, "doc")

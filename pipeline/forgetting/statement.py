@@ -58,7 +58,7 @@ def text(whole: Mapping[str, Any]) -> str:
         f"The tokenizer is the parent's ({said['tokenizer']}): its merges were counted over a sample of all documents, "
         "and hold parts of words, no text.",
         "",
-        *_runs(said["runs"]),
+        *_runs(said["runs"], gone=bool(said["purged"]["versions"])),
         "",
         f"sha256 of the canonical JSON: {whole['sha256']}",
         f"written {whole['written']}",
@@ -96,7 +96,7 @@ def _sources(sources: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _runs(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _runs(runs: Sequence[Mapping[str, Any]], gone: bool) -> list[str]:
     if not runs:
         return ["No run of the store has read them."]
     lines = ["Runs of the store, and what they have read of them:"]
@@ -111,4 +111,6 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> list[str]:
             lines.append(f"    checkpoints that have seen them: {', '.join(run['checkpoints']) or 'none is left'}")
         if run.get("quoted_in"):
             lines.append(f"    their beginnings may be quoted in {', '.join(run['quoted_in'])}")
+    if gone:
+        lines.append("Those that read the removed version can no longer be resumed or traced; what was exported stays.")
     return lines
