@@ -56,7 +56,7 @@ def text(whole: Mapping[str, Any]) -> str:
         *_sources(said["sources"]),
         "",
         f"The tokenizer is the parent's ({said['tokenizer']}): its merges were counted over a sample of all documents, "
-        "and hold parts of words, no text.",
+        "and hold words and parts of words, no text.",
         "",
         *_runs(said["runs"], gone=bool(said["purged"]["versions"])),
         "",
@@ -85,7 +85,9 @@ def _gone(said: Mapping[str, Any]) -> list[str]:
         lines.append("STILL HELD by these versions of the store, which are not changed:")
         lines += [f"  {address}" for address in purged["still_held"]]
     else:
-        lines.append("No version, output or index of the store holds their text or their tokens.")
+        lines.append("No version, output or index of the store holds their texts or their tokens.")
+    if said["request"]["only"]:
+        lines.append("Documents that duplicate them were not asked for: what those share with them stays in those.")
     return lines
 
 
