@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from itertools import islice
+from itertools import islice, takewhile
 
 ROWS, CHARACTERS, LINES = 40, 300, 1000
-AROUND = 1
+AROUND, LEAD = 1, 40
 BREAKS = re.compile(r"\n|(?<=[.!?])\s+|(?<=[。！？])")
 Spans = list[tuple[int, int]]
 
@@ -62,13 +62,18 @@ def _equal(lines: list[str], first: bool, last: bool) -> Iterator[Row]:
 
 def _differing(left: list[str], right: list[str]) -> Iterator[Row]:
     for a, b in zip(left, right, strict=False):
-        yield Row("changed", _cut(a), _cut(b), *_marks(_cut(a), _cut(b)))
+        same = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(a, b, strict=False)))
+        start = max(0, same - LEAD) if max(len(a), len(b)) > CHARACTERS else 0
+        a, b = _cut(a, start), _cut(b, start)
+        yield Row("changed", a, b, *_marks(a, b))
     yield from (Row("left", _cut(line)) for line in left[len(right) :])
     yield from (Row("right", None, _cut(line)) for line in right[len(left) :])
 
 
-def _cut(line: str) -> str:
-    return line if len(line) <= CHARACTERS else line[: CHARACTERS - 1] + "…"
+def _cut(line: str, start: int = 0) -> str:
+    """At most 300 characters from `start` on; an ellipsis says that there is more."""
+    cut = ("…" if start else "") + line[start:]
+    return cut if len(cut) <= CHARACTERS else cut[: CHARACTERS - 1] + "…"
 
 
 def _marks(a: str, b: str) -> tuple[Spans, Spans]:
