@@ -135,7 +135,7 @@ def test_why_tells_a_duplicate_from_its_original_and_a_kept_from_an_unreadable(b
     found = last(gristmill("why", near, "--version", "small@latest", "--store", store, "--json"))
     measured = {name: value for entry in found["signals"] for name, value in entry.items()}
     assert f"duplicate of {measured['near.dup_of']}, Jaccard {measured['near.jaccard']:.4g}" in said
-    assert "dropped by near: dup_rank > 0" in said and f"gopher.word_count = {measured['gopher.word_count']}" in said
+    assert "dropped by near: dup_rank > 0" in said and f"word_count = {measured['gopher.word_count']}" in said
     kept = version.index()["doc_id"][0].as_py()
     said = gristmill("why", kept, "--store", store).stdout
     place = last(gristmill("why", kept, "--store", store, "--json"))["places"][0]
