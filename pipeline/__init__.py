@@ -7,5 +7,6 @@ with their keys), `store` (content-addressed outputs), `tasks`, `children` and `
 worker does; `spill` is where it puts aside what it cannot hold), `build` (the whole chain),
 `seal` and `manifest` (make a version, find it again), `audit` (re-read what lies on disk and
 account for every document), `changes`, `stored`, `rejudge` and `whatif` (other rules over what was
-stored), `remaking` (the recipe with its rules changed).
+stored), `remaking` (the recipe with its rules changed), `recorded` and `rebuild` (built again from its records), and
+`forgetting` (a version without some documents, a store without their text).
 """

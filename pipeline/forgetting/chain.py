@@ -35,41 +35,49 @@ def chain(mill: Mill, recipe: Recipe, old: BuildKeys, chosen: pa.Table, why: str
     strip = Stripper(store, gone)
     keys = BuildKeys([], vocabulary=old.vocabulary, forgotten=_written(store, old, chosen, why))
     moved = anew = False
-    for number, (segment, planned) in enumerate(zip(old.segments, recipe.segments, strict=True)):
+    for number, segment in enumerate(old.segments):
         anew = moved
-        if anew:
-            last = keys.segments[-1]
-            parts = plan.segment_tasks(store, recipe, planned, number, last.parts, last.survivors, last.cuts)
-            mill.do("go on", parts)
-            here = SegmentKeys(parts, plan.judge_task(store, recipe, planned, number, parts))
-            mill.do("judge", [here.judge])
-        else:
-            mill.progress.phase(f"take out of segment {number}", len(segment.parts))
-            here = SegmentKeys([], strip.ledger(segment.judge))
-            for key in segment.parts:
-                here.parts.append(strip.part(key, number))
-                mill.progress.advance()
-        keys.segments.append(here)
-        for step, relate in zip(planned.relates, segment.relates, strict=True):
-            name = relate["stage"]
-            pairs = plan.pairs_task(store, step, here.parts) if anew else strip.pairs(relate["pairs"], name, segment)
+        keys.segments.append(_again(mill, recipe, keys, number) if anew else _stripped(mill, strip, segment, number))
+        here = keys.segments[-1]
+        for step, relate in zip(recipe.segments[number].relates, segment.relates, strict=True):
+            pairs = relate["pairs"]
+            pairs = plan.pairs_task(store, step, here.parts) if anew else strip.pairs(pairs, relate["stage"], segment)
+            cluster = strip.relation(relate["cluster"], segment)
             if moved or (only and "cuts" not in relate and _in_clusters(store, relate, gone)):
-                cluster = plan.cluster_task(store, step, here.parts, pairs, here.ledgers)
-                mill.do(f"compare; cluster: {name}", [pairs, cluster] if anew else [cluster])
-                moved = moved or not _same_ids(
-                    store, "ledger.parquet", cluster, strip.relation(relate["cluster"], segment)
-                )
-            else:
-                cluster = strip.relation(relate["cluster"], segment)
-            here.relates.append({"stage": name, "pairs": pairs, "cluster": cluster})
+                mill.do(f"compare: {relate['stage']}", [pairs] if anew else [])
+                was, cluster = cluster, plan.cluster_task(store, step, here.parts, pairs, here.ledgers)
+                mill.do(f"cluster: {relate['stage']}", [cluster])
+                moved = moved or not _same_ids(store, "ledger.parquet", cluster, was)
+            here.relates.append({"stage": relate["stage"], "pairs": pairs, "cluster": cluster})
             if "cuts" in relate:
                 here.relates[-1]["cuts"] = cluster
-        here.survivors = (
-            _survivors(mill, recipe, number, keys, old, strip) if moved else strip.survivors(segment.survivors, segment)
-        )
+        if moved:
+            here.survivors = _survivors(mill, recipe, number, keys, old)
+        else:
+            here.survivors = strip.survivors(segment.survivors, segment)
     keys.encoded = _encoded(mill, keys, old, strip, moved, anew)
     keys.packed = _packed(mill, recipe, keys, old, anew)
     return keys
+
+
+def _stripped(mill: Mill, strip: Stripper, segment: SegmentKeys, number: int) -> SegmentKeys:
+    """What a segment measured and judged, without those who go."""
+    mill.progress.phase(f"take out of segment {number}", len(segment.parts))
+    here = SegmentKeys([], strip.ledger(segment.judge))
+    for key in segment.parts:
+        here.parts.append(strip.part(key, number))
+        mill.progress.advance()
+    return here
+
+
+def _again(mill: Mill, recipe: Recipe, keys: BuildKeys, number: int) -> SegmentKeys:
+    """A segment that somebody else comes to, or comes to no more: measured and judged as in any build."""
+    last, planned = keys.segments[-1], recipe.segments[number]
+    parts = plan.segment_tasks(mill.store, recipe, planned, number, last.parts, last.survivors, last.cuts)
+    mill.do("go on", parts)
+    here = SegmentKeys(parts, plan.judge_task(mill.store, recipe, planned, number, parts))
+    mill.do("judge", [here.judge])
+    return here
 
 
 def _written(store: Store, old: BuildKeys, chosen: pa.Table, why: str) -> str:
@@ -108,7 +116,7 @@ def _same_ids(store: Store, name: str, a: str, b: str) -> bool:
     return left == right
 
 
-def _survivors(mill: Mill, recipe: Recipe, number: int, keys: BuildKeys, old: BuildKeys, strip: Stripper) -> str:
+def _survivors(mill: Mill, recipe: Recipe, number: int, keys: BuildKeys, old: BuildKeys) -> str:
     """Who is left where others moved up; splits are given to them alone."""
     store, here = mill.store, keys.segments[number]
     relations = [(r["stage"], r["cluster"]) for s in keys.segments for r in s.relates if "cuts" not in r]

@@ -266,6 +266,9 @@ def test_a_parent_that_is_kept_stays_whole_and_is_said_to_hold_them(one):
     assert said["purged"]["still_held"] == [version.address] and said["purged"]["versions"] == []
     assert audit(new, store).problems == []
     assert said["request"] == {"url": ["https://example.org/1?"], "only": False, "reason": "terms"}
+    again = forget(store, version.address, keep_parent=True, url=("https://example.org/1?",), reason="terms")
+    assert again.address == new.address and statement.read(again.folder)["statement"] == said
+    assert operation.unfinished(store) == [] and list(manifest.verify(again)) == []
 
 
 @pytest.mark.parametrize(
