@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
-from pipeline import addresses, books, excerpts, manifest, whatif
+from pipeline import addresses, books, cuts, excerpts, manifest, whatif
 from pipeline.audit import audit
 from pipeline.build import Mill
 from pipeline.catalog import queries
@@ -160,8 +160,27 @@ def test_no_text_is_left_and_all_else_is_as_it_was(copied):
     said = statement.read(new.folder)["statement"]
     assert said["shards_rewritten"] == len(left - shards) and said["purged"]["still_held"] == []
     assert said["documents"] == len(gone) and said["asked_for"] == len(victims)
+    check_places(store, new)
     # What-if goes on from it: nothing moves when nothing is asked.
     assert whatif.ask(store, new, []).moves.num_rows == 0
+
+
+def check_places(store: Store, version: Version) -> None:
+    """Whatever names a document by part and row names the one that lies there."""
+    for segment in version.build_keys().segments:
+        ids = [pq.read_table(store.file(key, "documents.parquet"))["doc_id"].to_pylist() for key in segment.parts]
+        left = pq.read_table(store.file(segment.survivors, "survivors.parquet")).to_pylist()
+        assert left and all(ids[row["part"]][row["row"]] == row["doc_id"] for row in left)
+        if segment.cuts:
+            for number, here in enumerate(ids):
+                for row in pq.read_table(store.file(segment.cuts["cuts"], cuts.file(number))).to_pylist():
+                    assert here[row["row"]] == row["doc_id"]
+            texts = [pq.read_table(store.file(key, "documents.parquet"))["text"].to_pylist() for key in segment.parts]
+            groups: dict[int, set[str]] = {}
+            for row in pq.read_table(store.file(segment.relates[-1]["pairs"], "pairs.parquet")).to_pylist():
+                passage = texts[row["part"]][row["row"]].encode()[row["start"] : row["end"]]
+                groups.setdefault(row["group"], set()).add(" ".join(passage.decode().split()).lower())
+            assert groups and all(len(passages) == 1 for passages in groups.values())
 
 
 def test_it_can_be_built_again_and_forgotten_in_twice(copied):
@@ -243,6 +262,21 @@ def test_only_lets_the_best_duplicate_take_its_place(family, corpus, tmp_path):
 
     found = rebuild(store, *addresses.find(store, "test"), build)
     assert found.equal, found.differences
+
+
+def test_a_place_that_is_taken_is_written_anew(one):
+    """One goes and one comes: as many documents as before, and not the same shard."""
+    store, version = one
+    index = version.index(["doc_id"])["doc_id"].to_pylist()
+    near = [row["detail"] for row in ledger(store, version).values() if row["stage"] == "near"]
+    victim = next(i for i in index[1:] if any(f"dup_of={i} " in detail for detail in near))
+    texts = excerpts.texts(store, version.build_keys(), [*index, *ledger(store, version)])
+    own = [p for p in pieces(texts.pop(victim)) if not any(p in text for text in texts.values())]
+    new = forget(store, "test", doc=(victim,), only=True)
+    assert new.index().num_rows == len(index) and own and audit(new, store).problems == []
+    check_places(store, new)
+    held = everything(store)
+    assert not [piece for piece in own if piece in held]
 
 
 def test_what_other_versions_hold_is_said_and_stays(one, corpus):
@@ -333,6 +367,11 @@ for version in operation.unfinished(store):
     sys.exit(0)
 version, keys = addresses.find(store, "test")
 made = operation.plan(store, version, keys, Request(doc=(sys.argv[3],)))
+finish = operation.finish
+def noted(*given):
+    print("sealed", left)
+    return finish(*given)
+operation.finish = noted
 operation.forget(Mill(store), version, keys, made, lambda ids: [], False)
 print("calls", sys.argv[2], left)
 """
@@ -350,10 +389,12 @@ def test_killed_anywhere_there_is_the_old_version_or_the_new_one(plain, tmp_path
     shutil.copytree(root, tmp_path / "whole")
     done = run(tmp_path / "whole", 10**6)
     assert done.returncode == 0, done.stderr
-    calls = 10**6 - int(done.stdout.split()[-1])
+    sealed, calls = (10**6 - int(line.split()[-1]) for line in done.stdout.splitlines())
+    # Few while the new version is made; more while the old one goes, of which each file is a step.
+    points = [*np.linspace(1, sealed, 3).astype(int).tolist(), *range(sealed + 2, sealed + 8, 2), calls - 4, calls]
     wanted = manifest.find(Store(tmp_path / "whole"), "test")
     states = set()
-    for number, after in enumerate(np.linspace(1, calls, 9).astype(int).tolist()):
+    for number, after in enumerate(points):
         store = Store(tmp_path / f"killed-{number}")
         shutil.copytree(root, store.root)
         assert run(store.root, after).returncode == -signal.SIGKILL
