@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from flows import asking, choosing, comparing, errors, guard, publishing
+from flows import asking, choosing, comparing, errors, finding, forgetting, guard, publishing
 from flows.options import (
     AddressArgument,
     AllowDeadOption,
@@ -44,6 +44,8 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill why DOC_ID                     what was measured on a document, and why it was kept or not
   gristmill dialects my-recipe.toml        which documents hang on whose reading of a rule
   gristmill papers quickstart              attribution, data set card, Croissant and statement of a version
+  gristmill forget VERSION --doc ID        a version without some documents, and a store without their text
+  gristmill where DOC_ID                   where it lies in the shards, and which steps of which runs read it
 
 Everything lies in one folder, the store: .gristmill here, or --store, or $GRISTMILL_STORE. What is finished is
 kept, so a command that was stopped goes on when it is run again.
@@ -183,33 +185,6 @@ def train(
 
 
 @verb
-def trace(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's name (gristmill ls), or its folder.")],
-    step: Annotated[int, typer.Option(min=1, metavar="N", help="The step, counted from 1.")],
-    token: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Only the document behind the step's K-th token.")
-    ] = None,
-    store: StoreOption = ".gristmill",
-    as_json: JsonOption = False,
-) -> None:
-    """List the documents that a step of a run was trained on, with their sources.
-
-    A line a piece: its row of the step, its place there, how many tokens from which place of the document, source,
-    language, id and address. From the files alone: the run may be done, under way or killed. The first line says
-    whether the run's own log vouches that this was read.
-
-    \b
-      gristmill trace quickstart-1a2b --step 9
-      gristmill trace quickstart-1a2b --step 9 --token 100
-      gristmill trace quickstart-1a2b --step 9 --json | jq -r '.pieces[].doc_id'
-    """
-    from flows import process, runs
-
-    folder = runs.find(Path(store).expanduser(), run)
-    raise typer.Exit(process.trace(folder, step, token, as_json))
-
-
-@verb
 def ls(store: StoreOption = ".gristmill", as_json: JsonOption = False) -> None:
     """List versions, runs, recipes, run files and cards."""
     from flows import listing
@@ -236,27 +211,6 @@ def show(address: AddressArgument, store: StoreOption = ".gristmill", as_json: J
 
     screen = Screen(as_json)
     screen.finish(listing.one(screen, Path(store).expanduser(), address))
-
-
-@verb
-def why(
-    doc_id: Annotated[str, typer.Argument(help="source:path:row, as show, the ledger and reports write it.")],
-    version: Annotated[str | None, typer.Option(help="The version to ask; default: the newest of the store.")] = None,
-    store: StoreOption = ".gristmill",
-    as_json: JsonOption = False,
-) -> None:
-    """Say why a document was kept, or why it was not.
-
-    Its verdict, every measured value, what it duplicates, what was made from it, its place in the shards.
-
-    \b
-      gristmill why 'samples:en.jsonl:3'
-      gristmill why 'installed:rich/rich/emoji.py:0' --version quickstart@latest
-    """
-    from flows import listing
-
-    screen = Screen(as_json)
-    screen.finish(listing.why(screen, Path(store).expanduser(), doc_id, version))
 
 
 @verb
@@ -314,10 +268,12 @@ def deploy(
     screen.finish({"pool": pool, "deployments": names, "commands": commands})
 
 
+finding.register(verb)
 asking.register(verb)
 comparing.register(verb)
 choosing.register(verb)
 publishing.register(verb)
+forgetting.register(verb)
 
 if __name__ == "__main__":
     main()

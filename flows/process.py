@@ -28,6 +28,7 @@ from flows.progress import Quiet, Reporter
 TRAINER = ("-m", "training")
 LOOK = 0.1
 LAST_LINES = 12
+REFUSED = 2  # the trainer's exit code for what a person can put right
 # torchrun kills what has not ended by then; a step and its checkpoint take as long as they take.
 SHUTDOWN_SECONDS = "3600"
 
@@ -101,11 +102,39 @@ def fit(what: Fit, progress: Reporter | None = None, trainer: Sequence[str] | No
         return _result(what, child.returncode, out, err)
 
 
-def trace(folder: Path, step: int, token: int | None, as_json: bool) -> int:
+def trace(folder: Path, step: int, as_json: bool) -> int:
     """Have the trainer list a step's documents on our stdout; returns its exit code."""
-    options = [*(["--token", str(token)] if token else []), *(["--json"] if as_json else [])]
-    command = [sys.executable, "-P", *TRAINER, "trace", str(folder), "--step", str(step), *options]
+    command = _verb("trace", str(folder), "--step", str(step), *(["--json"] if as_json else []))
     return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def traced(folder: Path, step: int, token: int) -> dict[str, Any]:
+    """What the trainer says of one token of a step. Raises TrainingRefused where there is no such token."""
+    found: dict[str, Any] = _answer(_verb("trace", str(folder), "--step", str(step), "--token", str(token), "--json"))
+    return found
+
+
+def asked(folders: Sequence[Path], ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The steps in which each of these runs has read documents; raises TrainingFailed where the trainer breaks."""
+    if not folders:
+        return []
+    found: list[dict[str, Any]] = _answer(_verb("where", *map(str, folders)), json.dumps(list(ids)))
+    return found
+
+
+def _verb(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", *TRAINER, *arguments]
+
+
+def _answer(command: Sequence[str], given: str = "") -> Any:
+    """The last line of what the trainer says, as JSON. Raises TrainingRefused with its sentence, or TrainingFailed."""
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    if done.returncode == REFUSED:
+        raise TrainingRefused(words[-1].removeprefix("error: "))
+    if done.returncode:
+        raise TrainingFailed(f"the trainer could not answer: {words[-1]}", words[-LAST_LINES:])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @contextlib.contextmanager
@@ -200,7 +229,7 @@ def _result(what: Fit, code: int, out: Path, err: Path) -> dict[str, Any]:
     if code == 130 or result.get("status") == "stopped":
         raise TrainingStopped(f"the run {result.get('run', what.name or what.run.stem)!r} has a checkpoint")
     # torchrun ends with 1 whatever its processes say; the sentence is one of theirs.
-    if said and (code == 2 or what.processes > 1):
+    if said and (code == REFUSED or what.processes > 1):
         raise TrainingRefused(said[0])
     how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
     raise TrainingFailed(f"the trainer {how}; its log is {err}", lines[-LAST_LINES:])

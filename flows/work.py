@@ -19,6 +19,8 @@ from pipeline import rebuild as rebuilding
 from pipeline import recipe as recipes
 from pipeline.build import Mill
 from pipeline.compare import Comparison
+from pipeline.forgetting import operation, statement
+from pipeline.forgetting.selecting import Request
 from pipeline.manifest import Version
 from pipeline.plan import Input
 from pipeline.recipe import Recipe
@@ -68,6 +70,50 @@ def rebuild(parameters: MillParameters, address: str, keep: bool) -> Comparison:
             return mill.build(recipe, inputs)
 
     return rebuilding.rebuild(store, *addresses.find(store, address), build, parameters.folder, keep)
+
+
+def forgetting(parameters: MillParameters, address: str, request: Request) -> operation.Plan:
+    """What forgetting would do. Raises what `addresses.find` and `operation.plan` raise."""
+    store = Store(parameters.root)
+    return operation.plan(store, *addresses.find(store, address), request)
+
+
+def forget(
+    parameters: MillParameters,
+    address: str,
+    request: Request,
+    keep_parent: bool,
+    tell: Callable[[operation.Plan], None],
+) -> dict[str, Any]:
+    """Forget, and return the statement, the version's address and where it lies; `tell` is told the plan first.
+
+    What was interrupted is finished before anything else; where that is what is asked for, it is the answer.
+    """
+    store = Store(parameters.root)
+    for version in operation.unfinished(store):
+        whole = operation.finish(store, version)
+        if whole["statement"]["request"] == request.described():
+            return _stated(version, whole)
+    version, keys = addresses.find(store, address)
+    made = operation.plan(store, version, keys, request)
+    tell(made)
+
+    def readers(ids: Sequence[str]) -> list[dict[str, Any]]:
+        return process.asked([run.folder for run in runs.of(parameters.root)], ids)
+
+    with at_mill(parameters, store, False) as mill:
+        new = operation.forget(mill, version, keys, made, readers, keep_parent)
+    return _stated(new, statement.read(new.folder))
+
+
+def _stated(version: Version, whole: dict[str, Any]) -> dict[str, Any]:
+    place = version.folder.absolute()
+    return {
+        "version": version.address,
+        "path": str(place / statement.TEXT),
+        "manifest": str(place / "manifest.json"),
+        **whole,
+    }
 
 
 def order(parameters: TrainParameters) -> process.Fit:

@@ -22,6 +22,7 @@ from pipeline.schema import LEDGER
 from pipeline.stage import ConfigError
 from pipeline.store import Store, read_parquet
 
+FORGOTTEN = "forgotten.parquet"
 EDGES = [0, *(1 << n for n in range(5, 25))]
 
 
@@ -46,17 +47,22 @@ class SegmentKeys:
 
 @dataclass
 class BuildKeys:
-    """Where everything behind a version lies in the store: the content of build.json."""
+    """Where everything behind a version lies in the store: the content of build.json.
+
+    `forgotten` is the key of who was forgotten, if anybody was (`forgetting`).
+    """
 
     segments: list[SegmentKeys]
     vocabulary: str = ""
     encoded: list[str] = field(default_factory=list)
     packed: str = ""
     canaries: str = ""
+    forgotten: str = ""
 
     @property
     def ledgers(self) -> list[str]:
-        return [key for segment in self.segments for key in segment.ledgers]
+        forgotten = [self.forgotten] if self.forgotten else []
+        return [*forgotten, *(key for segment in self.segments for key in segment.ledgers)]
 
     def every(self) -> list[str]:
         """Every key, in the order in which it was made."""
@@ -65,7 +71,8 @@ class BuildKeys:
             keys += [*segment.parts, segment.judge]
             keys += [relate[name] for relate in segment.relates for name in ("pairs", "cluster")]
             keys.append(segment.survivors)
-        return [*keys, self.vocabulary, *self.encoded, self.packed]
+        forgotten = [self.forgotten] if self.forgotten else []
+        return [*keys, self.vocabulary, *self.encoded, self.packed, *forgotten]
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> BuildKeys:
@@ -130,6 +137,7 @@ def _walk(recipe: Recipe, store: Store, keys: BuildKeys) -> tuple[list[dict[str,
         for key in segment.parts:
             added.update(store.result(key)["added"])
     rows = [("source", "source", 0)]
+    rows += [("forget", "forget", 0)] * bool(keys.forgotten)
     rows += [("licence", "licence", 0)] * (recipe.licence is not None)
     for number, segment_ in enumerate(recipe.segments[: len(keys.segments)]):
         rows += [(step.stage.name, step.stage.kind, number) for step in (*segment_.steps, *segment_.relates)]

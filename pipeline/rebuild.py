@@ -1,8 +1,8 @@
 """Build a version again from what it recorded, elsewhere in its store, and hold both against each other.
 
-The recipe is the manifest's; cards and the places of their files are those that the build planned; a tokenizer that was
-given lies in the version. The law: a source that is no longer what the manifest says is an error before any work. The
-number that matters: 0, the characters in which two content digests may differ.
+A version in which documents were forgotten is its parent, built again, and the same operation done to that. The law: a
+source that is no longer what the manifest says is an error before any work. The number that matters: 0, the characters
+in which two content digests may differ.
 """
 
 from __future__ import annotations
@@ -10,96 +10,24 @@ from __future__ import annotations
 import contextlib
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from pipeline import bands, compare, stage
+import pyarrow.compute as pc
+
+from pipeline import compare
 from pipeline import manifest as manifests
 from pipeline.books import BuildKeys
-from pipeline.catalog import cards
-from pipeline.catalog.cards import Card
-from pipeline.manifest import Version
+from pipeline.build import Mill
+from pipeline.forgetting import operation
+from pipeline.manifest import Version, table_digest
 from pipeline.plan import Input
-from pipeline.recipe import Licence, Pack, Recipe, Step, Tokens
-from pipeline.rules import Rule
-from pipeline.sources import SourceError, survey
+from pipeline.recipe import Recipe
+from pipeline.recorded import recorded
 from pipeline.stage import ConfigError
-from pipeline.store import Store, StoreError
+from pipeline.store import Store, StoreError, read_parquet
 
 Build = Callable[[Store, Recipe, Sequence[Input]], Version]
-
-
-def recorded(store: Store, version: Version, keys: BuildKeys, data: Path | None = None) -> tuple[Recipe, list[Input]]:
-    """The recipe and the input behind a version; `data` replaces the data folder of then.
-
-    Raises ConfigError where this code no longer knows what was used, SourceError where a source has changed.
-    """
-    table = version.manifest["recipe"]
-    given = _cards(store, keys, data)
-    if missing := [name for name in table["sources"] if name not in given]:
-        raise ConfigError(f"{version.address}: the card of source {missing[0]!r} is not in the store's plans")
-    chosen = tuple(given[name] for name in table["sources"])
-    found = Recipe(
-        name=table["name"],
-        seed=table["seed"],
-        sources=chosen,
-        licence=Licence(**table["licence"]) if table["licence"] else None,
-        steps=tuple(_step(entry, f"{version.address} stage {n}") for n, entry in enumerate(table["stages"], 1)),
-        tokens=Tokens(**table["tokens"]),
-        pack=Pack(**table["pack"]),
-        tokenizer=_tokenizer(version) if table["tokens"]["tokenizer"] else None,
-        file=version.address,
-        allow_dead=tuple(version.manifest["summaries"].get("canaries", {}).get("allowed", [])),
-    )
-    sources = {source["name"]: source for source in version.manifest["sources"]}
-    return found, [_input(version, card, sources[card.name]) for card in chosen]
-
-
-def _cards(store: Store, keys: BuildKeys, data: Path | None) -> dict[str, Card]:
-    """The cards of the first segment's plans, which know where each lay and which data folder it read."""
-    found: dict[str, Card] = {}
-    for key in keys.segments[0].parts:
-        try:
-            source = store.spec(key)["source"]
-            name, file = source["card"]["name"], Path(source["file"])
-        except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(
-                f"the plan of {key} is not in {store.root}, or older than this program ({error!r}); build the version "
-                "again from its recipe"
-            ) from error
-        if name not in found:
-            folder = data or (Path(source["data"]) if source["data"] else None)
-            found[name] = cards.again(source["card"], file, folder)
-    return found
-
-
-def _step(table: Mapping[str, Any], where: str) -> Step:
-    bound = stage.load(table["use"], table["params"], where)
-    rules = tuple(Rule(bound.name, r["column"], r["operator"], r["bound"]) for r in table["rules"])
-    return Step(bound, rules, bands.parse(table.get("expect", {}), rules, where))
-
-
-def _tokenizer(version: Version) -> Path:
-    return version.folder.absolute() / str(version.manifest["tokenizer"]["file"])
-
-
-def _input(version: Version, card: Card, said: Mapping[str, Any]) -> Input:
-    """The items of the files that the manifest names. Files that came since are none of this version's."""
-    known = {file["path"]: file for file in said["files"]}
-    found = Input(card, tuple(item for item in survey(card) if item.path in known))
-    there = {file["path"]: file for file in found.files()}
-    drifted = [path for path in known if there.get(path, {}).get("sha256") != known[path]["sha256"]]
-    if drifted:
-        path, others = drifted[0], len(drifted) - 1
-        place = next((item.location for item in found.items if item.path == path), path)
-        now = there[path]["sha256"] if path in there else "nothing: the file is gone"
-        more = f" ({others:,} files more differ)" if others else ""
-        raise SourceError(
-            f"source {card.name} has changed since {version.address} was built: {place} had sha256 "
-            f"{known[path]['sha256']}, and now has {now}{more}; bring it back, or build a new version"
-        )
-    return found
 
 
 def rebuild(
@@ -114,10 +42,33 @@ def rebuild(
     if problems := list(manifests.verify(version)):
         raise StoreError(f"{version.address} is damaged, so there is nothing to compare with: {problems[0]}")
     with _scratch(store, version, keep) as scratch:
-        again = build(scratch, recipe, inputs)
+        again = _forgotten(scratch, version, build(scratch, recipe, inputs))
         found = compare.compare((store, version, keys), (scratch, again, again.build_keys()))
         found.folder = str(scratch.root.absolute()) if keep else None
         return found
+
+
+def _forgotten(scratch: Store, version: Version, built: Version) -> Version:
+    """What was built again, and the operations by which the version came from that done to it, one after the other.
+
+    Raises ConfigError where the list of who was forgotten is not there, or not the one of the manifest; StoreError
+    where a parent does not come out as it was.
+    """
+    said = version.manifest.get("forgotten")
+    if said is None:
+        return built
+    path = version.folder / said["file"]
+    if not path.is_file() or table_digest(listed := read_parquet(path)) != said["digest"]:
+        raise ConfigError(f"{path} is missing or was changed, so who was forgotten is not known; restore it")
+    for number, done in enumerate(said["operations"]):
+        if built.address != done["parent"]:
+            raise StoreError(
+                f"the parent of {version.address} was {done['parent']}, and built again it is {built.address}: the "
+                "code or a model behind a stage differs"
+            )
+        mine = listed.filter(pc.equal(listed["operation"], number)).select(["doc_id", "by"])
+        built = operation.make(Mill(scratch), built, built.build_keys(), mine, operation.request_of(done))
+    return built
 
 
 @contextlib.contextmanager

@@ -76,7 +76,10 @@ class Books:
     """A version's segments, ready to be judged under any rules."""
 
     def __init__(self, version: Version, store: Store, stages: Sequence[Ruled]) -> None:
-        segments = enumerate(version.build_keys().segments)
+        keys = version.build_keys()
+        segments = enumerate(keys.segments)
+        # Who was forgotten stays so under any rule.
+        self._forgotten = [read_parquet(store.file(keys.forgotten, "ledger.parquet"))] if keys.forgotten else []
         self.segments = [Stored(store, number, segment, stages) for number, segment in segments]
         self._shares = version.manifest["recipe"]["pack"]["split"]
         related = [segment.number for segment in self.segments if segment.relating]
@@ -85,7 +88,7 @@ class Books:
     def judge(self, stages: Sequence[Ruled]) -> Judged:
         """Judge under the rules of `stages`. Raises Unmeasured where what is stored does not say who is kept."""
         said = {stage.name: stage.rules for stage in stages}
-        judged, flow = Judged(), None
+        judged, flow = Judged(list(self._forgotten)), None
         for segment in self.segments:
             entered = self._enter(segment, flow, judged)
             broken = [rule for stage in segment.own for rule in said[stage.name]]

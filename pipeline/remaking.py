@@ -50,6 +50,11 @@ def write(
 
     Raises ConfigError for a change that cannot be, a card that is not what it was, or books that are not in this store.
     """
+    if version.manifest.get("forgotten"):
+        raise ConfigError(
+            f"in {version.address} documents were forgotten, and a build from its sources would read them again: take "
+            "them out of the sources and build the recipe"
+        )
     said = asking.changed(asking.ruled(version, store), [asking.parse(text) for text in changes])
     sources = _sources(store, version)
     folder = data or next((Path(s["data"]) for s in sources.values() if s.get("data")), None)

@@ -7,54 +7,73 @@ completed. Same name and version with other content is a hard error.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline import books, canaries, papers
-from pipeline.books import BuildKeys
+from pipeline.books import FORGOTTEN, BuildKeys
 from pipeline.digests import canonical, digest
 from pipeline.manifest import FORMAT, Version, content, table_digest, verify, version_digest
 from pipeline.plan import Input
 from pipeline.recipe import Recipe
 from pipeline.stage import ConfigError
-from pipeline.store import Store, StoreError, file_digest, read_parquet, room, sync_folder, write_text
+from pipeline.store import Store, StoreError, file_digest, link, read_parquet, room, sync_folder, write_text
 from pipeline.tokens.tasks import token_type
 
 
-def seal(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKeys) -> Version:
+def seal(
+    store: Store,
+    recipe: Recipe,
+    inputs: Sequence[Input],
+    keys: BuildKeys,
+    lineage: Mapping[str, Any] | None = None,
+    beside: Mapping[str, str] | None = None,
+) -> Version:
     """Write the version folder, whole or not at all.
+
+    `lineage` are the manifest's entries of a version that comes from another, `beside` the names and texts of files
+    that stand in the folder from its first moment.
 
     Raises StoreError if the version stands with other content, or the disk has no room.
     """
     temporary = store.root / "versions" / recipe.name / f".{uuid.uuid4().hex[:8]}"
     try:
         with room(store.root):
-            final = _write(store, recipe, inputs, keys, temporary)
+            final = _write(store, recipe, inputs, keys, temporary, lineage or {}, beside or {})
             write_text(final.parent / "latest", final.name + "\n")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Version(final, json.loads((final / "manifest.json").read_text("utf-8")))
 
 
-def _write(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKeys, temporary: Path) -> Path:
+def _write(
+    store: Store,
+    recipe: Recipe,
+    inputs: Sequence[Input],
+    keys: BuildKeys,
+    temporary: Path,
+    lineage: Mapping[str, Any],
+    beside: Mapping[str, str],
+) -> Path:
     """Fill the temporary folder and publish it; returns where the version lies."""
     (temporary / "shards").mkdir(parents=True)
-    manifest = _manifest(store, recipe, inputs, keys, temporary)
+    manifest = {**_manifest(store, recipe, inputs, keys, temporary), **lineage}
+    for name, text in beside.items():
+        write_text(temporary / name, text)
     manifest["version"] = version_digest(manifest)
     write_text(temporary / "build.json", canonical({"format": "gristmill.build/1", "keys": asdict(keys)}) + "\n")
     papers.write(temporary, manifest, read_parquet(temporary / manifest["documents"]["file"], papers.COLUMNS))
     write_text(temporary / "manifest.json", canonical(manifest) + "\n")
     sync_folder(temporary)
-    return _publish(temporary, manifest)
+    return _publish(temporary, manifest, beside)
 
 
-def _publish(temporary: Path, manifest: Mapping[str, Any]) -> Path:
+def _publish(temporary: Path, manifest: Mapping[str, Any], beside: Iterable[str]) -> Path:
     """Rename into place. A sealed version stands as it is, but the books of this build are now its books.
 
     What this build was allowed is written down there, if it is not yet.
@@ -76,17 +95,20 @@ def _publish(temporary: Path, manifest: Mapping[str, Any]) -> Path:
     if standing.manifest["summaries"].get("canaries", {}).get("allowed", []) != said.get("allowed", []):
         standing.manifest["summaries"]["canaries"] = said
         write_text(final / "manifest.json", canonical(standing.manifest) + "\n")
-    (temporary / "build.json").replace(final / "build.json")
+    for name in ("build.json", *beside):
+        (temporary / name).replace(final / name)
     return final
 
 
 def _manifest(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKeys, folder: Path) -> dict[str, Any]:
     packed = store.result(keys.packed)
     vocabulary = store.result(keys.vocabulary)
-    _link(store.file(keys.packed, "documents.parquet"), folder / "documents.parquet")
-    _link(store.file(keys.vocabulary, "tokenizer.json"), folder / "tokenizer.json")
+    link(store.file(keys.packed, "documents.parquet"), folder / "documents.parquet")
+    link(store.file(keys.vocabulary, "tokenizer.json"), folder / "tokenizer.json")
     for shard in packed["shards"]:
-        _link(store.file(keys.packed, shard["file"]), folder / "shards" / shard["file"])
+        link(store.file(keys.packed, shard["file"]), folder / "shards" / shard["file"])
+    if keys.forgotten:
+        link(store.file(keys.forgotten, FORGOTTEN), folder / FORGOTTEN)
     index = read_parquet(folder / "documents.parquet")
     entries = books.accounting(recipe, store, keys)
     tried = {"canaries": canaries.summary(recipe, store.result(keys.canaries)["rules"])} if keys.canaries else {}
@@ -117,14 +139,6 @@ def _manifest(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: Build
         # Only where a card maps them: a version without targets is what it was before there were any.
         **({"targets": packed["targets"]} if packed["targets"] else {}),
     }
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link where the file system has them, else a copy: versions cost no disk beside the store."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _sources(store: Store, inputs: Sequence[Input], keys: BuildKeys) -> list[dict[str, Any]]:

@@ -217,6 +217,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def link(source: Path, target: Path) -> None:
+    """A hard link where the file system has them, else a copy: versions cost no disk beside the store."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def checksum(path: Path) -> str:
     """xxh3-128 of a file's bytes, in hexadecimal: finds what a disk or a hand changed, seventeen times as fast as
     blake2b, and no forgery."""

@@ -299,6 +299,21 @@ def trace(
 
 
 @app.command()
+def where(folders: Annotated[list[Path], typer.Argument(help="Folders of runs.")]) -> None:
+    """List the steps in which runs have read documents: their ids come on stdin as a JSON list, the answer is JSON.
+
+    \b
+      echo '["samples:en.jsonl:3"]' | python -P -m training where .gristmill/runs/mine
+    """
+    from training.where import everywhere
+
+    ids = json.load(sys.stdin)
+    if not isinstance(ids, list) or not all(isinstance(doc_id, str) for doc_id in ids):
+        raise TrainingError("stdin: a JSON list of document ids is wanted")
+    print(json.dumps(everywhere(folders, ids), ensure_ascii=False))
+
+
+@app.command()
 def report(folder: FolderArgument) -> None:
     """Draw report.html again from report.json, beside the runs that are complete by now.
 

@@ -83,6 +83,17 @@ class Part:
         at = np.searchsorted(ends, local, side="right")
         return self.spans[at, 1] - ends[at] + local
 
+    def occurrences(self, rows: NDArray[np.int64], epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The inverse of `rows` for one epoch: (those of `rows` that are of this part, which of the part's rows each
+        then is, counted through all epochs)."""
+        order_of = np.argsort(self.spans[:, 0], kind="stable")
+        spans = self.spans[order_of]
+        before = np.cumsum(self.spans[:, 1] - self.spans[:, 0])[order_of] - (spans[:, 1] - spans[:, 0])
+        at = np.searchsorted(spans[:, 0], rows, side="right") - 1
+        mine = (at >= 0) & (rows < spans[at, 1])
+        local = rows[mine] - spans[at[mine], 0] + before[at[mine]]
+        return rows[mine], epoch * len(self) + order.positions(len(self), self.seed, epoch, local)
+
 
 class Stream:
     """The training rows of a run in their order; rows and documents are numbered through all its versions."""
@@ -134,6 +145,25 @@ class Stream:
         part = self._cycle[place]
         return part, turn * self._size[part] + self._nth[place]
 
+    def readings(self, rows: NDArray[np.int64], before: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Every reading of some rows of the split at a global position below `before`: (position, row), by position.
+
+        Costs what the rows and the epochs are, not the positions between.
+        """
+        found = [np.empty((0, 2), np.int64)]
+        for number, part in enumerate(self.parts):
+            turns, rest = divmod(before, len(self._cycle))
+            read = turns * int(self._size[number]) + int((self._cycle[:rest] == number).sum())
+            places = np.flatnonzero(self._cycle == number)
+            for epoch in range(-(-read // len(part))):
+                mine, nth = part.occurrences(rows, epoch)
+                turn, place = np.divmod(nth, len(places))
+                found.append(np.stack([turn * len(self._cycle) + places[place], mine], axis=1))
+        all_found = np.concatenate(found)
+        all_found = all_found[all_found[:, 0] < before]
+        all_found = all_found[np.argsort(all_found[:, 0], kind="stable")]
+        return all_found[:, 0], all_found[:, 1]
+
     def rows(self, positions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Row numbers in the split at these global positions."""
         part, nth = self.places(positions)
@@ -167,10 +197,14 @@ class Stream:
             self._run_rows = self.rows(np.arange(*self._run))
         return self._run_rows[first - self._run[0] : last - self._run[0]]
 
+    def owners(self, numbers: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Which of `versions` holds each document, by numbers as `Rows.documents` has them."""
+        return np.searchsorted(self._firsts, numbers, side="right") - 1
+
     def documents(self, numbers: NDArray[np.integer[Any]], columns: Sequence[str]) -> pa.Table:
         """Entries of the document indexes for numbers as `Rows.documents` has them, in that order."""
         numbers = np.asarray(numbers, np.int64)
-        owner = np.searchsorted(self._firsts, numbers, side="right") - 1
+        owner = self.owners(numbers)
         tables = [self.versions[o].lookup(numbers[owner == o] - self._firsts[o], columns) for o in np.unique(owner)]
         back = np.argsort(np.argsort(owner, kind="stable"), kind="stable")
         return pa.concat_tables(tables).take(pa.array(back)) if tables else pa.table({c: [] for c in columns})

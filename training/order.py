@@ -48,12 +48,34 @@ def permutation(count: int, seed: int, epoch: int, positions: NDArray[np.integer
     return values.astype(np.int64)
 
 
+def positions(count: int, seed: int, epoch: int, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """The inverse of `permutation`: where in that epoch each of `rows`, each in [0, count), stands."""
+    half = max(1, ((count - 1).bit_length() + 1) // 2)
+    keys = _keys(seed, epoch)
+    values = np.asarray(rows, np.uint64).copy()
+    walking = np.arange(values.size)
+    while walking.size:
+        stepped = _network_back(values[walking], half, keys)
+        values[walking] = stepped
+        walking = walking[stepped >= count]
+    return values.astype(np.int64)
+
+
 def _network(values: NDArray[np.uint64], half: int, keys: tuple[np.uint64, ...]) -> NDArray[np.uint64]:
     """One pass of the Feistel network over 2 * half bits."""
     bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
     left, right = values >> bits, values & mask
     for key in keys:
         left, right = right, left ^ (mix(right ^ key) & mask)
+    return (left << bits) | right
+
+
+def _network_back(values: NDArray[np.uint64], half: int, keys: tuple[np.uint64, ...]) -> NDArray[np.uint64]:
+    """The inverse of `_network`: its rounds undone, the last one first."""
+    bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    left, right = values >> bits, values & mask
+    for key in reversed(keys):
+        left, right = right ^ (mix(left ^ key) & mask), left
     return (left << bits) | right
 
 

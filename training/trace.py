@@ -42,17 +42,19 @@ def trace(folder: Path, step: int, token: int | None = None) -> dict[str, Any]:
         chosen = np.searchsorted(ends, [token])
     part, _ = stream.places(batch.positions(step - 1, run.batch.rows))
     documents = stream.documents(rows.documents[chosen], COLUMNS).to_pylist()
+    owners = stream.owners(rows.documents[chosen]).tolist()
     pieces = [
         {
             "row": int(rows.piece_row[piece]),
             "part": stream.parts[part[rows.piece_row[piece]]].name,
+            "version": stream.versions[owner].address,
             **document,
             "start": int(rows.starts[piece]),
             "offset": int(rows.offsets[piece]),
             "tokens": int(rows.lengths[piece]),
             "first_token": int(ends[piece] - rows.lengths[piece]) + 1,
         }
-        for piece, document in zip(chosen.tolist(), documents, strict=True)
+        for piece, document, owner in zip(chosen.tolist(), documents, owners, strict=True)
     ]
     before, link = _links(books.metrics, step, stream.start)
     return {
@@ -61,6 +63,7 @@ def trace(folder: Path, step: int, token: int | None = None) -> dict[str, Any]:
         "read": link is not None,
         "verified": batch.chain_next(before, rows) == link if before and link else None,
         "tokens": int(ends[-1]),
+        "manifests": {each.address: str(each.folder / "manifest.json") for each in stream.versions},
         "pieces": pieces,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,17 +11,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipeline.books import BuildKeys, SegmentKeys
+from pipeline.books import FORGOTTEN, SegmentKeys
 from pipeline.catalog import passages
+from pipeline.catalog.lookup import column_row, row_of, text_of
+from pipeline.catalog.losing import Lost, lost
 from pipeline.catalog.passages import Cut
 from pipeline.manifest import Version
 from pipeline.stage import ConfigError
-from pipeline.store import Store
+from pipeline.store import Store, read_parquet
+
+EXCERPT = 400
 
 
 @dataclass
 class Why:
-    """What happened to one document, and what was measured on its way."""
+    """What happened to one document, and what was measured on its way.
+
+    `path` are the stages that it came to, in order: stage, kind, segment, what was `measured` there, the `rules` over
+    that, and `verdict`: passed, or how it left. `lost` says to whom it lost, with both texts side by side.
+    """
 
     doc_id: str
     verdict: str
@@ -30,6 +39,8 @@ class Why:
     parent_id: str | None = None
     children: list[str] = field(default_factory=list)
     signals: list[dict[str, Any]] = field(default_factory=list)
+    path: list[dict[str, Any]] = field(default_factory=list)
+    lost: Lost | None = None
     index: dict[str, Any] | None = None
     cuts: list[Cut] = field(default_factory=list)
     places: list[dict[str, Any]] = field(default_factory=list)
@@ -40,88 +51,116 @@ def why(store: Store, version: Version, doc_id: str) -> Why:
     """The path of a document through a version. Raises ConfigError where the version never met it."""
     keys = version.build_keys()
     found = Why(doc_id, "kept")
-    met = _ingested(store, keys, doc_id)
+    met = False
     for number, segment in enumerate(keys.segments):
-        met = _measured(store, segment, number, found) or met
-        found.cuts += passages.of(store, segment, number, doc_id)
+        here = _measured(store, segment, number, found)
+        met = here or met
+        found.cuts += passages.of(store, segment, number, doc_id) if here else []
     for key in keys.ledgers:
-        for row in _rows(store, [key], "ledger.parquet", doc_id):
-            found.verdict, found.stage = row["verdict"], row["stage"]
-            found.reason, found.detail = row["reason"], row["detail"]
+        if left := row_of(store, key, "ledger.parquet", doc_id):
+            found.verdict, found.stage = left["verdict"], left["stage"]
+            found.reason, found.detail = left["reason"], left["detail"]
             met = True
-    if not met:
+    if not met and keys.forgotten and (listed := row_of(store, keys.forgotten, FORGOTTEN, doc_id)):
+        # It was made here of a document that was forgotten, so no source has it.
+        found.verdict, found.stage, found.reason, found.detail = "dropped", "forget", "forgotten", listed["by"]
+    elif not met and not any(column_row(store, key, "entered.parquet", doc_id) >= 0 for key in keys.segments[0].parts):
         raise ConfigError(
             f"{version.address} never met a document {doc_id!r}; ids look like source:path:row, and "
             f"`gristmill show {version.address}` lists its sources"
         )
+    found.path = list(_path(version, found))
+    found.lost = lost(store, version, keys, doc_id, found.stage, found.signals)
     _placed(version, found)
     return found
 
 
-def _ingested(store: Store, keys: BuildKeys, doc_id: str) -> bool:
-    return bool(_rows(store, keys.segments[0].parts, "entered.parquet", doc_id))
-
-
 def _measured(store: Store, segment: SegmentKeys, number: int, found: Why) -> bool:
     """Add what this segment knows of the document: its signals, relations, text, parent and children."""
-    rows = _rows(store, segment.parts, "signals.parquet", found.doc_id)
-    for row in rows:
+    part, place = next(
+        ((key, row) for key in segment.parts if (row := column_row(store, key, "signals.parquet", found.doc_id)) >= 0),
+        (None, -1),
+    )
+    if part is not None:
+        row = read_parquet(store.file(part, "signals.parquet")).slice(place, 1).to_pylist()[0]
         found.parent_id = found.parent_id or row["parent_id"]
         measured = {name: value for name, value in row.items() if "." in name and value is not None}
         found.signals.append({"segment": number, "text_bytes": row["text_bytes"], **measured})
-        text = _rows(store, segment.parts, "documents.parquet", found.doc_id, ["text"])
-        found.excerpt = text[0]["text"][:400] if text else found.excerpt
+        found.excerpt = text_of(store, part, place)[:EXCERPT]
     for relate in segment.relates:
-        for row in _rows(store, [relate["cluster"]], "relation.parquet", found.doc_id):
-            values = {name: value for name, value in row.items() if "." in name and value is not None}
+        if related := row_of(store, relate["cluster"], "relation.parquet", found.doc_id):
+            values = {name: value for name, value in related.items() if "." in name and value is not None}
             found.signals.append({"segment": number, **values})
-    born = _dataset(store, segment.parts, "signals.parquet").to_table(
-        columns=["doc_id"], filter=ds.field("parent_id") == found.doc_id
-    )
-    found.children = sorted({*found.children, *born["doc_id"].to_pylist()})
-    return bool(rows)
+    adding = [key for key in segment.parts if any(store.result(key)["added"].values())]
+    if adding:
+        born = _dataset(store, adding, "signals.parquet").to_table(
+            columns=["doc_id"], filter=ds.field("parent_id") == found.doc_id
+        )
+        found.children = sorted({*found.children, *born["doc_id"].to_pylist()})
+    return part is not None
 
 
-def _rows(
-    store: Store, keys: list[str], name: str, doc_id: str, columns: list[str] | None = None
-) -> list[dict[str, Any]]:
-    table = _dataset(store, keys, name).to_table(columns=columns, filter=ds.field("doc_id") == doc_id)
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+def _path(version: Version, found: Why) -> Iterator[dict[str, Any]]:
+    """The stages that the document came to: the first is where it came from, the last where it left, if it did."""
+    values = {name: value for measured in found.signals for name, value in measured.items()}
+    said = iter(version.manifest["recipe"]["stages"])
+    met = {measured["segment"] for measured in found.signals}
+    for entry in version.manifest["accounting"]:
+        name = entry["stage"]
+        staged = entry["kind"] in KINDS
+        rules = next(said)["rules"] if staged else []
+        measured = {k.removeprefix(f"{name}."): v for k, v in values.items() if k.startswith(f"{name}.")}
+        left = name == found.stage
+        if left or measured or not staged or entry["segment"] in met:
+            known = {"stage": name, "kind": entry["kind"], "segment": entry["segment"]}
+            verdict = found.verdict if left else "passed"
+            bounds = [{each: rule[each] for each in ("column", "operator", "bound")} for rule in rules]
+            yield {**known, "measured": measured, "rules": bounds, "verdict": verdict}
+        if left:
+            return
+
+
+KINDS = ("measure", "rewrite", "extend", "relate")
 
 
 def _dataset(store: Store, keys: list[str], name: str) -> ds.Dataset:
-    for key in keys:
-        store.result(key)
     return ds.dataset([str(store.file(key, name)) for key in keys], format="parquet")
 
 
 def _placed(version: Version, found: Why) -> None:
-    """Where a kept document lies in the shards: file, row, position and number of tokens of each piece."""
-    index = version.index()
-    position = pc.index(index["doc_id"], found.doc_id).as_py()
+    """Where a kept document lies in the shards."""
+    placed = place(version, found.doc_id)
+    if placed:
+        found.index, found.places = placed
+
+
+def place(version: Version, doc_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+    """A document's row of the index; file, row, position, offset and number of tokens of each piece in the shards."""
+    position = pc.index(version.index(["doc_id"])["doc_id"], doc_id).as_py()
     if position < 0:
-        return
-    found.index = index.slice(position, 1).to_pylist()[0]
-    for shard in version.manifest["splits"][found.index["split"]]["shards"]:
+        return None
+    entry = version.index().slice(position, 1).to_pylist()[0]
+    for shard in version.manifest["splits"][entry["split"]]["shards"]:
         local = position - shard["first_document"]
         if 0 <= local < shard["documents"]:
             table = pa.ipc.open_file(pa.memory_map(str(version.folder / shard["file"]))).read_all()
-            found.places += _pieces(table, local, shard["file"])
+            return entry, _pieces(table, local, shard["file"])
+    return entry, []
 
 
 def _pieces(table: pa.Table, document: int, file: str) -> list[dict[str, Any]]:
     if "document" in table.column_names:
-        return [{"file": file, "row": int(np.flatnonzero(table["document"].to_numpy() == document)[0]), "start": 0}]
+        row = int(np.flatnonzero(table["document"].to_numpy() == document)[0])
+        return [{"file": file, "row": row, "start": 0, "offset": 0, "tokens": len(table["tokens"][row])}]
     documents = table["documents"].combine_chunks()
     bounds = documents.offsets.to_numpy()
     hits = np.flatnonzero(documents.flatten().to_numpy() == document)
     rows = np.searchsorted(bounds, hits, side="right") - 1
     starts, offsets = (table[name].combine_chunks().flatten().to_numpy() for name in ("starts", "offsets"))
-    return sorted(
-        (
-            {"file": file, "row": int(row), "start": int(starts[hit]), "offset": int(offsets[hit])}
-            for row, hit in zip(rows, hits, strict=True)
-        ),
-        key=lambda place: place["offset"],
-    )
+    used = table["used"].to_numpy()
+    found = []
+    for row, hit in zip(rows.tolist(), hits.tolist(), strict=True):
+        end = starts[hit + 1] if hit + 1 < bounds[row + 1] else used[row]
+        known = {"file": file, "row": row, "start": int(starts[hit]), "offset": int(offsets[hit])}
+        found.append({**known, "tokens": int(end - starts[hit])})
+    return sorted(found, key=lambda piece: piece["offset"])

@@ -24,7 +24,7 @@ from pipeline.kernels.packing import lay
 from pipeline.limits import Limits
 from pipeline.manifest import shard_digest
 from pipeline.schema import DOCUMENT
-from pipeline.store import Store, Writing, file_digest, read_group, read_parquet, write_parquet, write_text
+from pipeline.store import Store, Writing, file_digest, link, read_group, read_parquet, write_parquet, write_text
 from pipeline.threads import ahead
 from pipeline.tokens import pack, vocabulary
 from pipeline.tokens.encoding import Encoder
@@ -152,19 +152,27 @@ def token_type(vocab_size: int) -> pa.DataType:
 
 
 def pack_shards(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
-    """Outputs documents.parquet (the document index) and the shards; the result describes each."""
+    """Outputs documents.parquet (the document index) and the shards; the result describes each.
+
+    A specification with `before` goes on from another packing: its labels and targets stand, and a block that is the
+    same as one of its own is that very file. `changed` are the outputs that may hold other tokens of a document.
+    """
     tables = [read_parquet(store.file(key, "documents.parquet")) for key in spec["encoded"]]
     index = pa.concat_tables(tables)
     encoded = _flat(store, spec["encoded"], "tokens")
     written = _flat(store, spec["encoded"], "target") if spec["layout"] == "examples" else []
-    if not any(len(flat) for flat, _ in written):
+    before = Before(store, spec["before"], spec["changed"]) if "before" in spec else None
+    if not (before.targets if before else any(len(flat) for flat, _ in written)):
         written = []  # no card maps a target
     order = pc.sort_indices(index, [("source", "ascending"), ("split", "ascending"), ("doc_id", "ascending")])
     index, place = index.take(order).combine_chunks(), order.to_numpy()
     labels = sorted(set(index["label"].drop_null().to_pylist())) if spec["layout"] == "examples" else None
+    labels = before.labels if before else labels
 
     def shard(bounds: tuple[int, int, int]) -> Spec:
         first, last, number = bounds
+        if before and (same := before.same(index.slice(first, last - first))):
+            return _again(store, spec["before"], same, out.folder, first, number)
         tokens = _gather(encoded, place[first:last])
         targets = _gather(written, place[first:last]) if written else None
         return _shard(index.slice(first, last - first), tokens, targets, spec, labels, out.folder, first, number)
@@ -179,6 +187,37 @@ def pack_shards(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     targets = {name: sum(shard[f"target_{name}"] for shard in shards) for name in ("tokens", "truncated")}
     found = {"labels": labels, "shards": shards, "documents": index.num_rows}
     out.result = {**found, "targets": targets if written else None}
+
+
+class Before:
+    """The shards of an earlier packing, by the documents that they hold."""
+
+    def __init__(self, store: Store, key: str, changed: list[str]) -> None:
+        result = store.result(key)
+        self.labels, self.targets = result["labels"], result["targets"] is not None
+        self._index = read_parquet(store.file(key, "documents.parquet"))
+        ids = self._index["doc_id"].combine_chunks()
+        self._shards = {(s["split"], s["source"], ids[s["first_document"]].as_py()): s for s in result["shards"]}
+        tables = [read_parquet(store.file(one, "documents.parquet"), ["doc_id"]) for one in changed]
+        tables.append(INDEX.empty_table().select(["doc_id"]))
+        self._changed = pa.concat_tables(tables)["doc_id"].combine_chunks()
+
+    def same(self, block: pa.Table) -> Spec | None:
+        """The shard that holds this very block, if there is one."""
+        named = (block["split"][0].as_py(), block["source"][0].as_py(), block["doc_id"][0].as_py())
+        found: Spec | None = self._shards.get(named)
+        if found is None or found["documents"] != block.num_rows:
+            return None
+        mine = self._index.slice(found["first_document"], found["documents"])
+        anew = pc.any(pc.is_in(block["doc_id"], self._changed)).as_py()
+        return found if not anew and mine.equals(block.cast(mine.schema)) else None
+
+
+def _again(store: Store, key: str, shard: Spec, folder: Path, first: int, number: int) -> Spec:
+    """A shard of an earlier packing as it lies there: another name of the same file, in its place among others."""
+    name = f"{shard['split']}-{shard['source']}-{number:05d}.arrow"
+    link(store.file(key, shard["file"]), folder / name)
+    return {**shard, "file": name, "first_document": first}
 
 
 def _runs(index: pa.Table) -> list[tuple[int, int]]:

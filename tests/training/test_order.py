@@ -54,3 +54,11 @@ def test_ranks_together_have_the_positions_of_one(step: int, rows: int, world: i
     shares = [batch.positions(step, rows, rank, world) for rank in range(world)]
     assert np.concatenate(shares).tolist() == batch.positions(step, rows).tolist()
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(count=st.integers(1, 3000), seed=st.integers(0, 2**63), epoch=st.integers(0, 10**6))
+def test_positions_turn_the_permutation_round(count: int, seed: int, epoch: int) -> None:
+    everywhere = np.arange(count)
+    got = order.positions(count, seed, epoch, order.permutation(count, seed, epoch, everywhere))
+    assert np.array_equal(got, everywhere)

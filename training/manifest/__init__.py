@@ -74,6 +74,10 @@ class Version:
         local = numbers - firsts[group] + begins[np.searchsorted(groups, group)]
         return file.read_row_groups(groups.tolist(), columns=list(columns)).take(pa.array(local))
 
+    def lookup_columns(self, columns: Sequence[str]) -> pa.Table:
+        """Some columns of the whole document index."""
+        return pq.read_table(self.folder / self.manifest.documents.file, columns=list(columns)).combine_chunks()
+
     def with_others(self, others: Sequence[Version]) -> Version:
         """This version with others beside it."""
         return replace(self, beside=tuple(others))

@@ -102,6 +102,15 @@ class Targets(_Checked):
     truncated: Count
 
 
+class Forgotten(_Checked):
+    """Who was taken out of the parent versions, and why; the trainer has no use for the list itself."""
+
+    file: Literal["forgotten.parquet"]
+    digest: Digest
+    documents: Annotated[int, Field(ge=1)]
+    operations: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
 class Manifest(_Checked):
     """What a version says of itself: only fields that are known, so that nothing it asks for is passed over."""
 
@@ -120,6 +129,7 @@ class Manifest(_Checked):
     splits: dict[str, SplitEntry]
     documents: DocumentIndex
     parents: list[str]
+    forgotten: Forgotten | None = None
     targets: Targets | None = None
 
     @model_validator(mode="after")

@@ -80,6 +80,10 @@ class Layout:
         document = block.document[r : r + 1] + first_document
         return Row(block.tokens.values[low:high], int(high - low), zero, document, zero)
 
+    def pieces(self, block: Block) -> tuple[Ints, Ints, Ints]:
+        """Row, document (both counted within the block and its shard) and tokens: a row is a document."""
+        return np.arange(len(block.document)), block.document, _sizes(block.tokens)
+
     def broken_promise(self, block: Block, vocabulary: int, documents: int) -> str | None:
         """The first promise of the layout that a block breaks, in words."""
         if len(block.label) == 0:

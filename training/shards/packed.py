@@ -67,6 +67,11 @@ class Layout:
         documents = block.documents[low:high] + first_document
         return Row(block.tokens[r], int(block.used[r]), block.starts[low:high], documents, block.offsets[low:high])
 
+    def pieces(self, block: Block) -> tuple[Ints, Ints, Ints]:
+        """Row, document (both counted within the block and its shard) and tokens of every piece of a block."""
+        row = np.repeat(np.arange(len(block.used)), np.diff(block.ends))
+        return row, block.documents[block.ends[0] : block.ends[-1]], _lengths(block)
+
     def broken_promise(self, block: Block, vocabulary: int, documents: int) -> str | None:
         """The first promise of the layout that a block breaks, in words."""
         if len(block.used) == 0:

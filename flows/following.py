@@ -1,0 +1,123 @@
+"""Where a document lies and who has read it, and what lies behind a token: found, laid out, and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+from rich.tree import Tree
+
+from flows import listing, process, runs
+from flows.screen import Screen, plain
+from pipeline import manifest as manifests
+from pipeline.stage import ConfigError
+from pipeline.store import Store, StoreError
+
+STEPS = 24
+
+
+def document(screen: Screen, root: Path, doc_id: str, address: str | None) -> dict[str, Any]:
+    """Place in a version, and readings by every run of the store. Raises ConfigError where the version never met it."""
+    from pipeline.catalog import queries
+
+    store = Store(root)
+    version = manifests.find(store, address) if address else listing.newest(store)
+    placed = queries.place(version, doc_id)
+    fate = None
+    if placed is None:
+        found = queries.why(store, version, doc_id)
+        fate = {name: getattr(found, name) for name in ("verdict", "stage", "reason", "detail")}
+    readers = readings(root, [doc_id])
+    index, places = placed or (None, [])
+    result = {"doc_id": doc_id, "version": version.address, "index": index, "places": places, "left": fate}
+    result["runs"] = [_reading(run) for run in readers]
+    _show(screen, result)
+    return result
+
+
+def readings(root: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """What every run of a store has read of some documents, as the trainer says it; `problem` where it cannot."""
+    return process.asked([run.folder for run in runs.of(root)], ids)
+
+
+def _reading(run: dict[str, Any]) -> dict[str, Any]:
+    """One run's answer about one document."""
+    if run["problem"]:
+        return run
+    steps = [step for each in run["documents"] for step in each["steps"]]
+    known = {name: run[name] for name in ("run", "folder", "version", "steps_done", "checkpoints", "problem")}
+    return {**known, "held": bool(run["documents"]), "steps": steps}
+
+
+def _show(screen: Screen, found: dict[str, Any]) -> None:
+    tree = Tree(plain(found["doc_id"], "bold"))
+    if found["left"]:
+        left = found["left"]
+        words = f"not in {found['version']}: {left['verdict']} by {left['stage']}, {left['reason']}"
+        tree.add(plain(words, "yellow"))
+    else:
+        branch = tree.add(plain(f"in {found['version']}, split {found['index']['split']}"))
+        for piece in found["places"]:
+            tokens = f"{piece['tokens']:,} tokens, the document's from {piece['offset']:,} on"
+            branch.add(plain(f"{piece['file']}: row {piece['row']:,}, position {piece['start']:,}: {tokens}"))
+    for run in found["runs"]:
+        tree.add(plain(_said(run), "red" if run["problem"] else ""))
+    if not found["runs"]:
+        tree.add("no run lies in this store")
+    screen.say(tree)
+
+
+def _said(run: dict[str, Any]) -> str:
+    if run["problem"]:
+        return f"{run['run']}: cannot be asked: {run['problem']}"
+    if not run["steps"]:
+        why = "has not read it" if run["held"] else "reads a version that does not hold it"
+        return f"{run['run']}: {why} ({run['steps_done']:,} steps of {run['version']})"
+    steps = sorted({step["step"] for step in run["steps"]})
+    listed = ", ".join(f"{step:,}" for step in steps[:STEPS])
+    more = f" and {len(steps) - STEPS:,} more" if len(steps) > STEPS else ""
+    kept = f"; in checkpoints {', '.join(run['checkpoints'])}" if run["checkpoints"] else ""
+    return f"{run['run']}: read in {'step' if len(steps) == 1 else 'steps'} {listed}{more}{kept}"
+
+
+def token(screen: Screen, root: Path, folder: Path, step: int, number: int) -> dict[str, Any]:
+    """The document and the source line behind a token of a step. Raises TrainingRefused where there is none."""
+    from pipeline.catalog.behind import behind
+
+    found = process.traced(folder, step, number)
+    [piece] = found["pieces"]
+    store = Store(root)
+    result = {**found, "source_line": None, "source_problem": None}
+    try:
+        version = manifests.find(store, found["manifests"][piece["version"]])
+        line = behind(store, version, piece["doc_id"], piece["offset"] + number - piece["first_token"])
+        result["source_line"] = asdict(line)
+    except (ConfigError, StoreError, OSError) as error:
+        result["source_problem"] = str(error)
+    _show_token(screen, result, piece)
+    return result
+
+
+def _show_token(screen: Screen, found: dict[str, Any], piece: dict[str, Any]) -> None:
+    state = {True: "as it was read", False: "NOT WHAT WAS READ", None: "not checked"}[found["verified"]]
+    tree = Tree(plain(f"step {found['step']} of {found['run']}: {found['tokens']:,} tokens, {state}", "bold"))
+    named = (piece["source"], piece["language"] or "-", piece["doc_id"], piece["url"] or "")
+    tree.add(plain("  ".join(named).rstrip()))
+    place = f"row {piece['row']} at {piece['start']}: {piece['tokens']} tokens from {piece['offset']}"
+    tree.add(plain(place))
+    line = found["source_line"]
+    if line is None:
+        tree.add(plain(found["source_problem"], "yellow", limit=1000))
+    else:
+        if line["file"]:
+            tree.add(plain(f"{line['file']}: row {line['row']}", limit=1000))
+        if line["text"] is None:
+            tree.add(plain(line["token"] or "the text is not in the store"))
+        else:
+            text, start, end = line["text"], line["start"], line["end"]
+            parts = (plain(text[:start]), plain(text[start:end], "reverse"), plain(text[end:]))
+            tree.add(Text.assemble(f"line {line['line']:,}: ", *parts))
+    screen.say(tree)
