@@ -48,7 +48,7 @@ def forget(
 
     With them goes everything that duplicates them or was made of them. Shards that hold none of them stay the same
     files. The version that held them is removed with its books, unless --keep-parent; versions that hold them still
-    are named. statement.json and statement.txt beside the new manifest say what was done, and which runs and
+    are named. forgotten.json and forgotten.txt beside the new manifest say what was done, and which runs and
     checkpoints have read them in which steps.
 
     \b

@@ -66,7 +66,7 @@ def canaries(said: Mapping[str, Any] | None) -> list[str]:
         of.setdefault(outcome["verdict"], []).append(name)
     untested = of.pop("untested", [])
     lines = [f"canaries: {len(of.pop('fires', [])):,} of {len(said['rules']):,} rules fire where they must"]
-    lines += [f"untested, for want of examples: {', '.join(untested)}"] if untested else []
+    lines += [f"untested, for want of examples that reach them: {', '.join(untested)}"] if untested else []
     return lines + [f"{verdict}, and allowed: {', '.join(names)}" for verdict, names in of.items()]
 
 

@@ -8,7 +8,7 @@ real rule, and are gone: no count, cluster or shard knows of them. A rule comes 
     dead       none does
     always     every document that can be judged does, also those that must not
     wrong      one that must not does, with nothing between its text and the stage
-    untested   its stage offers none, or none small enough
+    untested   its stage offers none, none small enough, or none that what rewrites text before it leaves on its side
 
 All but the first and the last refuse the build, unless the rule is allowed by its name. What rewrites text before a
 rule may move a document over its limit; so one on each side is enough where there is such a stage.
@@ -192,16 +192,19 @@ def _outcome(
         return _said_of("fires", *counts)
     position = next((n for n, s in enumerate(stages) if s is stage), len(stages))
     rewriting = [s for s in (*before, *stages[:position]) if s.kind == "rewrite"]
+    names = ", ".join(s.name for s in rewriting)
     alone = [stage] if stage.kind != "relate" else list(stages) if stage.reads else []
     if not hit:
         if offered.trips and rewriting and tripped(offered.trips, Seen.of(offered.trips, alone)):
-            said += f", because of what {', '.join(s.name for s in rewriting)} does to the text before"
+            # A text that is made otherwise may well come through and trip it.
+            return _said_of("untested", *counts, f"{said}, because of what {names} does to the text before")
         return _said_of("dead", *counts, said)
+    moved = bool(rewriting) and not tripped(missed, Seen.of(missed, alone))
     if len(missed) == len(offered.passes):
+        if moved and missed:
+            return _said_of("untested", *counts, f"{names} moves every example over the limit")
         return _said_of("always", *counts, said)
-    if not rewriting or tripped(missed, Seen.of(missed, alone)):
-        return _said_of("wrong", *counts, said)
-    return _said_of("fires", *counts)
+    return _said_of("fires" if moved else "wrong", *counts, "" if moved else said)
 
 
 def _range(rule: Rule, values: Sequence[Any], errors: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import importlib.metadata
 import math
@@ -17,7 +18,19 @@ from typing import Any
 
 from training import OutOfMemory
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 PACKAGES = ("gristmill", "torch", "numpy", "pyarrow", "safetensors", "tokenizers")
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for the next step, which needs it again, rather than give it back to the system.
+
+    By itself it maps large blocks and trims its heap, and a step on a CPU spends a tenth of its time on memory that is
+    mapped and cleared once more. What a process takes at its peak is the same. Another allocator is left alone.
+    """
+    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
+        set_option(M_TRIM_THRESHOLD, 1 << 30)
+        set_option(M_MMAP_THRESHOLD, 1 << 25)  # its largest
 
 
 def hardware() -> dict[str, Any]:

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training import TrainingError
+from training import TrainingError, machine
 from training.config import Parallel, Precision
 from training.models import _blocks
 
@@ -143,6 +143,8 @@ def joined(precision: Precision, parallel: Parallel | None = None) -> Iterator[G
     device = _device(local)
     threads = precision.threads or max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     torch.set_num_threads(threads)
+    if device.type == "cpu":
+        machine.keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Fresh memory is written before it is read here; filling it first takes up to a tenth of a step.

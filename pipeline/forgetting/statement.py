@@ -18,11 +18,11 @@ from pipeline.stage import ConfigError
 from pipeline.store import write_text
 
 FORMAT = "gristmill.forgotten/1"
-JSON, TEXT = "statement.json", "statement.txt"
+JSON, TEXT = "forgotten.json", "forgotten.txt"
 
 
 def write(folder: Path, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Write statement.txt, then statement.json; returns what the latter holds."""
+    """Write forgotten.txt, then forgotten.json; returns what the latter holds."""
     body = {"format": FORMAT, **said}
     digest = hashlib.sha256(canonical(body).encode()).hexdigest()
     whole = {"statement": body, "sha256": digest, "written": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -62,6 +62,6 @@ def test_what_could_not_be_tried_is_said():
     }
     assert show.canaries({"rules": rules, "allowed": []}) == [
         "canaries: 1 of 2 rules fire where they must",
-        "untested, for want of examples: mine.c.below",
+        "untested, for want of examples that reach them: mine.c.below",
     ]
     assert show.canaries(None) == show.canaries({"rules": {}, "allowed": []}) == []

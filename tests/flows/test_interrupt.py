@@ -22,7 +22,7 @@ from pipeline.stage import measure
 
 @measure(length="int64")
 def slow(batch):
-    while Path({gate!r}).exists():
+    while Path({gate!r}).exists() and not batch["doc_id"][0].as_py().startswith("canary:"):
         time.sleep(.05)
     import pyarrow.compute as pc
     return {{"length": pc.utf8_length(batch["text"]).cast("int64")}}

@@ -163,14 +163,14 @@ def test_a_language_that_the_model_does_not_know_is_named(corpus, tmp_path):
     assert "the model knows no language 'jp'" in said
 
 
-def test_what_a_rewrite_takes_away_is_missed(corpus, tmp_path, module):
+def test_what_a_rewrite_takes_away_is_said_and_is_not_held_against_the_rule(corpus, tmp_path, module):
     drop = {"use": "gopher", "drop": {"hash_ratio": {"above": 0.1}}}
     assert outcome(corpus, tmp_path, drop)[0] == "fires"
     eats = {"use": module("eats", EATS)}
     verdict, why = outcome(corpus, tmp_path, eats, drop)
-    assert verdict == "dead" and why.endswith("because of what eats does to the text before")
+    assert verdict == "untested" and why.endswith("because of what eats does to the text before")
     # Behind a barrier, too, and not where it comes later.
-    assert outcome(corpus, tmp_path, eats, {"use": "exact"}, drop)[0] == "dead"
+    assert outcome(corpus, tmp_path, eats, {"use": "exact"}, drop)[0] == "untested"
     assert outcome(corpus, tmp_path, drop, eats)[0] == "fires"
 
 
@@ -178,7 +178,18 @@ def test_blank_lines_that_are_normalised_away_leave_fewer_line_feeds(corpus, tmp
     """At most two blank lines are left, so three line feeds to a word."""
     rule = {"use": "fineweb", "drop": {"newline_ratio": {"above": 3}}}
     assert outcome(corpus, tmp_path, rule)[0] == "fires"
-    assert outcome(corpus, tmp_path, NORMALISE, rule)[0] == "dead"
+    assert outcome(corpus, tmp_path, NORMALISE, rule)[0] == "untested"
+
+
+@pytest.mark.parametrize("dialect", ["datatrove", "tfds"])
+def test_published_orders_of_stages_are_not_refused(corpus, tmp_path, dialect):
+    """C4's lines before Gopher and FineWeb: whole examples are cut away, and real documents are not."""
+    rules = [
+        {"use": "gopher", "drop": {"stop_word_count": {"below": 2}, "word_count": {"below": 50}}},
+        {"use": "fineweb", "drop": {"short_line_ratio": {"above": 0.5}}},
+    ]
+    recipe = builds.make_recipe(corpus, [{"use": "c4_lines", "dialect": dialect}, *rules])
+    canaries.judge(recipe, tried(recipe, tmp_path))
 
 
 def test_a_stage_that_measures_the_wrong_thing_is_not_believed(corpus, tmp_path, module):

@@ -286,7 +286,7 @@ def test_what_other_versions_hold_is_said_and_stays(one, corpus):
     new = forget(store, "test", doc=(victim,))
     assert statement.read(new.folder)["statement"]["purged"]["still_held"] == [other.address]
     assert audit(other, store).problems == [] == audit(new, store).problems
-    assert "STILL HELD" in (new.folder / "statement.txt").read_text("utf-8")
+    assert "STILL HELD" in (new.folder / "forgotten.txt").read_text("utf-8")
     newer = forget(store, "other", doc=(victim,))
     assert statement.read(newer.folder)["statement"]["purged"]["still_held"] == []
 
@@ -403,7 +403,7 @@ def test_killed_anywhere_there_is_the_old_version_or_the_new_one(plain, tmp_path
         for each in standing:
             assert list(manifest.verify(each)) == [] and audit(each, store).problems == []
         newest = standing[-1]
-        states.add((len(standing), newest.address == wanted.address, (newest.folder / "statement.json").exists()))
+        states.add((len(standing), newest.address == wanted.address, (newest.folder / "forgotten.json").exists()))
         if newest.address == version.address or (newest.folder / operation.UNDER_WAY).exists():
             assert run(store.root, 10**6).returncode == 0
         assert manifest.versions(store, "test") == [wanted.manifest["version"]]

@@ -474,6 +474,7 @@ def test_the_page_stays_whole_without_any_one_part(content):
             idle.add(".".join(map(str, path)))
     # The address says name and version; the rest is empty here. All else is on the page.
     said_elsewhere = {"version.name", "version.version", "version.parents", "run.optimizer.embedding_learning_rate"}
+    said_elsewhere |= {f"corpus.summaries.canaries.{name}" for name in ("allowed", "digest")}
     assert idle == {"format", "corpus.accounting.0.segment", *said_elsewhere}
 
 
