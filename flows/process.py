@@ -99,6 +99,8 @@ def fit(what: Fit, progress: Reporter | None = None, trainer: Sequence[str] | No
             # Whatever its code: under torchrun it is not the trainer's own.
             shutil.rmtree(folder, ignore_errors=True)
             signal.raise_signal(relay.came[0])
+            # It was ignored from the start, as a shell does for what it starts with &.
+            raise TrainingStopped(f"the run {what.name or what.run.stem!r} was asked to stop")
         return _result(what, child.returncode, out, err)
 
 

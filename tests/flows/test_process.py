@@ -124,18 +124,19 @@ changes = (f"fake.mode={mode}",)
 what = process.Fit(folder / "run.toml", folder / "manifest.json", folder / "runs", "fake", processes, changes)
 try:
     process.fit(what, None, (sys.argv[1],))
-except KeyboardInterrupt:
+except (KeyboardInterrupt, process.TrainingStopped):
     sys.exit(130)
 """
 
 
-def start(folder: Path, mode: str, processes: int = 1) -> subprocess.Popen[bytes]:
+def start(folder: Path, mode: str, processes: int = 1, ignores: bool = False) -> subprocess.Popen[bytes]:
     """A parent in a process group of its own, as a shell would start it, and its trainers at work."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, *FAKE, str(folder), mode, str(processes)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.DEVNULL,
         process_group=0,
+        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignores else None,
     )
     until(lambda: len(trainers(folder)) == processes)
     return parent
@@ -154,6 +155,15 @@ def test_a_signal_reaches_the_trainer_once_and_it_is_waited_for(tmp_path, number
     assert code == (130 if number == signal.SIGINT else -signal.SIGTERM)
     assert json.loads((tmp_path / "runs/fake/checkpoint-0").read_text()) == [signal.SIGTERM]
     assert gone(pid)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["fake"]
+
+
+def test_a_ctrl_c_that_the_shell_has_us_ignore_stops_all_the_same(tmp_path):
+    """What a script starts with & ignores SIGINT; whoever sends one still means it."""
+    parent = start(tmp_path, "wait", ignores=True)
+    [pid] = trainers(tmp_path)
+    os.kill(parent.pid, signal.SIGINT)
+    assert parent.wait(30) == 130 and gone(pid)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["fake"]
 
 
