@@ -176,7 +176,7 @@ def _way(branch: Tree, found: Why) -> None:
             stage.add(plain(f"{name} = {number(value)}{'  (' + ', '.join(bounds) + ')' if bounds else ''}"))
 
 
-WORDS = {"below": "not below", "above": "not above", "not in": "one of", "in": "none of", "not like": "like"}
+WORDS = {"below": "not below", "above": "not above", "not in": "one of", "in": "none of"}
 
 
 def _bound(bound: object) -> str:

@@ -15,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline import books, canaries, papers
 from pipeline.books import FORGOTTEN, BuildKeys
 from pipeline.digests import canonical, digest
@@ -62,12 +64,14 @@ def _write(
 ) -> Path:
     """Fill the temporary folder and publish it; returns where the version lies."""
     (temporary / "shards").mkdir(parents=True)
-    manifest = {**_manifest(store, recipe, inputs, keys, temporary), **lineage}
+    link(store.file(keys.packed, "documents.parquet"), temporary / "documents.parquet")
+    index = read_parquet(temporary / "documents.parquet")
+    manifest = {**_manifest(store, recipe, inputs, keys, temporary, index), **lineage}
     for name, text in beside.items():
         write_text(temporary / name, text)
     manifest["version"] = version_digest(manifest)
     write_text(temporary / "build.json", canonical({"format": "gristmill.build/1", "keys": asdict(keys)}) + "\n")
-    papers.write(temporary, manifest, read_parquet(temporary / manifest["documents"]["file"], papers.COLUMNS))
+    papers.write(temporary, manifest, index)
     write_text(temporary / "manifest.json", canonical(manifest) + "\n")
     sync_folder(temporary)
     return _publish(temporary, manifest, beside)
@@ -100,16 +104,16 @@ def _publish(temporary: Path, manifest: Mapping[str, Any], beside: Iterable[str]
     return final
 
 
-def _manifest(store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKeys, folder: Path) -> dict[str, Any]:
+def _manifest(
+    store: Store, recipe: Recipe, inputs: Sequence[Input], keys: BuildKeys, folder: Path, index: pa.Table
+) -> dict[str, Any]:
     packed = store.result(keys.packed)
     vocabulary = store.result(keys.vocabulary)
-    link(store.file(keys.packed, "documents.parquet"), folder / "documents.parquet")
     link(store.file(keys.vocabulary, "tokenizer.json"), folder / "tokenizer.json")
     for shard in packed["shards"]:
         link(store.file(keys.packed, shard["file"]), folder / "shards" / shard["file"])
     if keys.forgotten:
         link(store.file(keys.forgotten, FORGOTTEN), folder / FORGOTTEN)
-    index = read_parquet(folder / "documents.parquet")
     entries = books.accounting(recipe, store, keys)
     tried = {"canaries": canaries.summary(recipe, store.result(keys.canaries)["rules"])} if keys.canaries else {}
     return {

@@ -13,6 +13,7 @@ Round keys come from blake2b over (seed, epoch, round): no generator's stream de
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -37,25 +38,28 @@ def rows(count: int, seed: int, positions: NDArray[np.integer[Any]]) -> NDArray[
 
 def permutation(count: int, seed: int, epoch: int, positions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """The permutation of range(count) that (seed, epoch) names, evaluated at `positions`, each in [0, count)."""
-    half = max(1, ((count - 1).bit_length() + 1) // 2)
-    keys = _keys(seed, epoch)
-    values = np.asarray(positions, np.uint64).copy()
-    walking = np.arange(values.size)
-    while walking.size:
-        stepped = _network(values[walking], half, keys)
-        values[walking] = stepped
-        walking = walking[stepped >= count]
-    return values.astype(np.int64)
+    return _walked(_network, count, seed, epoch, positions)
 
 
 def positions(count: int, seed: int, epoch: int, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """The inverse of `permutation`: where in that epoch each of `rows`, each in [0, count), stands."""
+    return _walked(_network_back, count, seed, epoch, rows)
+
+
+def _walked(
+    network: Callable[[NDArray[np.uint64], int, tuple[np.uint64, ...]], NDArray[np.uint64]],
+    count: int,
+    seed: int,
+    epoch: int,
+    starts: NDArray[np.integer[Any]],
+) -> NDArray[np.int64]:
+    """Where each of `starts` comes out below `count`, passed through the network until it does."""
     half = max(1, ((count - 1).bit_length() + 1) // 2)
     keys = _keys(seed, epoch)
-    values = np.asarray(rows, np.uint64).copy()
+    values = np.asarray(starts, np.uint64).copy()
     walking = np.arange(values.size)
     while walking.size:
-        stepped = _network_back(values[walking], half, keys)
+        stepped = network(values[walking], half, keys)
         values[walking] = stepped
         walking = walking[stepped >= count]
     return values.astype(np.int64)

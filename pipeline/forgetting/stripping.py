@@ -123,8 +123,7 @@ class Stripper:
                 table = self._without(read_parquet(path))
                 if path.name.startswith("cuts-"):
                     part = next(n for n in range(len(segment.parts)) if cuts.file(n) == path.name)
-                    rows = self._shifted(segment.parts[part], table["row"].to_numpy())
-                    table = table.set_column(table.schema.get_field_index("row"), "row", pa.array(rows, pa.int64()))
+                    table = _at(table, self._shifted(segment.parts[part], table["row"].to_numpy()))
                 out.table(path.name, table)
             relation, ledger = (read_parquet(out.folder / f"{name}.parquet") for name in ("relation", "ledger"))
             result |= {"met": relation.num_rows, "left": ledger.num_rows}
@@ -147,9 +146,7 @@ class Stripper:
             groups, splits = [], dict[str, int]()
             for number, part in enumerate(segment.parts):
                 table = self._without(read_group(path, number))
-                rows = self._shifted(part, table["row"].to_numpy())
-                table = table.set_column(table.schema.get_field_index("row"), "row", pa.array(rows, pa.int64()))
-                groups.append(table)
+                groups.append(_at(table, self._shifted(part, table["row"].to_numpy())))
                 for name in table["split"].to_pylist():
                     splits[name] = splits.get(name, 0) + 1
             write_tables(out.folder / "survivors.parquet", groups[0].schema, groups)
@@ -207,8 +204,7 @@ class Stripper:
             mine = np.flatnonzero(part == number)
             moved[mine] = self._shifted(key, row[mine])
             keep[mine] = ~np.isin(row[mine], self._rows[key])
-        table = table.set_column(table.schema.get_field_index("row"), "row", pa.array(moved, table["row"].type))
-        return table.filter(pa.array(keep)).combine_chunks()
+        return _at(table, moved).filter(pa.array(keep)).combine_chunks()
 
     @cached_property
     def _code(self) -> str:
@@ -237,6 +233,11 @@ class Stripper:
             ids = read_parquet(path, ["doc_id"])["doc_id"]
             found.update(ids.filter(pc.is_in(ids, self.gone)).to_pylist())
         return sorted(found) if tables else self.gone.to_pylist()
+
+
+def _at(table: pa.Table, rows: Rows) -> pa.Table:
+    """The same with its documents at these rows."""
+    return table.set_column(table.schema.get_field_index("row"), "row", pa.array(rows, table["row"].type))
 
 
 def _columns(path: Path) -> Sequence[str]:
