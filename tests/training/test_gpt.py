@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.training.small_models import TABLES, compare_gradients, decoder, in_transformers, packed, tokens_of
 from training import TrainingError, models
-from training.models import _blocks, gpt, layers
+from training.models import _blocks, _gradients, gpt, layers
 
 LARGEST = 1e-5  # seen: 4e-6 on logits of up to 4.4
 
@@ -114,7 +114,17 @@ def test_the_norm_has_the_gradient_of_its_formula():
     x = draw(2, 3, 2, 6, 0)
     expected = torch.nn.functional.rms_norm(x, (6,), norm.weight, 1e-3)
     assert torch.allclose(norm(x), expected, rtol=1e-12)
-    assert torch.autograd.gradcheck(lambda a, w: layers._Normalised.apply(a, w, 1e-3, a.dtype), (x, norm.weight))
+    assert torch.autograd.gradcheck(lambda a, w: _gradients.Normalised.apply(a, w, 1e-3, a.dtype), (x, norm.weight))
+
+
+def test_gradients_of_rotations_and_gates_are_those_of_their_formulas():
+    generator = torch.Generator().manual_seed(4)
+    x, angles = (torch.randn(2, 3, 2, size, dtype=torch.float64, generator=generator) for size in (8, 4))
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(lambda a: layers.rotate(a, (angles.cos(), angles.sin()), a.dtype), x)
+    gate, up = (torch.randn(5, 7, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(_gradients.Gated.apply, (gate, up))
+    assert torch.equal(_gradients.Gated.apply(gate, up), torch.nn.functional.silu(gate) * up)
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)

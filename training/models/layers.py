@@ -9,17 +9,16 @@ float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask
 
 from training.models import _blocks, _flex
 from training.models._blocks import Blocks
+from training.models._gradients import Gated, Normalised, Rotated, wide
 from training.order import derive
 
 Turn = tuple[Tensor, Tensor]  # cosine and sine of rotary positions
@@ -51,7 +50,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Computed in float32 at the least; the result is in `dtype`, by default what the next product takes."""
-        normed = functional.layer_norm(_wide(x), self.weight.shape, self.weight, self.bias, self.epsilon)
+        normed = functional.layer_norm(wide(x), self.weight.shape, self.weight, self.bias, self.epsilon)
         return normed.to(dtype or product_dtype(x))
 
 
@@ -65,40 +64,14 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Computed in float32 at the least; the result is in `dtype`, by default what the next product takes."""
-        result: Tensor = _Normalised.apply(x, self.weight, self.epsilon, dtype or product_dtype(x))
+        result: Tensor = Normalised.apply(x, self.weight, self.epsilon, dtype or product_dtype(x))
         return result
-
-
-class _Normalised(torch.autograd.Function):
-    """RMSNorm that keeps its input and one number a vector; autograd's own takes up to 5 % more of a step."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-        wide = _wide(x)
-        scale = torch.linalg.vecdot(wide, wide).div_(x.shape[-1]).add_(epsilon).rsqrt_()[..., None]
-        ctx.save_for_backward(x, weight, scale)
-        return (wide * scale).mul_(weight).to(dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """With n = x s: dw = sum g n and dx = s (g w - n mean(g w n))."""
-        x, weight, scale = ctx.saved_tensors
-        weight, given, unit = _wide(weight), _wide(gradients[0]), _wide(x) * scale
-        product = given * unit
-        mean = torch.matmul(product, weight / len(weight))[..., None]
-        to_x = torch.addcmul(given * weight, unit, mean, value=-1).mul_(scale)
-        return to_x.to(x.dtype), product.flatten(0, -2).sum(0), None, None
 
 
 def normal(seed: int, name: str, shape: Sequence[int]) -> Tensor:
     """Standard normal float32, from a generator that (seed, name) names and nobody else moves."""
     generator = np.random.Generator(np.random.Philox(derive("init", seed, name)))
     return torch.from_numpy(generator.standard_normal(tuple(shape), np.float32))
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -116,34 +89,7 @@ def turns(positions: Tensor, width: int, theta: float) -> Turn:
 
 def rotate(x: Tensor, turn: Turn, dtype: torch.dtype) -> Tensor:
     """Turn each pair (x_i, x_{i + width/2}) of x [B, T, H, width] by its angle: the half-split form."""
-    result: Tensor = _Rotated.apply(x, *turn, dtype)
-    return result
-
-
-class _Rotated(torch.autograd.Function):
-    """A rotation keeps nothing of its input: gradients are turned back by the same angles."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.save_for_backward(cosine, sine)
-        ctx.dtype = x.dtype
-        return _turned(_wide(x), cosine, sine).to(dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        cosine, sine = ctx.saved_tensors
-        return _turned(_wide(gradients[0]), cosine, -sine).to(ctx.dtype), None, None, None
-
-
-def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    first, second = x.chunk(2, -1)
-    if torch.compiler.is_compiling():  # which makes one loop of it, as long as nothing is written in place
-        return torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
-    result = torch.empty_like(x)
-    to_first, to_second = result.chunk(2, -1)
-    torch.mul(first, cosine, out=to_first).addcmul_(second, sine, value=-1)
-    torch.mul(second, cosine, out=to_second).addcmul_(first, sine)
+    result: Tensor = Rotated.apply(x, *turn, dtype)
     return result
 
 
@@ -274,25 +220,9 @@ class SwiGLU(nn.Module):
         self.down = Linear(feed_forward, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        product: Tensor = _Gated.apply(self.gate(x), self.up(x))
+        product: Tensor = Gated.apply(self.gate(x), self.up(x))
         result: Tensor = self.down(product)
         return result
-
-
-class _Gated(torch.autograd.Function):
-    """silu(gate) * up, that keeps these two alone: silu(gate) is worked out again for the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        return functional.silu(gate).mul_(up)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        (given,) = gradients
-        return torch.ops.aten.silu_backward(given * up, gate), functional.silu(gate).mul_(given)
 
 
 class GELU(nn.Module):
