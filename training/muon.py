@@ -14,9 +14,13 @@ coefficients that bring what the last one left of [.01, 1] nearest to 1 (Amsel e
 3), with 1 % of room for rounding. In exact arithmetic singular values from .01 of the bound on end in [.72, 1.28], in
 bfloat16 in [.64, 1.29]; five of Jordan's leave [.68, 1.21]. What is smaller grows 77-fold at the most.
 
+What attention has of one matrix is many, one a head: of each the polar factor is taken by itself, so that no head
+waits for a louder one, and rows in number of a head's width cost a fraction of the whole (GLM-5, arXiv 2602.15763,
+"Muon Split"; Kimi K3, arXiv 2607.24653, section 2.5, for queries, keys and values; here for the output too).
+
 Momentum and weights stay sharded. The polar factor needs the whole matrix, so the update is gathered, each process
 works it out, and keeps its own rows: one gather a matrix and step, and no memory that lasts. The law: but for the
-polynomial a step is torch.optim.Muon's, to the bit, and sharded ones follow the same formula.
+polynomial a step is torch.optim.Muon's on matrices and heads, to the bit, and sharded ones follow the same formula.
 """
 
 from __future__ import annotations
@@ -32,7 +36,10 @@ SMALLEST = 1e-7  # torch.optim.Muon's
 
 
 class Muon(torch.optim.Muon):
-    """torch.optim.Muon with another polynomial, that takes sharded matrices too."""
+    """torch.optim.Muon with another polynomial, that takes heads one by one, and sharded matrices too.
+
+    A group's `heads` is None, or (axis, width): the matrices hold heads of that many rows (axis 0) or columns (1).
+    """
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -51,28 +58,45 @@ def _update(parameter: Any, state: dict[str, Any], group: dict[str, Any]) -> Non
     momentum = state.setdefault("momentum_buffer", torch.zeros_like(gradient))
     momentum.lerp_(gradient, 1 - group["momentum"])
     update = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
-    if isinstance(parameter, DTensor):
-        whole = polar(update.full_tensor()).contiguous()
-        here = DTensor.from_local(whole, parameter.device_mesh, [Replicate()], run_check=False)
-        factor: Tensor = here.redistribute(placements=parameter.placements)
-    else:
-        factor = polar(update)
+    sharded = isinstance(parameter, DTensor)
+    parts = split(update.full_tensor() if sharded else update, group.get("heads"))
+    factor = join(polar(parts), group.get("heads"))
+    if sharded:
+        here = DTensor.from_local(factor.contiguous(), parameter.device_mesh, [Replicate()], run_check=False)
+        factor = here.redistribute(placements=parameter.placements)
     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-    parameter.add_(factor, alpha=-_adjust_lr(group["lr"], group["adjust_lr_fn"], parameter.shape))
+    parameter.add_(factor, alpha=-_adjust_lr(group["lr"], group["adjust_lr_fn"], parts.shape[1:]))
 
 
-def polar(matrix: Tensor) -> Tensor:
-    """U V^T of U S V^T, nearly: [rows, columns] -> the same in bfloat16; of zeros, zeros."""
-    x = matrix.bfloat16()
-    if tall := len(x) > x.shape[1]:
-        x = x.T
-    x = x / x.norm().clamp(min=SMALLEST)
+def split(matrix: Tensor, heads: tuple[int, int] | None) -> Tensor:
+    """[rows, columns] -> its heads [heads, rows or width, width or columns]; where there are none, itself as one."""
+    if heads is None:
+        return matrix[None]
+    axis, width = heads
+    return matrix.unflatten(axis, (-1, width)).movedim(axis, 0)
+
+
+def join(parts: Tensor, heads: tuple[int, int] | None) -> Tensor:
+    """The inverse of `split`."""
+    return parts[0] if heads is None else parts.movedim(0, heads[0]).flatten(heads[0], heads[0] + 1)
+
+
+def polar(matrices: Tensor) -> Tensor:
+    """U V^T of U S V^T, nearly, of each of [count, rows, columns]: the same in bfloat16; of zeros, zeros."""
+    x = matrices.bfloat16().contiguous()
+    tall = x.shape[1] > x.shape[2]
+    x = x / _norms(x)
     for number, (a, b, c) in enumerate(STEPS):
-        gram = x @ x.T
+        gram = x.mT @ x if tall else x @ x.mT
         if number == 0:
-            bound = gram.norm().clamp(min=SMALLEST)
+            bound = _norms(gram)
             x, gram = x / bound.sqrt(), gram / bound
-        turn = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        turn.diagonal().add_(a)  # not `addmm`, which would begin by a copy of X
-        x = turn @ x
-    return x.T if tall else x
+        turn = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        turn.diagonal(dim1=1, dim2=2).add_(a)  # not `baddbmm`, which would begin by a copy of X
+        x = x @ turn if tall else turn @ x
+    return x
+
+
+def _norms(matrices: Tensor) -> Tensor:
+    """Of each matrix, and nothing that divides by 0."""
+    return torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True).clamp(min=SMALLEST)

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from training import TrainingError
 from training.config import Optimizer as Settings
 from training.config import Schedule
+from training.models.layers import Linear
 from training.muon import Muon
 
 
@@ -53,8 +54,12 @@ class Optimizer:
         ]
         self.parts: dict[str, torch.optim.Optimizer] = {}
         if settings.use == "muon":
+            heads = _heads(model)
+            split: dict[tuple[int, int] | None, list[nn.Parameter]] = {}
+            for matrix in matrices:
+                split.setdefault(heads.get(id(matrix)), []).append(matrix)
             self.parts["muon"] = Muon(
-                matrices,
+                [{"params": group, "heads": kind} for kind, group in split.items()],
                 lr=settings.learning_rate,
                 weight_decay=settings.weight_decay,
                 momentum=settings.momentum,
@@ -169,6 +174,12 @@ def _by_use(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], l
         else:
             (matrices if parameter.ndim == 2 else vectors).append(parameter)
     return matrices, tables, vectors
+
+
+def _heads(model: nn.Module) -> dict[int, tuple[int, int]]:
+    """Where a matrix holds heads, by its id: the axis of them, and their width."""
+    linears = (module for module in model.modules() if isinstance(module, Linear))
+    return {id(linear.weight): linear.heads for linear in linears if linear.heads is not None}
 
 
 def clip(model: nn.Module, scale: float, limit: float | None) -> torch.Tensor:

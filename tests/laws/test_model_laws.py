@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from training import TrainingError, models
+from training import TrainingError, config, models
+from training.optim import Optimizer
 
 # A family is built from those of these keys that its table has, and once more with each of its variants.
 SMALL = {"layers": 2, "width": 32, "heads": 4}
@@ -196,3 +197,24 @@ def test_a_model_says_what_it_is_and_what_it_costs(keys):
     assert all(model.flops(work) < model.flops(work._replace(**{name: value})) for name, value in more.items())
     resolved = {"family": keys["family"], **model.config.model_dump()}
     assert models.build(resolved, vocab_size=VOCABULARY, length=LENGTH, where="").config == model.config
+
+
+def test_muon_turns_every_head_by_itself(keys):
+    """Where all heads have one gradient, each moves as far as it would alone; turned together, they would share it."""
+    model = build(keys)
+    width = getattr(model.config, "head_width", model.config.width // model.config.heads)
+    heads: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        parameter.grad = torch.zeros_like(parameter)
+        kind = name.split(".")[-2]
+        if kind in ("query", "key", "value", "output") and parameter.ndim == 2:
+            heads[name] = axis = int(kind == "output")
+            block = torch.randn(parameter.split(width, axis)[0].shape, generator=torch.Generator().manual_seed(1))
+            parameter.grad = torch.cat([block] * (parameter.shape[axis] // width), axis)
+    assert {name.split(".")[-2] for name in heads} == {"query", "key", "value", "output"}
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    Optimizer(model, config.Optimizer(learning_rate=1.0, weight_decay=0.0)).step(1.0)
+    for name, axis in heads.items():
+        for head in (model.get_parameter(name).detach() - before[name]).split(width, axis):
+            values = torch.linalg.svdvals(head) / (0.2 * max(head.shape) ** 0.5)
+            assert values[0] < 1.3 and values[-1] > 0.6

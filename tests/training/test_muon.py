@@ -36,7 +36,7 @@ def test_singular_values_end_near_one_and_vectors_stay(shape, kind, scale):
         torch.randn(shape, generator=torch.Generator().manual_seed(1)), full_matrices=False
     )
     values = spectrum(kind, min(shape))
-    found = muon.polar(left * (scale * values) @ right)
+    [found] = muon.polar((left * (scale * values) @ right)[None])
     assert found.dtype == torch.bfloat16 and found.shape == shape
     turned = left.T @ found.float() @ right.T
     ends, rest = turned.diagonal(), turned - turned.diagonal().diag()
@@ -59,7 +59,7 @@ def test_each_step_is_the_best_of_its_kind():
 
 
 def test_nothing_becomes_nothing():
-    assert torch.equal(muon.polar(torch.zeros(5, 3)), torch.zeros(5, 3, dtype=torch.bfloat16))
+    assert torch.equal(muon.polar(torch.zeros(2, 5, 3)), torch.zeros(2, 5, 3, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
@@ -67,7 +67,7 @@ def test_nothing_becomes_nothing():
 def test_a_step_is_torchs_but_for_the_polynomial(monkeypatch, shape, nesterov):
     generator = torch.Generator().manual_seed(1)
     start, *gradients = (torch.randn(shape, generator=generator) for _ in range(4))
-    monkeypatch.setattr("torch.optim._muon._zeropower_via_newtonschulz", lambda matrix, *_: muon.polar(matrix))
+    monkeypatch.setattr("torch.optim._muon._zeropower_via_newtonschulz", lambda matrix, *_: muon.polar(matrix[None])[0])
     options = {"lr": 0.1, "weight_decay": 0.2, "adjust_lr_fn": "match_rms_adamw", "nesterov": nesterov}
     theirs, ours = (torch.nn.Parameter(start.clone()) for _ in range(2))
     pair = [torch.optim.Muon([theirs], **options), Muon([ours], **options)]
@@ -78,8 +78,36 @@ def test_a_step_is_torchs_but_for_the_polynomial(monkeypatch, shape, nesterov):
     assert torch.equal(theirs, ours) and not torch.equal(ours, start)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_heads_are_matrices_of_their_own(axis):
+    """A step is that of an optimiser that was given each head as a parameter."""
+    generator = torch.Generator().manual_seed(1)
+    start, *gradients = (torch.randn(24, 32, generator=generator) for _ in range(4))
+    options = {"lr": 0.1, "weight_decay": 0.2, "adjust_lr_fn": "match_rms_adamw"}
+    whole = torch.nn.Parameter(start.clone())
+    heads = [torch.nn.Parameter(head.clone()) for head in start.split(8, axis)]
+    pair = [Muon([{"params": [whole], "heads": (axis, 8)}], **options), Muon(heads, **options)]
+    for number, gradient in enumerate(gradients):
+        whole.grad = gradient.clone() * (1 + number)
+        for head, its in zip(heads, whole.grad.split(8, axis), strict=True):
+            head.grad = its.clone()
+        for optimizer in pair:
+            optimizer.step()
+    assert torch.equal(whole, torch.cat(list(heads), axis))
+    joint = torch.nn.Parameter(start.clone())
+    joint.grad = gradients[0].clone()
+    Muon([joint], **options).step()
+    first = torch.nn.Parameter(start.clone())
+    first.grad = gradients[0].clone()
+    Muon([{"params": [first], "heads": (axis, 8)}], **options).step()
+    assert not torch.allclose(joint, first, atol=1e-3)
+
+
+@pytest.mark.parametrize("heads", [None, (0, 4), (1, 4)])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_over_shards_it_is_the_same(run_file, shape):
+def test_over_shards_it_is_the_same(run_file, shape, heads):
+    if heads and shape[heads[0]] % heads[1]:
+        pytest.skip("no whole heads")
     settings = config.load(run_file, ('parallel.use="fsdp"',))
     generator = torch.Generator().manual_seed(1)
     start, *gradients = (torch.randn(shape, generator=generator) for _ in range(4))
@@ -89,7 +117,7 @@ def test_over_shards_it_is_the_same(run_file, shape):
         shards = torch.nn.Parameter(distribute_tensor(start.clone(), mesh))
         shards = torch.nn.Parameter(shards.detach().redistribute(placements=[Shard(0)]))
         options = {"lr": 0.1, "weight_decay": 0.2, "adjust_lr_fn": "match_rms_adamw"}
-        pair = [Muon([whole], **options), Muon([shards], **options)]
+        pair = [Muon([{"params": [matrix], "heads": heads}], **options) for matrix in (whole, shards)]
         for gradient in gradients:
             whole.grad = gradient.clone()
             shards.grad = DTensor.from_local(gradient.clone(), mesh, shards.placements)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.models import Work
-from training.models.layers import LayerNorm, Linear, Sight, attention, both_ways, normal, product_dtype
+from training.models.layers import LayerNorm, Linear, Sight, attention, both_ways, normal, product_dtype, projections
 from training.tables import Table
 
 Size = Annotated[int, Field(ge=1)]
@@ -57,7 +57,8 @@ class Layer(nn.Module):
         super().__init__()
         c = config
         self.heads = c.heads
-        self.query, self.key, self.value, self.output = (Linear(c.width, c.width, bias=True) for _ in range(4))
+        made = projections(c.width, c.heads, c.heads, c.width // c.heads, bias=True)
+        self.query, self.key, self.value, self.output = made
         self.attention_norm = LayerNorm(c.width, c.norm_epsilon)
         self.up = Linear(c.width, c.feed_forward, bias=True)
         self.down = Linear(c.feed_forward, c.width, bias=True)

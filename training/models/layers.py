@@ -28,15 +28,29 @@ Sight = Blocks | BlockMask | Tensor | None
 
 
 class Linear(nn.Module):
-    """y = x W^T, + b with `bias`. W [outputs, inputs] is drawn from nobody's generator."""
+    """y = x W^T, + b with `bias`. W [outputs, inputs] is drawn from nobody's generator.
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
+    `heads` tells the optimiser that W holds heads: (0, width) those of its rows, (1, width) those of its columns.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = False, *, heads: tuple[int, int] | None = None) -> None:
         super().__init__()
+        self.heads = heads
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.weight, self.bias)
+
+
+def projections(
+    width: int, heads: int, kv_heads: int, head_width: int, bias: bool = False
+) -> tuple[Linear, Linear, Linear, Linear]:
+    """What makes queries, keys and values of x [..., width], and what takes the heads back to it."""
+    query, key, value = (
+        Linear(width, count * head_width, bias, heads=(0, head_width)) for count in (heads, kv_heads, kv_heads)
+    )
+    return query, key, value, Linear(heads * head_width, width, bias, heads=(1, head_width))
 
 
 class LayerNorm(nn.Module):
@@ -183,10 +197,8 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.head_width = head_width
-        self.query = Linear(width, heads * head_width, bias)
-        self.key = Linear(width, kv_heads * head_width, bias)
-        self.value = Linear(width, kv_heads * head_width, bias)
-        self.output = Linear(heads * head_width, width, bias)
+        made = projections(width, heads, kv_heads, head_width, bias)
+        self.query, self.key, self.value, self.output = made
         self.query_norm = None if epsilon is None else RMSNorm(head_width, epsilon)
         self.key_norm = None if epsilon is None else RMSNorm(head_width, epsilon)
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.models import Work, layers
-from training.models.layers import Linear, RMSNorm, SwiGLU, attention, product_dtype, together, up_to
+from training.models.layers import Linear, RMSNorm, SwiGLU, attention, product_dtype, projections, together, up_to
 from training.order import derive
 from training.tables import Table
 
@@ -105,9 +105,9 @@ class Attention(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.head_width, inner = config.head_width, config.heads * config.head_width
-        self.query, self.key, self.value = (Linear(config.width, inner) for _ in range(3))
-        self.output = Linear(inner, config.width)
+        self.head_width = config.head_width
+        made = projections(config.width, config.heads, config.heads, config.head_width)
+        self.query, self.key, self.value, self.output = made
 
     def keys(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [B, S, H, head_width]."""
