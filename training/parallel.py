@@ -145,6 +145,7 @@ def joined(precision: Precision, parallel: Parallel | None = None) -> Iterator[G
     torch.set_num_threads(threads)
     if device.type == "cpu":
         machine.keep_freed_memory()
+        machine.keep_few_kernels()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Fresh memory is written before it is read here; filling it first takes up to a tenth of a step.

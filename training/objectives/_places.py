@@ -21,7 +21,7 @@ from training.models.layers import product_dtype
 from training.objectives import Batch
 
 PLACES = 512  # logits at once, where autograd keeps them
-NEAR = 128  # logits at once that stay in the cache
+NEAR = 256  # logits at once that stay in the cache
 SUMMED = 1024  # places whose gradients by logits are summed into the table's at once
 MULTIPLE = 32  # rows are as wide as their longest text, up to a multiple of this: a compiled model meets few shapes
 
