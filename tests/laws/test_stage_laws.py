@@ -31,6 +31,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "repetition": [{"units": "script"}, {"dialect": "dolma"}, {"dialect": "dclm"}],
     "fineweb": [{"dialect": "paper"}, {"units": "script"}],
     "language": [{"characters": 5}],
+    "pii": [{"kinds": ["phone", "email"], "countries": ["US"]}],
+    "mask_pii": [{"kinds": ["phone", "email"], "countries": ["US"]}],
     "near": [{"ngram": 1, "bands": 3, "rows": 3}, {"verify": False}],
     "paragraphs": [
         {"unit": "paragraph", "match": "exact", "min_characters": 1},
