@@ -203,3 +203,23 @@ def test_every_verified_pair_of_the_corpus_is_right(debian):
         a, b = first[row["a"]], first[row["b"]]
         assert row["jaccard"] == pages.jaccard(place[a], place[b]) >= 0.75
         assert a not in cluster or b not in cluster or cluster[a] == cluster[b]
+
+
+# How many rules at least remove a page of it.
+PUBLISHED = {"gopher": 12, "c4": 4, "fineweb": 12}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_recipe_accounts_for_every_page(name, shared_data, tmp_path):
+    """Documentation is no web page: most of it goes, by many rules, and each is a sentence of the books."""
+    try:
+        language_model()
+    except ModelError as error:
+        pytest.skip(str(error))
+    made = built(name, shared_data, tmp_path)
+    report = audit(made.version, made.store)
+    assert report.problems == [] and report.counts["ingested"] == 27_126 and report.counts["quarantined"] == 0
+    assert report.counts["kept"] > 1000
+    reasons = {(row["stage"], row["reason"]) for row in books.ledger(made.store, made.version.build_keys()).to_pylist()}
+    assert len(reasons) >= PUBLISHED[name], sorted(reasons)
