@@ -56,7 +56,7 @@ class Writing:
 
 
 class Batch:
-    """The sequences that a model writes side by side. Call under `torch.inference_mode`, the model in `eval`.
+    """The sequences that a model, in `eval`, writes side by side.
 
     `start` is the token from which a decoder that reads an encoder begins.
     """
@@ -65,8 +65,10 @@ class Batch:
         self.model, self.start = model, start
         self.pairs = has_encoder_and_decoder(model)
         self.rows: list[Writing] = []
-        self._cache = model.cache(0)
+        with torch.inference_mode():
+            self._cache = model.cache(0)
 
+    @torch.inference_mode()
     def add(self, writings: Sequence[Writing]) -> None:
         """Read the prompts of sequences and write the first token of each; then drop what has ended."""
         fresh = [writing for writing in writings if writing.ended is None]
@@ -80,6 +82,7 @@ class Batch:
         self.rows += fresh
         self._write(fresh, logits[rows])
 
+    @torch.inference_mode()
     def step(self) -> None:
         """Write one token more of each sequence; then drop what has ended."""
         if not self.rows:
@@ -93,6 +96,7 @@ class Batch:
             hidden = self.model(tokens, positions, None, cache=cache)
         self._write(self.rows, self.model.logits(hidden[:, -1]).float())
 
+    @torch.inference_mode()
     def drop(self, gone: Callable[[Writing], bool]) -> None:
         """Take out sequences, whatever they still had to write."""
         rows = [row for row, writing in enumerate(self.rows) if gone(writing)]

@@ -9,10 +9,8 @@ batches decide nothing; greedy tokens are those of `transformers.generate`.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
-
-import torch
 
 from training import TrainingError, decoding
 from training.decoding import Batch, Writing
@@ -59,24 +57,26 @@ def generate(
         numbers = range(first, first + return_sequences)
         made.append([Writing(prompt, sampling, new_tokens, known, number) for number in numbers])
     if new_tokens:
-        write(model, [writing for some in made for writing in some], eot, batch)
+        for _ in write(model, [writing for some in made for writing in some], eot, batch):
+            pass
     return [[writing.tokens for writing in some] for some in made]
 
 
-def write(model: Any, writings: Sequence[Writing], start: int, batch: int = BATCH) -> None:
-    """Write sequences to their ends, at most `batch` of them side by side; the next begins where one has ended."""
-    waiting = deque(writings)
+def write(model: Any, writings: Sequence[Writing], start: int, batch: int = BATCH) -> Iterator[None]:
+    """Write sequences to their ends, at most `batch` of them side by side; the next begins where one has ended.
+
+    Yields after every token of theirs."""
+    waiting, side = deque(writings), Batch(model, start)
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
-            side = Batch(model, start)
-            while waiting or side.rows:
-                free = min(batch - len(side.rows), len(waiting))
-                if free:
-                    side.add([waiting.popleft() for _ in range(free)])
-                else:
-                    side.step()
+        while waiting or side.rows:
+            free = min(batch - len(side.rows), len(waiting))
+            if free:
+                side.add([waiting.popleft() for _ in range(free)])
+            else:
+                side.step()
+            yield
     finally:
         model.train(training)
 

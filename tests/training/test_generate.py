@@ -161,18 +161,17 @@ def test_who_comes_and_goes_beside_a_sequence_moves_nothing(model, options):
         ]
 
     alone, together = writings(), writings()
-    with torch.inference_mode():
-        for writing in alone:
-            side = Batch(model, 0)
-            side.add([writing])
-            while side.rows:
-                side.step()
-        side, left = Batch(model, 0), list(together)
-        gone = together[5]
-        while left or side.rows:
-            side.add([left.pop() for _ in range(min(len(left), 1 + len(left) % 3))])
+    for writing in alone:
+        side = Batch(model, 0)
+        side.add([writing])
+        while side.rows:
             side.step()
-            side.drop(lambda writing: writing is gone and len(writing.tokens) > 3)
+    side, left = Batch(model, 0), list(together)
+    gone = together[5]
+    while left or side.rows:
+        side.add([left.pop() for _ in range(min(len(left), 1 + len(left) % 3))])
+        side.step()
+        side.drop(lambda writing: writing is gone and len(writing.tokens) > 3)
     assert len(gone.tokens) < len(alone[5].tokens)
     for mine, beside in zip(alone, together, strict=True):
         assert beside is gone or (mine.tokens, mine.ended) == (beside.tokens, beside.ended)
