@@ -136,7 +136,8 @@ def _asked(
 
     found, before = [], Counter[str]()
     for number, text in enumerate(texts):
-        ids, what = loaded.encode(text), f"prompt {number + 1}" if len(texts) > 1 else "the prompt"
+        what = f"prompt {number + 1}" if len(texts) > 1 else "the prompt"
+        ids = loaded.read(text, what)
         most = min(NEW_TOKENS, room(loaded.model, ids, what)) if new_tokens is None else new_tokens
         fits(loaded.model, ids, most, what)
         for sequence in range(sequences):

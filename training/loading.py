@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 from training import TrainingError, initial, journal, loop, objectives, vocabulary
 from training.classifier import Classifier
@@ -47,6 +47,27 @@ class Loaded:
     @property
     def classifier(self) -> Classifier | None:
         return self.model if isinstance(self.model, Classifier) else None
+
+    @cached_property
+    def longest(self) -> int | None:
+        """Bytes that a token stands for at the most; None where one may stand for any number."""
+        if self.tokenizer.normalizer is not None or not isinstance(self.tokenizer.decoder, decoders.ByteLevel):
+            return None
+        return max(len(token.encode()) for token in self.tokenizer.get_vocab())
+
+    def read(self, text: str, what: str = "the prompt") -> list[int]:
+        """The tokens of a text, with those around it. One that cannot fit into the context is not cut into tokens at
+        all. Raises TrainingError for that, and for what is no Unicode text."""
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError as error:
+            raise TrainingError(f"{what} is no Unicode text at character {error.start}; give UTF-8") from error
+        least, length = size // self.longest if self.longest else 0, self.model.length
+        if least > length:
+            raise TrainingError(
+                f"{what} has at least {least:,} tokens, and the model's context is {length:,}; cut the prompt"
+            )
+        return self.encode(text)
 
     def writer(self) -> None:
         """Raises TrainingError where the model writes nothing."""
