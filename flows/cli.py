@@ -37,6 +37,7 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill build my-recipe.toml           sources to a sealed version of packed shards
   gristmill train my-run.toml              a version to a trained, evaluated model
   gristmill generate RUN --prompt TEXT     continue a text with a trained model
+  gristmill serve RUN                      answer the OpenAI API over HTTP with it
   gristmill ls                             versions, runs, and what can be built
   gristmill show quickstart                sources, stages and counts, splits and shards of a version
   gristmill trace RUN --step 9              the documents that a step of a run was trained on

@@ -1,4 +1,4 @@
-"""The verbs that use a trained model: `generate`. The trainer has them, with all their options and their help.
+"""The verbs that use a trained model, `generate` and `serve`: the trainer's, with all their options and their help.
 
 The front door finds the folder that a name means and goes on as the trainer, so that a terminal, a pipe and Ctrl-C
 are the trainer's own.
@@ -22,12 +22,18 @@ RAW = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspe
 
 def register(verb: Callable[..., Callable[..., None]]) -> None:
     """Make the functions of this room verbs of the command line."""
-    verb(generate, context_settings={**RAW, "help_option_names": []}, add_help_option=False)
+    for command in (generate, serve):
+        verb(command, context_settings={**RAW, "help_option_names": []}, add_help_option=False)
 
 
 def generate(rest: Rest = None) -> None:
     """Continue texts with a trained model (--help lists the options)."""
     _become("generate", list(rest or []))
+
+
+def serve(rest: Rest = None) -> None:
+    """Answer the OpenAI API over HTTP with a trained model (--help lists the options)."""
+    _become("serve", list(rest or []))
 
 
 def _become(verb: str, rest: list[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from training import TrainingError, continuing, terminal
+from training import TrainingError, terminal, using
 
 HELP = """Train on a sealed version, continue texts with what was trained, say what a step read, export.
 
@@ -172,7 +172,8 @@ def keys(
     print(keys.listing(table))
 
 
-app.command()(continuing.generate)
+app.command()(using.generate)
+app.command()(using.serve)
 
 
 @app.command()

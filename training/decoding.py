@@ -21,6 +21,11 @@ from training import TrainingError
 from training.models import has_encoder_and_decoder
 from training.sampling import Sampling, drawn, filtered, named, penalised, uniform
 
+
+class TooLong(TrainingError):
+    """A text, or what is to follow it, has no room in the model's context."""
+
+
 LENGTH, STOP = "length", "stop"  # why a sequence ended, in the words of the OpenAI API
 
 
@@ -159,7 +164,7 @@ def room(model: Any, prompt: Sequence[int], what: str = "the prompt") -> int:
         raise TrainingError(f"{what} has a token outside [0, {model.vocab_size}); is the tokenizer another?")
     left = model.length if pairs else model.length - len(prompt)
     if len(prompt) > model.length or not left:
-        raise TrainingError(
+        raise TooLong(
             f"{what} has {len(prompt):,} tokens, and the model's context is {model.length:,}, of which at least one is "
             "written; cut the prompt"
         )

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from training import TrainingError, decoding
-from training.decoding import Batch, Writing
+from training.decoding import Batch, TooLong, Writing
 from training.models import has_encoder_and_decoder
 from training.sampling import Sampling
 
@@ -65,7 +65,8 @@ def generate(
 def write(model: Any, writings: Sequence[Writing], start: int, batch: int = BATCH) -> Iterator[None]:
     """Write sequences to their ends, at most `batch` of them side by side; the next begins where one has ended.
 
-    Yields after every token of theirs."""
+    Yields after every token of theirs.
+    """
     waiting, side = deque(writings), Batch(model, start)
     training = model.training
     model.eval()
@@ -82,16 +83,16 @@ def write(model: Any, writings: Sequence[Writing], start: int, batch: int = BATC
 
 
 def fits(model: Any, prompt: Sequence[int], new_tokens: int, what: str) -> None:
-    """Raises TrainingError where the context has no room for a prompt and so many tokens behind it."""
+    """Raises TooLong where the context has no room for a prompt and so many tokens behind it."""
     room = decoding.room(model, prompt, what)
     if new_tokens <= room:
         return
     if has_encoder_and_decoder(model):
-        raise TrainingError(
+        raise TooLong(
             f"{what} has {len(prompt)} tokens, and {new_tokens} new ones are asked for: the model reads "
             f"and writes at most {model.length} each"
         )
-    raise TrainingError(
+    raise TooLong(
         f"{what} has {len(prompt)} tokens: with {new_tokens} new ones it is longer than the "
         f"model's context of {model.length}; ask for at most {room} new tokens, or cut the prompt"
     )

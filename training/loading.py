@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders
 
 from training import TrainingError, initial, journal, loop, objectives, vocabulary
 from training.classifier import Classifier
+from training.decoding import TooLong
 from training.hugging_face import _folder
 from training.models import has_encoder_and_decoder
 
@@ -55,18 +56,21 @@ class Loaded:
             return None
         return max(len(token.encode()) for token in self.tokenizer.get_vocab())
 
-    def read(self, text: str, what: str = "the prompt") -> list[int]:
-        """The tokens of a text, with those around it. One that cannot fit into the context is not cut into tokens at
-        all. Raises TrainingError for that, and for what is no Unicode text."""
+    def read(self, text: str, what: str = "the prompt", *, bare: bool = False) -> list[int]:
+        """The tokens of a text, with those around it unless `bare`. One that cannot fit into the context is not cut
+        into tokens at all. Raises TooLong for that, and TrainingError for what is no Unicode text."""
         try:
             size = len(text.encode())
         except UnicodeEncodeError as error:
             raise TrainingError(f"{what} is no Unicode text at character {error.start}; give UTF-8") from error
         least, length = size // self.longest if self.longest else 0, self.model.length
         if least > length:
-            raise TrainingError(
+            raise TooLong(
                 f"{what} has at least {least:,} tokens, and the model's context is {length:,}; cut the prompt"
             )
+        if bare:
+            found: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+            return found
         return self.encode(text)
 
     def writer(self) -> None:

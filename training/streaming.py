@@ -57,7 +57,7 @@ class Stream:
         return said
 
     def finish(self) -> str:
-        """The rest, half a character included: nothing will follow."""
+        """What was not said yet, half a character included: nothing will follow."""
         if not self.stopped:
             self.text, self._rest = self.text + self._rest, ""
         said, self._said = self.text[self._said :], len(self.text)

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tests.training import exported, runs
-from training import TrainingError, checkpoint, continuing, loading
+from training import TrainingError, checkpoint, loading, using
 from training.__main__ import main
 from training.generate import generate
 
@@ -116,9 +116,7 @@ def test_the_terminal_shows_what_json_holds_in_the_order_of_the_prompts(qwen3, t
     options = ("--prompt", "the mill", "--prompt", "磨坊", "--return-sequences", 3, "--seed", 5, "--new-tokens", 9)
     table = json.loads(training("generate", qwen3, *options, "--json"))["prompts"]
     expected = "".join(
-        f"{entry['prompt']}{continuing.terminal.visible(text)}\n\n"
-        for entry in table
-        for text in entry["continuations"]
+        f"{entry['prompt']}{using.terminal.visible(text)}\n\n" for entry in table for text in entry["continuations"]
     )
     for batch in (1, 4, 32):
         assert training("generate", qwen3, *options, "--batch", batch) == expected
@@ -179,11 +177,11 @@ def test_a_prompt_of_a_million_tokens_is_refused_at_once(qwen3):
     loaded = loading.load(qwen3)
     began = time.process_time()
     with pytest.raises(TrainingError, match=r"prompt 2 has at least \d+,\d\d\d tokens, .* context is 128"):
-        continuing._asked(loaded, ["a", "the mill " * 500_000], continuing_sampling(), None, 1, [])
+        using._asked(loaded, ["a", "the mill " * 500_000], using_sampling(), None, 1, [])
     assert time.process_time() - began < 1
 
 
-def continuing_sampling():
+def using_sampling():
     from training.sampling import Sampling
 
     return Sampling()
@@ -214,9 +212,9 @@ def test_half_a_character_is_held_back(qwen3, monkeypatch):
     assert len(ids) > 3
     rest = iter(ids)
     monkeypatch.setattr("training.decoding.Batch._choose", lambda *_: torch.tensor([next(rest)]))
-    monkeypatch.setattr(continuing._Printer, "_say", staticmethod(said.append))
-    asked = continuing._asked(loaded, ["x"], continuing_sampling(), len(ids), 1, [])
-    continuing._write(loaded, asked, 1, continuing._Printer(asked))
+    monkeypatch.setattr(using._Printer, "_say", staticmethod(said.append))
+    asked = using._asked(loaded, ["x"], using_sampling(), len(ids), 1, [])
+    using._write(loaded, asked, 1, using._Printer(asked))
     assert [piece for piece in said if piece] == ["x", "a", "鎧", "b"]
 
 

@@ -1,4 +1,4 @@
-"""The verb `generate`: prompts in, continuations out, on the terminal while they are written.
+"""The verbs that use a trained model: `generate`, prompts in and continuations out, and `serve`.
 
 What a model writes is as hostile as what it read, and is shown escaped (`terminal.visible`).
 """
@@ -115,6 +115,40 @@ def generate(
         raise typer.Exit(130) from None
     if as_json:
         print(json.dumps({"prompts": _table(texts, asked, return_sequences)}, ensure_ascii=False))
+
+
+def serve(
+    folder: ModelArgument,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen at; 0.0.0.0: all of this machine.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0: any that is free.")] = 8000,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What requests call the model; default: the folder's name.")
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Sequences that are written side by side.")] = BATCH,
+    queue: Annotated[int, typer.Option(metavar="N", min=1, help="Sequences that may wait; beyond them: 429.")] = 1024,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Tokens that a request may ask for; default: what the context has."),
+    ] = None,
+    max_body: Annotated[int, typer.Option(metavar="BYTES", min=1, help="Largest request; beyond it: 413.")] = 4_000_000,
+) -> None:
+    """Answer the OpenAI API over HTTP with a trained model.
+
+    /v1/completions, /v1/chat/completions where the tokenizer has a chat template, both with streaming, /v1/classify for
+    a classifier, /v1/models, /health, /metrics (Prometheus). Requests are written side by side and join between two
+    tokens. Ctrl-C or SIGTERM takes no more and finishes what runs. Nobody is asked who they are: put a proxy before it
+    that does, before others can reach it.
+
+    \b
+      gristmill serve mine --port 8000
+      curl http://127.0.0.1:8000/v1/completions -d '{"model": "mine", "prompt": "A mill is", "max_tokens": 20}'
+    """
+    from training import serving
+
+    limits = serving.Limits(batch=batch, queue=queue, max_tokens=max_tokens, body=max_body)
+    serving.serve(folder, host, port, name, limits)
 
 
 @dataclass
