@@ -9,6 +9,7 @@ takes no new ones and finishes those that were taken.
 
 from __future__ import annotations
 
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ def serve(place: Path, host: str, port: int, name: str | None, limits: Limits) -
     app = application(loaded, name or loaded.name, limits)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     print(f"serving {name or loaded.name} at {address}/v1; Ctrl-C finishes what runs", flush=True)
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn sends it again when all is finished, which is no failure
+        signal.signal(number, lambda *_: None)
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", server_header=False)
     uvicorn.Server(config).run(sockets=[listening])
 

@@ -1,8 +1,8 @@
 """The thread that owns the model: all requests are worked on side by side, and new ones join between two tokens.
 
 A writer's batch is a `decoding.Batch` (continuous batching: Yu et al. 2022, "Orca", section 3.2); a classifier's is
-what waits at that moment. Requests wait in the order in which they came. Whoever asks hears of each change by a callback
-from this thread, and may leave at any time: what was asked for is then written no further.
+what waits at that moment. Requests wait in the order in which they came. Whoever asks hears of each change by a
+callback from this thread, and may leave at any time: what was asked for is then written no further.
 """
 
 from __future__ import annotations

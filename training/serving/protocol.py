@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 Body = TypeVar("Body", bound=BaseModel)
 Count = Annotated[int, Field(ge=1)]
 Tokens = list[Annotated[int, Field(ge=0)]]
+ABSENT = {"best_of", "frequency_penalty", "logit_bias", "logprobs", "presence_penalty", "suffix"}  # not offered
 Zero = Annotated[float, Field(ge=0, le=0)] | None
 Stop = str | Annotated[list[str], Field(max_length=16)] | None
 
@@ -153,6 +154,10 @@ def _refusal(kind: type[BaseModel], errors: Sequence[Any]) -> Refusal:
     if first["type"] == "missing":
         where = ".".join(place)
         return Refusal(400, f"Missing parameter '{where}'", param=where, code="missing_required_parameter")
+    if place[0] in ABSENT:
+        return Refusal(
+            400, f"Parameter '{place[0]}' is not offered here; leave it out", param=place[0], code="unsupported"
+        )
     # Of a union each kind has its own error; the key is the same in all of them.
     given = repr(first["input"])
     said = first["msg"] if len({error["loc"][0] for error in errors}) == len(errors) else "is of the wrong kind"
