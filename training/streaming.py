@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 HALF = "�"  # what a decoder writes for bytes that are no character, or not yet
 CONTEXT = 6  # tokens of the prompt that a decoder is shown: some write a space only between words
@@ -35,7 +35,10 @@ class Stream:
         self._tokenizer, self._stops, self._ends, self._special = tokenizer, [s for s in stops if s], ends, special
         self._tokens = list(before[-CONTEXT:])
         self._from, self._read, self._said = 0, len(self._tokens), 0
-        self._rest = ""  # decoded, but it ends in half a character
+        self._given = 0  # characters behind `_read` that are in the text
+        self._rest = ""  # what is behind them: half a character
+        # Of bytes that are none, a byte-level decoder looks at the last alone again; byte fallback at all in a row.
+        self._one = isinstance(tokenizer.decoder, decoders.ByteLevel)
 
     def add(self, token: int) -> bool:
         """One token more. Returns whether a stop string is complete; the text ends before it."""
@@ -43,11 +46,13 @@ class Stream:
             return self.stopped
         self._tokens.append(token)
         before, whole = self._decoded(self._from, self._read), self._decoded(self._from, None)
-        self._rest = whole[len(before) :]
+        fresh = whole[len(before) :]
+        sure = fresh.removesuffix(HALF) if self._one else fresh.rstrip(HALF)
         length = len(self.text)
-        if self._rest and not self._rest.endswith(HALF):
-            self.text += self._rest
-            self._from, self._read, self._rest = self._read, len(self._tokens), ""
+        self.text += sure[self._given :]
+        self._given, self._rest = max(self._given, len(sure)), fresh[len(sure) :]
+        if fresh and sure == fresh:
+            self._from, self._read, self._given = self._read, len(self._tokens), 0
         return self._stop_after(length)
 
     def fresh(self) -> str:

@@ -303,7 +303,7 @@ def test_a_client_that_leaves_is_written_no_further(place, slow):
             assert server.engine.running == 1
             with pytest.raises(httpx.ReadTimeout):  # waits behind it
                 httpx.post(f"{address}/v1/completions", json=body, timeout=0.3)
-            assert server.engine.waiting == 1
+            until(lambda: server.engine.waiting == 1, 3)
         until(lambda: server.engine.running == 0 and server.engine.waiting == 0, 2)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{address}/v1/completions", json=body, timeout=0.3)

@@ -60,6 +60,17 @@ def test_half_a_character_at_the_end_is_said_at_the_end_alone():
     assert "".join(said([*whole, half])) == "a鎧"
 
 
+def test_bytes_that_are_no_characters_are_said_while_they_come():
+    """All but the last, which may still become one; where they are judged in a row, none before the row ends."""
+    [byte] = TOKENIZER.encode("鎧").ids[:1]
+    assert [len(piece) for piece in said([byte] * 6)] == [0, 1, 1, 1, 1, 1, 1]
+    names = {"<unk>": 0, "a": 1, **{f"<0x{n:02X}>": n + 2 for n in range(256)}}
+    fallback = Tokenizer(tokenizer_models.BPE(names, [], unk_token="<unk>", byte_fallback=True))
+    fallback.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokens = [1, *(n + 2 for n in "鎧".encode()), 1, 0xE9 + 2, 0x8E + 2, 1]
+    assert said(tokens, fallback) == ["a", "", "", "鎧", "a", "", "", "\ufffd\ufffda", ""]
+
+
 def test_a_space_that_a_decoder_writes_between_words_alone_is_said():
     words = {"<unk>": 0, "▁the": 1, "▁mill": 2, "er": 3}
     tokenizer = Tokenizer(tokenizer_models.WordLevel(words, unk_token="<unk>"))
