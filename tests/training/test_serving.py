@@ -296,17 +296,17 @@ def test_two_hundred_at_once_are_all_answered_as_if_alone(there, place):
 
 def test_a_client_that_leaves_is_written_no_further(place, slow):
     """In mid-stream, while it waits for the whole, and while it has not begun."""
-    with served(place, Limits(batch=1)) as (address, server):
+    with served(place, Limits(batch=1)) as (address, server), httpx.Client(base_url=address, timeout=0.3) as http:
         body = {"model": "m", "prompt": "the mill", "max_tokens": 120, "temperature": 0}
-        with httpx.stream("POST", f"{address}/v1/completions", json={**body, "stream": True}) as answer:
+        with http.stream("POST", "/v1/completions", json={**body, "stream": True}, timeout=9) as answer:
             next(answer.iter_lines())
             assert server.engine.running == 1
             with pytest.raises(httpx.ReadTimeout):  # waits behind it
-                httpx.post(f"{address}/v1/completions", json=body, timeout=0.3)
+                http.post("/v1/completions", json=body)
             until(lambda: server.engine.waiting == 1, 3)
         until(lambda: server.engine.running == 0 and server.engine.waiting == 0, 2)
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{address}/v1/completions", json=body, timeout=0.3)
+            http.post("/v1/completions", json=body)
         until(lambda: server.engine.running == 0, 2)
         until(lambda: counted(address).get(("gristmill_requests_total", "completions", "499")) == 3, 3)
         assert counted(address)["gristmill_generated_tokens_total", None, None] < 120
