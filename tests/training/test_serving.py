@@ -299,7 +299,8 @@ def test_a_client_that_leaves_is_written_no_further(place, slow):
     with served(place, Limits(batch=1)) as (address, server), httpx.Client(base_url=address, timeout=0.3) as http:
         body = {"model": "m", "prompt": "the mill", "max_tokens": 120, "temperature": 0}
         with http.stream("POST", "/v1/completions", json={**body, "stream": True}, timeout=9) as answer:
-            next(answer.iter_lines())
+            lines = answer.iter_lines()
+            next(lines)
             assert server.engine.running == 1
             with pytest.raises(httpx.ReadTimeout):  # waits behind it
                 http.post("/v1/completions", json=body)
