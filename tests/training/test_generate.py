@@ -16,6 +16,8 @@ from transformers import (
 )
 
 from tests.training.small_models import TABLES, decoder, in_transformers, tokens_of
+from tests.training.test_t5 import TABLES as T5
+from tests.training.test_t5 import model_of as t5_of
 from training import TrainingError
 from training.decoding import Batch, Writing
 from training.generate import generate
@@ -149,8 +151,11 @@ def test_the_highest_number_finds_a_token_though_rounding_keeps_the_sum_below_1(
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.0, "repetition_penalty": 1.3}], ids=["drawn", "greedy"])
-def test_who_comes_and_goes_beside_a_sequence_moves_nothing(model, options):
+@pytest.mark.parametrize("family", ["gpt", "t5"])
+def test_who_comes_and_goes_beside_a_sequence_moves_nothing(model, family, options):
     """Sequences of several lengths and settings join and leave one batch; each writes what it writes alone."""
+    if family == "t5":
+        model = t5_of(T5["uneven"])
     settings_ = [Sampling(**{"temperature": 0.8, "seed": number, **options}) for number in range(3)]
     prompts = [tokens_of(1, 3 + 7 * n % 40, seed=n)[0].tolist() for n in range(12)]
 
