@@ -1,4 +1,4 @@
-"""A server under many requests at once: `python tests/bench/serving.py [--write]`.
+"""A server under many requests at once: `chrt -f 10 python tests/bench/serving.py [--write]`.
 
 `gristmill serve` as a process of its own, with the shape of a model and weights that were never trained, is asked by
 the `openai` client: so many requests at once, then one after the other. Each answer must be that of the same request
@@ -126,7 +126,7 @@ def main() -> None:
     )
     print(printed)
     if options.write:
-        command_ = " ".join(["python tests/bench/serving.py", *sys.argv[1:]])
+        command_ = " ".join(["chrt -f 10 python tests/bench/serving.py", *sys.argv[1:]])
         sizes = f"{options.new} tokens each, half of them streamed, 32 side by side; none lost, each answer as alone"
         table.section("serving", f"`{command_}`, {date.today()}, {table.machine()}. {sizes}.\n\n{printed}")
 
