@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from flows import asking, choosing, comparing, errors, finding, forgetting, guard, publishing
+from flows import asking, choosing, comparing, errors, finding, forgetting, guard, publishing, using
 from flows.options import (
     AddressArgument,
     AllowDeadOption,
@@ -36,6 +36,8 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill quickstart                     build a small corpus and train a small model on it
   gristmill build my-recipe.toml           sources to a sealed version of packed shards
   gristmill train my-run.toml              a version to a trained, evaluated model
+  gristmill generate RUN --prompt TEXT     continue a text with a trained model
+  gristmill serve RUN                      answer the OpenAI API over HTTP with it
   gristmill ls                             versions, runs, and what can be built
   gristmill show quickstart                sources, stages and counts, splits and shards of a version
   gristmill trace RUN --step 9              the documents that a step of a run was trained on
@@ -69,9 +71,9 @@ def main() -> None:
     app()
 
 
-def verb(function: Callable[..., None]) -> Callable[..., None]:
+def verb(function: Callable[..., None], **settings: Any) -> Callable[..., None]:
     """A command of which every error ends in a sentence and its exit code."""
-    app.command()(guard.told(function))
+    app.command(**settings)(guard.told(function))
     return function
 
 
@@ -274,6 +276,7 @@ comparing.register(verb)
 choosing.register(verb)
 publishing.register(verb)
 forgetting.register(verb)
+using.register(verb)
 
 if __name__ == "__main__":
     main()

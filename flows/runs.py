@@ -76,6 +76,15 @@ def find(root: Path, name: str) -> Path:
     raise ConfigError(f"no run {name!r}{suggest(name, [run.name for run in of(root)])}")
 
 
+def usable(root: Path, name: str) -> Path:
+    """The folder of a trained model: a run by its name, or any folder by its path (a run, a checkpoint, a Hugging Face
+    folder). Raises ConfigError listing the runs."""
+    known = ("run.json", "state.json", "config.json")
+    if any((Path(name).expanduser() / file).is_file() for file in known):
+        return Path(name).expanduser()
+    return find(root, name)
+
+
 def _read(folder: Path) -> Run:
     try:
         table = json.loads((folder / "run.json").read_text("utf-8"))

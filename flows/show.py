@@ -324,5 +324,5 @@ def next_steps(
     if doc_id and doc_id.isprintable():
         screen.say(f"  gristmill why {shlex.quote(doc_id)}{place}")
     screen.say(f"  gristmill audit {made['name']}{place}")
-    screen.say(f"  python -P -m training generate {shlex.quote(str(result['folder']))} --prompt 'The mill'")
+    screen.say(f"  gristmill generate {shlex.quote(str(result['folder']))} --prompt 'The mill'")
     screen.say(f"  gristmill train quickstart --set schedule.steps=2000{place}")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import sysconfig
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,23 @@ def my_corpus(folder: Path) -> None:
     (folder / "catalogs" / "runs" / "quickstart.toml").write_text(run, "utf-8")
 
 
+def serve(elsewhere: Path, command: str) -> None:
+    """The server answers, and ends in order when it is told to."""
+    path = f"{elsewhere / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = {**{n: v for n, v in os.environ.items() if n != "PYTHONPATH"}, "PATH": path}
+    process = subprocess.Popen(shlex.split(command), cwd=elsewhere, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        [address] = re.findall(r"http://\S+/v1", process.stdout.readline())
+        body = json.dumps({"model": "exported", "prompt": "A mill is", "max_tokens": 4}).encode()
+        with urllib.request.urlopen(f"{address}/completions", body, timeout=60) as answer:
+            assert json.loads(answer.read())["choices"][0]["text"]
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+
+
 @pytest.mark.slow
 def test_every_command_of_the_readme_runs_from_the_wheel_outside_a_checkout(elsewhere, shell):
     from flows import embedded
@@ -133,6 +152,9 @@ def test_every_command_of_the_readme_runs_from_the_wheel_outside_a_checkout(else
     assert report["evaluation"]["model"]["bits_per_byte"] < bits[2], "the model does not beat a bigram"
     my_corpus(elsewhere)
     for command in others:
+        if command.startswith("gristmill serve"):
+            serve(elsewhere, command)
+            continue
         if "deploy" not in command:
             shell(command)
             continue

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from training import TrainingError, terminal
+from training import TrainingError, terminal, using
 
 HELP = """Train on a sealed version, continue texts with what was trained, say what a step read, export.
 
@@ -172,71 +172,8 @@ def keys(
     print(keys.listing(table))
 
 
-@app.command()
-def generate(
-    folder: FolderArgument,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TEXT", help="A text to continue; as often as you like. Default: one of nothing."),
-    ] = None,
-    new_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Tokens to add at the most; an end of text ends earlier.")
-    ] = 128,
-    temperature: Annotated[
-        float, typer.Option(metavar="X", min=0, help="Below 1 the likeliest tokens win more often; 0: always.")
-    ] = 0.8,
-    top_k: Annotated[
-        int | None, typer.Option(metavar="K", min=1, help="Choose among the K likeliest tokens; default: all.")
-    ] = None,
-    top_p: Annotated[
-        float | None, typer.Option(metavar="P", min=0, max=1, help="Choose among the likeliest that have mass P.")
-    ] = 0.95,
-    return_sequences: Annotated[int, typer.Option(metavar="N", min=1, help="Continuations of each prompt.")] = 1,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same text.")] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Continue texts with the newest checkpoint of a run.
-
-    A run of infill fills the gap that <|fim_middle|> marks, one of span those that <extra_id_0> and so on mark, and one
-    of seq2seq writes the target of a text. Masked and classifying runs write nothing: export them.
-
-    \b
-      python -P -m training generate .gristmill/runs/mine --prompt "A mill is" --return-sequences 3
-      python -P -m training generate .gristmill/runs/mine --prompt "A mill is" --temperature 0 --new-tokens 20
-      python -P -m training generate .gristmill/runs/filled --prompt "A mill<|fim_middle|> grain." --json
-    """
-    from training import journal, loop, models, objectives, vocabulary
-    from training.classifier import Classifier
-    from training.generate import generate as continued
-
-    books, settings, version = journal.read(folder, verify=False)
-    model = loop.load(settings, version, books)
-    if isinstance(model, Classifier):
-        raise TrainingError(f"{folder}: names the class of a text and continues none; `export` it to use it")
-    objective = objectives.load(settings.objective, "[objective]")
-    tokenizer, eot = vocabulary.extended(version.tokenizer_file, objective.extra_tokens), version.manifest.tokenizer.eot
-    asked = prompt or [""]
-    texts = [objectives.prompted(objective, text) for text in asked]
-    pairs = models.has_encoder_and_decoder(model)  # what it reads ends as a document does
-    made = continued(
-        model,
-        [[eot, *tokenizer.encode(text, add_special_tokens=False).ids, *[eot] * pairs] for text in texts],
-        new_tokens=new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        return_sequences=return_sequences,
-        seed=seed,
-        eot=eot,
-    )
-    said = [[tokenizer.decode(c, skip_special_tokens=not pairs) for c in m] for m in made]
-    found = [{"prompt": text, "continuations": them} for text, them in zip(texts, said, strict=True)]
-    if as_json:
-        print(json.dumps({"prompts": found}, ensure_ascii=False))
-        return
-    for entry in found:
-        for continuation in entry["continuations"]:
-            print(terminal.visible(f"{entry['prompt']}{continuation}") + "\n")
+app.command()(using.generate)
+app.command()(using.serve)
 
 
 @app.command()

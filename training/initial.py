@@ -129,6 +129,24 @@ def _of_hugging_face(folder: Path) -> Source:
     return Source(table, _folder.weights_digest(folder), folder / "tokenizer.json", tensors, on_top, labels)
 
 
+def built(found: Source, length: int, eot: int, place: str) -> Any:
+    """The whole model of a source, a classifier with its head, for contexts of `length` tokens. Raises TrainingError
+    where its tensors are not those of its table."""
+    tensors = found.tensors()
+    if "embedding.weight" not in tensors:
+        raise TrainingError(f"{place}: the weights have no embedding of tokens")
+    size = len(tensors["embedding.weight"])
+    model = models.build(found.model, vocab_size=size, length=length, where=place)
+    fitted = _at(place, partial(_fitted, model=model, there=(size, length)), tensors)
+    if found.labels is None:
+        checkpoint.fill(model, fitted, place)
+        return model
+    classifier = Classifier(model, found.labels, eot)
+    named = {BACKBONE + name: tensor for name, tensor in fitted.items() if not name.startswith("head.")}
+    checkpoint.fill(classifier, named | found.on_top(), place)
+    return classifier
+
+
 def _at(place: str, function: Callable[[Any], Any], given: Any) -> Any:
     """Call; what it refuses is said with the place."""
     try:

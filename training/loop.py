@@ -274,9 +274,10 @@ def _build(run: Run, version: Version) -> Any:
     return objectives.build(objectives.load(run.objective, "[objective]"), run.model, version, "[model]")
 
 
-def load(run: Run, version: Version, journal: Journal) -> Any:
-    """The model of a run's newest checkpoint, on the CPU. Raises TrainingError where there is none."""
-    found = checkpoint.steps(journal.checkpoints)
+def load(run: Run, version: Version, journal: Journal, chosen: Path | None = None) -> Any:
+    """The model of a run's newest checkpoint, or of the chosen one, on the CPU. Raises TrainingError where there is
+    none."""
+    found = [chosen] if chosen else checkpoint.steps(journal.checkpoints)
     if not found:
         raise TrainingError(f"{journal.folder}: has no checkpoint yet")
     checkpoint.read_state(found[-1])

@@ -112,6 +112,47 @@ def test_a_token_moves_its_own_piece_and_in_a_causal_family_only_what_follows(ke
             assert not moved[~may].any() and moved[may].all()
 
 
+def test_a_cache_changes_nothing_whoever_stands_beside(keys, rows):
+    """What is read piece by piece into a cache has the hidden states of the whole: rows of several lengths, that are
+    cut, join others and drop out."""
+    model, tokens, positions = build(keys), rows[0], torch.arange(LENGTH).expand(3, -1)
+    if not hasattr(model, "cache"):
+        assert not model.causal
+        return
+    pairs, lengths = models.has_encoder_and_decoder(model), [70, 9, 33]
+    with torch.inference_mode():
+        whole = states(model, tokens, positions, None)
+        encoded = model.encode(tokens, None) if pairs else None
+
+        def read(last, cache):
+            if pairs:
+                return model.decode(tokens[:, :last], None, encoded, None, cache)
+            return model(tokens[:, :last], positions[:, :last], None, cache=cache)
+
+        cache = model.cache(3)
+        hidden = read(70, cache)
+        assert (hidden - whole[:, :70]).abs().max() < 1e-5
+        cache.cut(lengths)
+        late = model.cache(3)
+        read(5, late)
+        late.cut([5, 5, 5])
+        cache.join(late, [2, 0, 2])
+        order, at = [0, 1, 2, 2, 0, 2], [*lengths, 5, 5, 5]
+        for dropped in ([], [0], [1, 3], []):
+            kept = cache.drop(dropped)
+            order, at = [order[row] for row in kept], [at[row] for row in kept]
+            assert cache.lengths == at
+            part = torch.stack([tokens[row, n : n + 2] for row, n in zip(order, at, strict=True)])
+            if pairs:
+                found = model.decode(part, None, None, None, cache)
+            else:
+                places = torch.tensor([[n, n + 1] for n in at])
+                found = model(part, places, None, cache=cache)
+            expected = torch.stack([whole[row, n : n + 2] for row, n in zip(order, at, strict=True)])
+            assert (found - expected).abs().max() < 1e-5
+            at = [n + 2 for n in at]
+
+
 def test_the_same_call_gives_the_same_bits_forward_and_backward(keys, rows):
     model, (tokens, positions, pieces) = build(keys), rows
     runs = []

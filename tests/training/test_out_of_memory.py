@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training import runs
-from training import OutOfMemory, generate
+from training import OutOfMemory, decoding
 from training.objectives import causal
 
 EVALUATED = ("evaluation.micro_rows=4", "evaluation.rows=8")
@@ -46,12 +46,12 @@ def test_out_of_memory_in_an_evaluation_says_how_many_rows_to_try(run_file, mani
 def test_samples_that_do_not_fit_are_drawn_fewer_at_once(run_file, manifest, tmp_path, monkeypatch):
     """The same texts as where all fit, for a batch decides nothing; where not one fits, the sentence says how long."""
     plain = runs.fit(run_file, manifest, tmp_path / "plain", changes=EVALUATED)
-    begun, most = generate._begun, [1]
+    add, most = decoding.Batch.add, [1]
 
-    def narrow(model, prompts, *more):
-        return begun(model, prompts, *more) if len(prompts) <= most[0] else out_of_memory()
+    def narrow(self, writings):
+        return add(self, writings) if len(self.rows) + len(writings) <= most[0] else out_of_memory()
 
-    monkeypatch.setattr(generate, "_begun", narrow)
+    monkeypatch.setattr(decoding.Batch, "add", narrow)
     found = runs.fit(run_file, manifest, tmp_path / "narrow", changes=EVALUATED)
     texts = [json.loads((each.folder / "report.json").read_text("utf-8"))["samples"] for each in (plain, found)]
     assert texts[0] == texts[1] and len(texts[0]["prompts"]) == 2

@@ -34,6 +34,7 @@ from training.models.layers import (
     SwiGLU,
     Turn,
     causal,
+    following,
     normal,
     turns,
 )
@@ -133,13 +134,14 @@ class Model(nn.Module):
         """Hidden states [B, T, width] after the final norm, of tokens and positions [B, T] int64.
 
         `pieces` [B, T] int32 numbers the document piece of each token, the tokens of one side by side; attention
-        is causal and never leaves a piece. None: one piece a row. With a cache the tokens follow those in it.
+        is causal and never leaves a piece. None: one piece a row. With a cache the tokens follow those in it, a row
+        is one piece, and `pieces` is None.
         """
         c = self.config
         if cache is None:
-            sight: Sight = causal(pieces, tokens, c.heads, c.kv_heads)
+            sight = causal(pieces, tokens, c.heads, c.kv_heads)
         else:
-            sight = cache.extend(torch.zeros_like(tokens, dtype=torch.int32) if pieces is None else pieces)
+            sight = following(cache, tokens, c.heads, c.kv_heads)
         turn = None if c.rope_theta is None else turns(positions, c.head_width, c.rope_theta)
         x = self.embedding(tokens)
         if self.positions is not None:
@@ -157,10 +159,10 @@ class Model(nn.Module):
         """x [..., width], W [vocab_size, width] and b, or None, of the logits x W^T + b."""
         return hidden, (self.head or self.embedding).weight, None
 
-    def cache(self, rows: int, length: int) -> Cache:
-        """An empty cache for `rows` rows of at most `length` tokens."""
+    def cache(self, rows: int) -> Cache:
+        """An empty cache of `rows` rows."""
         c = self.config
-        return Cache(c.layers, rows, length, c.kv_heads, c.head_width, self.embedding.weight)
+        return Cache(c.layers, rows, c.kv_heads, c.head_width, self.embedding.weight)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

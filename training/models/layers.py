@@ -18,6 +18,7 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from training.models import _blocks, _flex
 from training.models._blocks import Blocks
+from training.models._cache import Cache
 from training.models._gradients import Gated, Normalised, Rotated, wide
 from training.order import derive
 
@@ -117,6 +118,13 @@ def causal(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) -> 
     return _flex.plan(pieces, causal=True) if pieces.is_cuda else up_to(pieces, pieces)
 
 
+def following(cache: Cache, tokens: Tensor, heads: int, kv_heads: int) -> Sight:
+    """Each token sees its own row of the cache, to which it is added, up to itself."""
+    first = cache.empty
+    mask = cache.extend(tokens.shape[1])
+    return causal(None, tokens, heads, kv_heads) if first else mask
+
+
 def both_ways(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) -> Sight:
     """Each token sees all of its own piece; `pieces` [B, T] numbers runs of tokens (None: one run a row)."""
     if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -154,38 +162,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight, scale: float | None
     if isinstance(sight, BlockMask):
         q, k, v = (x.to(product_dtype(q)) for x in (q, k, v))
         return _flex.attention(q, k, v, sight, scale)
-    shared = q.shape[2] // k.shape[2]
+    rows, queries, heads, width = q.shape
+    shared = heads // k.shape[2]
+    if queries == 1:
+        # As with a cache: the heads that share keys are so many queries of these, and no key is copied.
+        q, k, v = q.reshape(rows, -1, shared, width), k.transpose(1, 2), v.transpose(1, 2)
+        one = functional.scaled_dot_product_attention(q, k, v, attn_mask=sight, scale=scale)
+        return one.reshape(rows, 1, heads, width)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     if shared > 1:
         k, v = (x.repeat_interleave(shared, 1) for x in (k, v))
     result = functional.scaled_dot_product_attention(q, k, v, attn_mask=sight, is_causal=sight is None, scale=scale)
     return result.transpose(1, 2)
-
-
-class Cache:
-    """Keys and values of every layer so far, so that one more token costs one token's work.
-
-    All rows grow together; rows of different lengths are padded in front, with a piece number of their own.
-    """
-
-    def __init__(self, layers: int, rows: int, length: int, kv_heads: int, head_width: int, like: Tensor) -> None:
-        self._keys = like.new_zeros(layers, rows, length, kv_heads, head_width)
-        self._values = torch.zeros_like(self._keys)
-        self._pieces = torch.zeros(rows, length, dtype=torch.int32, device=like.device)
-        self.device, self.used = like.device, 0
-
-    def extend(self, pieces: Tensor) -> Tensor:
-        """Make room for tokens [B, T] of these pieces; returns what they see."""
-        begin, self.used = self.used, self.used + pieces.shape[1]
-        self._pieces[:, begin : self.used] = pieces
-        return up_to(pieces, self._pieces[:, : self.used])
-
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add a layer's keys and values [B, T, G, D] of those tokens; returns all so far."""
-        begin = self.used - k.shape[1]
-        self._keys[layer, :, begin : self.used] = k
-        self._values[layer, :, begin : self.used] = v
-        return self._keys[layer, :, : self.used], self._values[layer, :, : self.used]
 
 
 class Attention(nn.Module):

@@ -21,7 +21,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.models import Work, layers
+from training.models import Work
+from training.models._cache import Reader
 from training.models.layers import Linear, RMSNorm, SwiGLU, attention, product_dtype, projections, together, up_to
 from training.order import derive
 from training.tables import Table
@@ -90,9 +91,14 @@ class Bias(nn.Module):
         self.furthest, self.both = config.furthest, both
         self.table = nn.Embedding(config.buckets, config.heads, _weight=torch.zeros(config.buckets, config.heads))
 
-    def forward(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """What is added to the scores [B, H, T, S], for `mask` [B, 1, T, S]; the queries are the last of the keys."""
+    def forward(self, mask: Tensor, dtype: torch.dtype, places: Tensor | None = None) -> Tensor:
+        """What is added to the scores [B, H, T, S], for `mask` [B, 1, T, S]. The queries are the last of the keys, or
+        stand at `places` [B, T] among them."""
         weight, (queries, keys) = self.table.weight, mask.shape[2:]
+        if places is not None:
+            apart = torch.arange(keys, device=weight.device) - places[..., None]
+            found = self.table(bucket(apart, len(weight), self.furthest, both=self.both))
+            return torch.where(mask, found.permute(0, 3, 1, 2), HIDDEN).to(dtype)
         distance = torch.arange(1 - keys, queries, device=weight.device)
         by_distance = self.table(bucket(distance, len(weight), self.furthest, both=self.both)).T
         # Row i of the matrix is a window into the distances, one further back for each query.
@@ -129,18 +135,11 @@ class GatedGELU(SwiGLU):
         return result
 
 
-class Cache(layers.Cache):
-    """What the decoder has read so far, and the keys and values of the encoder in each of its layers."""
-
-    def __init__(self, count: int, rows: int, length: int, heads: int, head_width: int, like: Tensor) -> None:
-        super().__init__(count, rows, length, heads, head_width, like)
-        self.encoded: dict[int, tuple[Tensor, Tensor]] = {}
-
-
 class Encoded(NamedTuple):
-    """What a decoder reads: hidden states [B, S, width] of the encoder, and [B, 1, T, S] added to the scores."""
+    """What a decoder reads: hidden states [B, S, width] of the encoder, or None where the cache has their keys, and
+    [B, 1, T, S] added to the scores."""
 
-    states: Tensor
+    states: Tensor | None
     sight: Tensor
 
 
@@ -158,7 +157,7 @@ class Layer(nn.Module):
         self.feed_forward = GatedGELU(config.width, config.feed_forward)
 
     def forward(
-        self, x: Tensor, sight: Tensor, encoded: Encoded | None = None, cache: Cache | None = None, number: int = 0
+        self, x: Tensor, sight: Tensor, encoded: Encoded | None = None, cache: Reader | None = None, number: int = 0
     ) -> Tensor:
         """x [B, T, width] -> [B, T, width]; `number` is the layer's in the cache."""
         normed = self.attention_norm(x)
@@ -169,12 +168,12 @@ class Layer(nn.Module):
             x = x + self.cross_attention(self.cross_attention_norm(x), read, encoded.sight)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
-    def _read(self, states: Tensor, cache: Cache | None, number: int) -> tuple[Tensor, Tensor]:
-        if cache is None:
-            return self.cross_attention.keys(states)
-        if number not in cache.encoded:
-            cache.encoded[number] = self.cross_attention.keys(states)
-        return cache.encoded[number]
+    def _read(self, states: Tensor | None, cache: Reader | None, number: int) -> tuple[Tensor, Tensor]:
+        keys: tuple[Tensor, Tensor] | None = None if states is None else self.cross_attention.keys(states)
+        if cache is not None:
+            return cache.read(number, keys)
+        assert keys is not None
+        return keys
 
 
 class Stack(nn.Module):
@@ -186,9 +185,9 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Layer(config, decoder=decoder) for _ in range(count))
         self.norm = RMSNorm(config.width, config.norm_epsilon)
 
-    def forward(self, x: Tensor, mask: Tensor, encoded: Encoded | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, encoded: Encoded | None = None, cache: Reader | None = None) -> Tensor:
         """Hidden states [B, T, width]; `mask` [B, 1, T, S] is true where a token sees another."""
-        sight = self.bias(mask, product_dtype(x))
+        sight = self.bias(mask, product_dtype(x), None if cache is None else cache.places())
         for number, layer in enumerate(self.layers):
             x = layer(x, sight, encoded, cache, number)
         hidden: Tensor = self.norm(x)
@@ -227,19 +226,29 @@ class Model(nn.Module):
         self,
         tokens: Tensor,
         pieces: Tensor | None,
-        encoded: Tensor,
+        encoded: Tensor | None,
         encoded_pieces: Tensor | None,
-        cache: Cache | None = None,
+        cache: Reader | None = None,
     ) -> Tensor:
         """Hidden states [B, U, width] after the decoder's norm, of tokens and pieces [B, U].
 
         A token sees its own piece up to itself, and of `encoded` [B, T, width] the piece of the same number.
-        With a cache the tokens follow those in it.
+        With a cache the tokens follow those in it, `pieces` is None, and in `encoded_pieces` 0 is a row's text and
+        anything else is padding behind it; `encoded` is given with the first tokens, and None from then on.
         """
         x, numbers = self.embedding(tokens), _numbers(pieces, tokens)
-        mask = up_to(numbers, numbers) if cache is None else cache.extend(numbers)
-        across = torch.where(together(numbers, _numbers(encoded_pieces, encoded[..., 0])), 0.0, HIDDEN)
-        hidden: Tensor = self.decoder(x, mask, Encoded(encoded, across.to(product_dtype(x))), cache)
+        if cache is None:
+            assert encoded is not None
+            mask = up_to(numbers, numbers)
+            across = together(numbers, _numbers(encoded_pieces, encoded[..., 0]))
+        else:
+            if encoded is not None:
+                cache.encoded = (_numbers(encoded_pieces, encoded[..., 0]) == 0).sum(1).tolist()
+            seen = cache.extend(tokens.shape[1])
+            everything = torch.ones(1, 1, 1, max(cache.lengths), dtype=torch.bool, device=x.device)
+            mask, across = everything if seen is None else seen, cache.across()
+        sight = torch.where(across, 0.0, HIDDEN).to(product_dtype(x))
+        hidden: Tensor = self.decoder(x, mask, Encoded(encoded, sight), cache)
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -252,10 +261,10 @@ class Model(nn.Module):
             return hidden * self.config.width**-0.5, self.embedding.weight, None
         return hidden, self.head.weight, None
 
-    def cache(self, rows: int, length: int) -> Cache:
-        """An empty cache for `rows` rows of at most `length` tokens of the decoder."""
+    def cache(self, rows: int) -> Reader:
+        """An empty cache of `rows` rows."""
         c = self.config
-        return Cache(c.decoder_layers, rows, length, c.heads, c.head_width, self.embedding.weight)
+        return Reader(c.decoder_layers, rows, c.heads, c.head_width, self.embedding.weight)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

@@ -1,0 +1,268 @@
+"""The verbs that use a trained model: `generate`, prompts in and continuations out, and `serve`.
+
+What a model writes is as hostile as what it read, and is shown escaped (`terminal.visible`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from training import TrainingError, terminal
+
+if TYPE_CHECKING:
+    from training.decoding import Writing
+    from training.loading import Loaded
+    from training.sampling import Sampling
+    from training.streaming import Stream
+
+NEW_TOKENS = 128
+BATCH = 32
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A run, one of its checkpoints, or a Hugging Face folder.")
+]
+
+
+def generate(
+    folder: ModelArgument,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="A text to continue; as often as you like. Default: one of nothing."),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help='Prompts, one a line; in .jsonl strings, or objects with a "prompt". -: stdin.'
+        ),
+    ] = None,
+    new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help=f"Tokens to add at the most; default: {NEW_TOKENS}, or as many as the context has."
+        ),
+    ] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token each time: --temperature 0.")] = (
+        False
+    ),
+    temperature: Annotated[
+        float, typer.Option(metavar="X", min=0, help="Below 1 the likeliest tokens win more often; 0: always.")
+    ] = 0.8,
+    top_k: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="Choose among the K likeliest tokens; default: all.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(metavar="P", min=0, max=1, help="Choose among the likeliest that have mass P.")
+    ] = 0.95,
+    min_p: Annotated[
+        float | None,
+        typer.Option(metavar="P", min=0, max=1, help="Only tokens at least P times as likely as the likeliest."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float, typer.Option(metavar="X", help="Above 1, tokens that the text has become less likely; 1: none.")
+    ] = 1.0,
+    return_sequences: Annotated[int, typer.Option(metavar="N", min=1, help="Continuations of each prompt.")] = 1,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="End before this text, wherever it comes; as often as you like."),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same text.")] = 0,
+    batch: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Sequences that are written side by side; decides no text.")
+    ] = BATCH,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object, with tokens and why each continuation ended.")
+    ] = False,
+) -> None:
+    """Continue texts with a trained model.
+
+    One continuation appears while it is written; several when they are done, in the order of the prompts. Filters are
+    those of transformers, in its order; the same seed gives the same text, whatever is written beside it. A prompt that
+    is longer than the context is refused, never cut; an empty one begins a text.
+
+    A run of infill fills the gap that <|fim_middle|> marks, one of span those that <extra_id_0> and so on mark, and one
+    of seq2seq writes the target of a text. Masked and classifying runs write nothing. A run reads a text as a document,
+    behind the end-of-text token; in a Hugging Face folder the tokenizer says what stands around it.
+
+    \b
+      gristmill generate mine --prompt "A mill is" --return-sequences 3 --top-k 50
+      gristmill generate mine --prompt "A mill is" --greedy --new-tokens 20 --stop .
+      gristmill generate filled --prompt "A mill<|fim_middle|> grain." --json
+      printf 'A mill\\nThe river\\n' | gristmill generate exported --file - --seed 7 --json
+    """
+    from training import loading
+    from training.sampling import Sampling
+
+    sampling = Sampling(0 if greedy else temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    prompts = [*(prompt or []), *(_lines(file) if file else [])]
+    if not prompts and file:
+        raise TrainingError(f"{'stdin' if file == '-' else file}: holds no prompt; give one a line")
+    loaded = loading.load(folder)
+    loaded.writer()
+    texts = [loaded.prompted(text) for text in prompts or [""]]
+    asked = _asked(loaded, texts, sampling, new_tokens, return_sequences, stop or [])
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        _write(loaded, asked, batch, None if as_json else _Printer(asked))
+    except KeyboardInterrupt:
+        sys.stdout.write("\n")
+        raise typer.Exit(130) from None
+    if as_json:
+        print(json.dumps({"prompts": _table(texts, asked, return_sequences)}, ensure_ascii=False))
+
+
+def serve(
+    folder: ModelArgument,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen at; 0.0.0.0: all of this machine.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0: any that is free.")] = 8000,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What requests call the model; default: the folder's name.")
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Sequences that are written side by side.")] = BATCH,
+    queue: Annotated[int, typer.Option(metavar="N", min=1, help="Sequences that may wait; beyond them: 429.")] = 1024,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Tokens that a request may ask for; default: what the context has."),
+    ] = None,
+    max_body: Annotated[int, typer.Option(metavar="BYTES", min=1, help="Largest request; beyond it: 413.")] = 4_000_000,
+) -> None:
+    """Answer the OpenAI API over HTTP with a trained model.
+
+    /v1/completions, /v1/chat/completions where the tokenizer has a chat template, both with streaming, /v1/classify for
+    a classifier, /v1/models, /health, /metrics (Prometheus). Requests are written side by side and join between two
+    tokens. Ctrl-C or SIGTERM takes no more and finishes what runs. Nobody is asked who they are: put a proxy before it
+    that does, before others can reach it.
+
+    \b
+      gristmill serve mine --port 8000
+      curl http://127.0.0.1:8000/v1/completions -d '{"model": "mine", "prompt": "A mill is", "max_tokens": 20}'
+    """
+    from training import serving
+
+    limits = serving.Limits(batch=batch, queue=queue, max_tokens=max_tokens, body=max_body)
+    serving.serve(folder, host, port, name, limits)
+
+
+@dataclass
+class Asked:
+    """A continuation that is asked for: the prompt's text, what is written, and its text so far."""
+
+    text: str
+    writing: Writing
+    stream: Stream
+
+
+def _asked(
+    loaded: Loaded, texts: list[str], sampling: Sampling, new_tokens: int | None, sequences: int, stops: list[str]
+) -> list[Asked]:
+    """Everything that is to be written. Raises TrainingError where a prompt has no room."""
+    from training.decoding import Writing, room
+    from training.generate import fits
+    from training.streaming import Stream
+
+    found, before = [], Counter[str]()
+    for number, text in enumerate(texts):
+        what = f"prompt {number + 1}" if len(texts) > 1 else "the prompt"
+        ids = loaded.read(text, what)
+        most = min(NEW_TOKENS, room(loaded.model, ids, what)) if new_tokens is None else new_tokens
+        fits(loaded.model, ids, most, what)
+        for sequence in range(sequences):
+            stream = Stream(
+                loaded.tokenizer,
+                [] if loaded.pairs else ids,
+                stops=stops,
+                ends=loaded.ends,
+                special=loaded.pairs,
+            )
+            name = before[text] * sequences + sequence  # a prompt that is asked twice goes on with other texts
+            found.append(Asked(text, Writing(ids, sampling, most, loaded.ends, name, stream.add), stream))
+        before[text] += 1
+    return found
+
+
+def _write(loaded: Loaded, asked: list[Asked], batch: int, printer: _Printer | None) -> None:
+    from training.generate import write
+
+    for _ in write(loaded.model, [each.writing for each in asked], loaded.start, batch):
+        if printer:
+            printer.go_on()
+    if printer:
+        printer.go_on()
+
+
+class _Printer:
+    """Prints continuations in their order, each as far as it is certain."""
+
+    def __init__(self, asked: list[Asked]) -> None:
+        self._left, self._begun = list(reversed(asked)), False
+
+    def go_on(self) -> None:
+        while self._left:
+            each = self._left[-1]
+            if not self._begun:
+                self._say(each.text)
+                self._begun = True
+            self._say(each.stream.fresh())
+            if not each.writing.ended:
+                break
+            self._say(each.stream.finish())
+            sys.stdout.write("\n\n")
+            self._left.pop()
+            self._begun = False
+        sys.stdout.flush()
+
+    @staticmethod
+    def _say(text: str) -> None:
+        sys.stdout.write(terminal.visible(text))
+
+
+def _table(texts: list[str], asked: list[Asked], sequences: int) -> list[dict[str, Any]]:
+    table = []
+    for number, text in enumerate(texts):
+        some = asked[number * sequences : (number + 1) * sequences]
+        for each in some:
+            each.stream.finish()
+        table.append(
+            {
+                "prompt": text,
+                "continuations": [each.stream.text for each in some],
+                "tokens": [each.writing.tokens for each in some],
+                "ended": [each.writing.ended for each in some],
+            }
+        )
+    return table
+
+
+def _lines(file: str) -> list[str]:
+    """The prompts of a file. Raises TrainingError naming the line that holds none."""
+    what = "stdin" if file == "-" else file
+    try:
+        whole = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        text = whole.decode("utf-8")
+    except OSError as error:
+        raise TrainingError(f"{file}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"{what}: not UTF-8 at byte {error.start}; prompts are UTF-8 text") from error
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    if lines[-1] == "":
+        lines.pop()
+    return [_of_json(line, f"{file}:{n}") for n, line in enumerate(lines, 1)] if file.endswith(".jsonl") else lines
+
+
+def _of_json(line: str, place: str) -> str:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise TrainingError(f"{place}: not JSON ({error})") from error
+    found = found.get("prompt") if isinstance(found, dict) else found
+    if not isinstance(found, str):
+        raise TrainingError(f'{place}: expected a string, or an object with a string "prompt"')
+    return found
