@@ -188,7 +188,13 @@ def _opened(path: Path, mapped: Mapped) -> pq.ParquetFile:
         file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise SourceError(f"{path}: not a readable Parquet file: {error}; copy the file again") from error
-    names = file.schema_arrow.names
+    check(path, file.schema_arrow, mapped)
+    return file
+
+
+def check(path: Path, schema: pa.Schema, mapped: Mapped) -> None:
+    """Raise SourceError naming the file and what it has, where its columns are not what the card says."""
+    names = schema.names
     for name in [*mapped.required, *mapped.meta]:
         if name not in names:
             raise SourceError(
@@ -197,10 +203,9 @@ def _opened(path: Path, mapped: Mapped) -> pq.ParquetFile:
     for name in mapped.wanted:
         if names.count(name) > 1:
             raise SourceError(f"{path}: has {names.count(name)} columns named {name!r}; rename all but one")
-    text = file.schema_arrow.field(mapped.columns["text"][0]).type
+    text = schema.field(mapped.columns["text"][0]).type
     if not is_text(text):
         raise SourceError(f"{path}: column {mapped.columns['text'][0]!r} is {text}, not text; see `columns`")
-    return file
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -6,7 +6,9 @@ matters: 512 bytes, what a decompressor is fed at a time, since zstandard makes 
 
 from __future__ import annotations
 
+import bz2
 import hashlib
+import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from pipeline.sources import Guard, Item
 
 BLOCK = 1 << 20
 FEED = 512
+LZMA_MEMORY = 256 << 20
 Part = tuple[tuple[str, int], ...]
 
 
@@ -106,16 +109,14 @@ def raw(item: Item, guard: Guard, size: int = BLOCK) -> Iterator[bytes]:
 
 
 def inflate(blocks: Iterator[bytes], compression: str) -> Iterator[bytes]:
-    """The plain bytes of ".gz" or ".zst" blocks, also of several members or frames in a row. Raises StreamError.
+    """The plain bytes of .gz, .bz2, .xz or .zst blocks, also of several members or frames in a row. Raises StreamError.
 
     The blocks are used up even when the stream is damaged, so that whoever guards them sees them all.
     """
+    fresh, feed = _DECODERS[compression]
     try:
-        if compression == ".gz":
-            yield from _members(_small(blocks), lambda: zlib.decompressobj(wbits=31), _gunzip)
-        else:
-            yield from _members(_small(blocks), lambda: zstandard.ZstdDecompressor().decompressobj(), _unzstd)
-    except (zlib.error, zstandard.ZstdError) as error:
+        yield from _members(_small(blocks), fresh, feed)
+    except (zlib.error, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError) as error:
         for _ in blocks:
             pass
         raise StreamError("corrupt_stream", f"damaged {compression} stream: {error}") from error
@@ -156,6 +157,21 @@ def _gunzip(state: Any, piece: bytes) -> Iterator[bytes]:
 
 def _unzstd(state: Any, piece: bytes) -> Iterator[bytes]:
     yield state.decompress(piece)
+
+
+def _bounded(state: Any, piece: bytes) -> Iterator[bytes]:
+    """Of the decompressors of bz2 and lzma, which keep what they have not yet given out."""
+    yield state.decompress(piece, BLOCK)
+    while not state.needs_input and not state.eof:
+        yield state.decompress(b"", BLOCK)
+
+
+_DECODERS: dict[str, tuple[Callable[[], Any], Callable[[Any, bytes], Iterator[bytes]]]] = {
+    ".gz": (lambda: zlib.decompressobj(wbits=31), _gunzip),
+    ".bz2": (bz2.BZ2Decompressor, _bounded),
+    ".xz": (lambda: lzma.LZMADecompressor(memlimit=LZMA_MEMORY), _bounded),
+    ".zst": (lambda: zstandard.ZstdDecompressor().decompressobj(), _unzstd),
+}
 
 
 def lines(blocks: Iterable[bytes], first: int, limit: int) -> Iterator[tuple[int, bytes | None]]:

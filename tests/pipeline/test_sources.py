@@ -427,10 +427,10 @@ def test_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_format_and_odd_names_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.csv.gz").write_text("a")
-    with pytest.raises(SourceError, match=r"unknown format '\.csv\.gz'; has: \.jsonl"):
+    (tmp_path / "a.pdf.gz").write_text("a")
+    with pytest.raises(SourceError, match=r"unknown format '\.pdf\.gz'; has: \.jsonl"):
         read(tmp_path / "*")
-    (tmp_path / "a.csv.gz").rename(tmp_path / os.fsdecode(b"\xff.txt"))
+    (tmp_path / "a.pdf.gz").rename(tmp_path / os.fsdecode(b"\xff.txt"))
     with pytest.raises(SourceError, match="not UTF-8"):
         read(tmp_path / "*")
 
