@@ -1,7 +1,7 @@
 """Bytes of files in bounded memory: cut and hash them in one pass, inflate them, split them into lines.
 
 The law: nothing here holds more than a block and one line, whatever a compressed file swells to. The number that
-matters: 512 bytes, what a decompressor is fed at a time, since zstandard makes up to 128 KiB of four bytes.
+matters: 512 bytes, what zstandard is fed at a time, since it makes up to 128 KiB of four bytes; others are held back.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pipeline.sources import Guard, Item
 
 BLOCK = 1 << 20
 FEED = 512
+BOUNDED = 64 << 10
 LZMA_MEMORY = 256 << 20
 Part = tuple[tuple[str, int], ...]
 
@@ -115,17 +116,17 @@ def inflate(blocks: Iterator[bytes], compression: str) -> Iterator[bytes]:
     """
     fresh, feed = _DECODERS[compression]
     try:
-        yield from _members(_small(blocks), fresh, feed)
+        yield from _members(_small(blocks, FEED if compression == ".zst" else BOUNDED), fresh, feed)
     except (zlib.error, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError) as error:
         for _ in blocks:
             pass
         raise StreamError("corrupt_stream", f"damaged {compression} stream: {error}") from error
 
 
-def _small(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _small(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
     for block in blocks:
-        for start in range(0, len(block), FEED):
-            yield block[start : start + FEED]
+        for start in range(0, len(block), size):
+            yield block[start : start + size]
 
 
 def _members(
