@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipeline.sources import Guard, Item, SourceError
 from pipeline.sources._parquet import check
 from pipeline.sources._rows import Mapped
+from pipeline.sources._stores import Remote, place
 from pipeline.sources._streams import raw
 from pipeline.sources._streams import whole as digest
 
@@ -22,7 +23,7 @@ ROWS = 4096
 MAGIC = b"ARROW1"
 
 
-def whole(logical: str, path: Path, mapped: Mapped) -> Item:
+def whole(logical: str, path: Path | Remote, mapped: Mapped) -> Item:
     """The item of a file. Raises SourceError where it is none or lacks a column."""
     try:
         schema = _opened(path).schema
@@ -32,14 +33,14 @@ def whole(logical: str, path: Path, mapped: Mapped) -> Item:
     return Item(logical, str(path), path.stat().st_size, digest(path))
 
 
-def batches(item: Item, mapped: Mapped) -> Iterator[tuple[int, pa.RecordBatch]]:
+def batches(item: Item, mapped: Mapped, private: bool = False) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The wanted columns of the rows, with the number of the first. Raises SourceError: damaged, or changed."""
     guard = Guard(item)
-    deque(raw(item, guard), maxlen=0)
+    deque(raw(item, guard, private), maxlen=0)
     guard.finish()
     number = 0
     try:
-        for batch in _every(_opened(Path(item.location))):
+        for batch in _every(_opened(place(item.location, private))):
             wanted = batch.select([name for name in mapped.wanted if name in batch.schema.names])
             _check(wanted)
             for start in range(0, wanted.num_rows, ROWS):
@@ -49,10 +50,10 @@ def batches(item: Item, mapped: Mapped) -> Iterator[tuple[int, pa.RecordBatch]]:
         raise SourceError(f"{item.location}: damaged near row {number}: {error}; copy the file again") from error
 
 
-def _opened(path: Path) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
+def _opened(path: Path | Remote) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
     with path.open("rb") as file:
         flavour = pa.ipc.open_file if file.read(len(MAGIC)) == MAGIC else pa.ipc.open_stream
-    return flavour(pa.memory_map(str(path)))
+    return flavour(pa.memory_map(str(path)) if isinstance(path, Path) else pa.PythonFile(path.open(), mode="r"))
 
 
 def _every(reader: pa.RecordBatchFileReader | pa.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:

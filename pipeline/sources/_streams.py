@@ -19,6 +19,7 @@ import xxhash
 import zstandard
 
 from pipeline.sources import Guard, Item
+from pipeline.sources._stores import Remote, place
 
 BLOCK = 1 << 20
 FEED = 512
@@ -55,13 +56,13 @@ class Atom:
         return (("offset", self.offset), ("bytes", self.size), ("row", self.row), ("xxh64", self.hash.intdigest()))
 
 
-def whole(path: Path) -> str:
+def whole(path: Path | Remote) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def cut_lines(path: Path, target: int) -> tuple[str, list[Atom]]:
+def cut_lines(path: Path | Remote, target: int) -> tuple[str, list[Atom]]:
     """SHA-256 of a file and its atoms: at least `target` bytes each, ending at a line's end. One pass.
 
     A file of blank lines is one atom, however long, so that it is found empty once.
@@ -83,7 +84,7 @@ def cut_lines(path: Path, target: int) -> tuple[str, list[Atom]]:
     return sha.hexdigest(), atoms if len(atoms) == 1 or atoms[-1].size else atoms[:-1]
 
 
-def cut_ranges(path: Path, ranges: Iterable[tuple[int, int, int]]) -> tuple[str, list[Atom]]:
+def cut_ranges(path: Path | Remote, ranges: Iterable[tuple[int, int, int]]) -> tuple[str, list[Atom]]:
     """SHA-256 of a file and an atom for each (offset, bytes, first row) of ranges that tile it. One pass."""
     sha, atoms = hashlib.sha256(), []
     with path.open("rb") as file:
@@ -95,13 +96,13 @@ def cut_ranges(path: Path, ranges: Iterable[tuple[int, int, int]]) -> tuple[str,
     return sha.hexdigest(), atoms
 
 
-def raw(item: Item, guard: Guard, size: int = BLOCK) -> Iterator[bytes]:
-    """The bytes of an item in blocks; the guard sees each of them."""
-    with Path(item.location).open("rb") as file:
+def raw(item: Item, guard: Guard, private: bool = False) -> Iterator[bytes]:
+    """The bytes of an item in blocks; the guard sees each of them. `private` is as of `_stores.Remote`."""
+    with place(item.location, private).open("rb") as file:
         parts = dict(item.part)
         file.seek(parts.get("offset", 0))
         left = parts.get("bytes", item.size)
-        while block := file.read(min(size, left)):
+        while block := file.read(min(BLOCK, left)):
             left -= len(block)
             guard.update(block)
             yield block

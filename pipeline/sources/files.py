@@ -4,11 +4,14 @@ header), and plain text and HTML (.txt, .md, .html: a file is a document; HTML s
 All but Parquet and Arrow may be compressed (.gz, .bz2, .xz, .zst). A row is a line that is not blank, or a row of a
 table, and its number is the line's or the row's (from 1; in Parquet and Arrow from 0). Parameters:
 
-    paths               globs, relative to the card; "{data}/..." is under the data folder
+    paths               globs, relative to the card; "{data}/..." is under the data folder; or URLs (http, https; and
+                        s3, gs, hf, wherever fsspec has the store's library, with wildcards). A URL is read twice:
+                        hashed when it is surveyed, and again
     columns             which column becomes what: {text = "content", label = "stars", url = "link?"}; a trailing "?"
                         says that a row may lack it. Without an entry: text, and label, url, licence where present.
                         `target` is a text to be written from this one: examples are packed with it
     meta                columns to keep in `meta`; others are left behind
+    private_addresses   a URL may lead to this machine or a private network; else that is refused, redirects too
     maximum_row_bytes   a longer line (or row of a .csv, or text file, inflated) is rejected unread
 
 The law: rejects + documents = rows met, and memory stays within some blocks and a row. The number that matters:
@@ -17,13 +20,15 @@ how many MB of JSON lines a core reads in a second (about 90 with documents of 3
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.sources import ATOM_BYTES, Chunk, Collector, Guard, Item, SourceError, _arrow, _columns, _parquet
+from pipeline.sources import ATOM_BYTES, Chunk, Collector, Guard, Item, SourceError, _arrow, _columns, _parquet, _stores
 from pipeline.sources._formats import COMPRESSED, LINES, STREAMED, Row, rows, split
 from pipeline.sources._paths import find
 from pipeline.sources._rows import Column, Mapped
+from pipeline.sources._stores import Remote, is_url, place
 from pipeline.sources._streams import cut_lines, raw, whole
 
 PARQUET, ARROW = (".parquet",), (".arrow", ".feather", ".ipc")
@@ -34,6 +39,7 @@ def survey(
     paths: list[str],
     columns: dict[Column, str] | None = None,
     meta: list[str] | None = None,
+    private_addresses: bool = False,
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Item]:
     """Every file that the globs match, large plain ones cut into parts at line ends or between rows.
@@ -41,7 +47,7 @@ def survey(
     Raises SourceError when a glob matches nothing, a format is unknown, or a Parquet file lacks a column.
     """
     mapped = Mapped.of(columns, meta)
-    for logical, path in find(paths):
+    for logical, path in _found(paths, private_addresses):
         form, compression = _format(path, logical)
         try:
             yield from _cut(logical, path, form, compression, mapped)
@@ -49,7 +55,19 @@ def survey(
             raise SourceError(f"{path}: cannot be read: {error}") from error
 
 
-def _format(path: Path, logical: str) -> tuple[str, str]:
+def _found(paths: list[str], private: bool) -> list[tuple[str, Path | Remote]]:
+    local, remote = [p for p in paths if not is_url(p)], [p for p in paths if is_url(p)]
+    found: list[tuple[str, Path | Remote]] = [
+        *(find(local) if local or not remote else []),
+        *_stores.find(remote, private),
+    ]
+    for (logical, path), (again, other) in itertools.pairwise(found := sorted(found, key=lambda file: file[0])):
+        if logical == again:
+            raise SourceError(f"{path} and {other} would both be {logical!r} in doc_ids; rename one")
+    return found
+
+
+def _format(path: Path | Remote, logical: str) -> tuple[str, str]:
     """(".jsonl", ".gz") for a.jsonl.gz; judged by the logical name, since a link's target may have any."""
     form, compression = split(logical)
     if form in STREAMED or (form in PARQUET + ARROW and not compression):
@@ -60,7 +78,7 @@ def _format(path: Path, logical: str) -> tuple[str, str]:
     )
 
 
-def _cut(logical: str, path: Path, form: str, compression: str, mapped: Mapped) -> Iterator[Item]:
+def _cut(logical: str, path: Path | Remote, form: str, compression: str, mapped: Mapped) -> Iterator[Item]:
     if form in PARQUET:
         yield from _parquet.cut(logical, path, mapped, ATOM_BYTES)
     elif form in ARROW:
@@ -81,18 +99,19 @@ def read(
     paths: list[str],
     columns: dict[Column, str] | None = None,
     meta: list[str] | None = None,
+    private_addresses: bool = False,
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Chunk]:
     """Documents and rejects of one item. Raises SourceError for a damaged Parquet file or a file that changed."""
-    form, compression = _format(Path(item.location), item.path)
+    form, compression = _format(place(item.location), item.path)
     mapped, collector = Mapped.of(columns, meta), Collector(source, item.path, licence)
     if form in PARQUET + ARROW:
-        batches = _parquet.batches(item, mapped) if form in PARQUET else _arrow.batches(item, mapped)
+        batches = (_parquet if form in PARQUET else _arrow).batches(item, mapped, private_addresses)
         chunks: Iterator[Chunk] = (
             chunk for number, batch in batches for chunk in _columns.chunks(batch, number, mapped, collector)
         )
     else:
-        chunks = _from_rows(_rows(item, form, compression, maximum_row_bytes), mapped, collector)
+        chunks = _from_rows(_rows(item, form, compression, private_addresses, maximum_row_bytes), mapped, collector)
     empty = True
     for chunk in chunks:
         empty = False
@@ -110,8 +129,8 @@ def _from_rows(numbered: Iterator[tuple[int, Row]], mapped: Mapped, collector: C
     yield from collector.take()
 
 
-def _rows(item: Item, form: str, compression: str, limit: int) -> Iterator[tuple[int, Row]]:
+def _rows(item: Item, form: str, compression: str, private: bool, limit: int) -> Iterator[tuple[int, Row]]:
     """Numbered rows, or what is wrong with them; the bytes are those of the survey when they end."""
     guard = Guard(item)
-    yield from rows(raw(item, guard), form, compression, limit, dict(item.part).get("row", 1))
+    yield from rows(raw(item, guard, private), form, compression, limit, dict(item.part).get("row", 1))
     guard.finish()
