@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.client
 import io
 import ipaddress
+import os
 import re
 import socket
 import urllib.error
@@ -157,6 +158,16 @@ def _opener(private: bool) -> urllib.request.OpenerDirector:
     return opener
 
 
+def _token(url: str) -> str | None:
+    """The user's token where the Hub that the user chose is asked, for it alone."""
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    if not url.startswith(f"{hub}/datasets/"):
+        return None
+    from huggingface_hub import get_token
+
+    return get_token()
+
+
 class _Web(io.RawIOBase):
     """The body of a URL: read forward in one response; a seek asks for a range, or reads on where none is given."""
 
@@ -168,8 +179,11 @@ class _Web(io.RawIOBase):
 
     def _ask(self, start: int) -> Any:
         fields = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
+        request = urllib.request.Request(self._url, headers=fields)
+        if token := _token(self._url):
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
         try:
-            response = self._opener.open(urllib.request.Request(self._url, headers=fields), timeout=TIMEOUT)
+            response = self._opener.open(request, timeout=TIMEOUT)
         except urllib.error.HTTPError as error:
             raise OSError(f"the server answers {error.code} {error.reason}") from error
         except (urllib.error.URLError, http.client.HTTPException, ValueError) as error:

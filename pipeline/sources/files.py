@@ -48,11 +48,16 @@ def survey(
     """
     mapped = Mapped.of(columns, meta)
     for logical, path in _found(paths, private_addresses):
-        form, compression = _format(path, logical)
-        try:
-            yield from _cut(logical, path, form, compression, mapped)
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read: {error}") from error
+        yield from items(logical, path, mapped, ATOM_BYTES)
+
+
+def items(logical: str, path: Path | Remote, mapped: Mapped, target: int) -> Iterator[Item]:
+    """The items of one file, of about `target` bytes where it can be cut. Raises SourceError as `survey` does."""
+    form, compression = _format(path, logical)
+    try:
+        yield from _cut(logical, path, form, compression, mapped, target)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from error
 
 
 def _found(paths: list[str], private: bool) -> list[tuple[str, Path | Remote]]:
@@ -78,13 +83,13 @@ def _format(path: Path | Remote, logical: str) -> tuple[str, str]:
     )
 
 
-def _cut(logical: str, path: Path | Remote, form: str, compression: str, mapped: Mapped) -> Iterator[Item]:
+def _cut(logical: str, path: Path | Remote, form: str, compression: str, mapped: Mapped, target: int) -> Iterator[Item]:
     if form in PARQUET:
-        yield from _parquet.cut(logical, path, mapped, ATOM_BYTES)
+        yield from _parquet.cut(logical, path, mapped, target)
     elif form in ARROW:
         yield _arrow.whole(logical, path, mapped)
     elif form in LINES and not compression:
-        sha256, atoms = cut_lines(path, ATOM_BYTES)
+        sha256, atoms = cut_lines(path, target)
         for atom in atoms:
             yield Item(logical, str(path), atom.size, sha256, atom.part if len(atoms) > 1 else ())
     else:
