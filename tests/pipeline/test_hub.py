@@ -24,7 +24,10 @@ CARD = {
         {"config_name": "en", "data_files": [{"split": "train", "path": "en/*.jsonl"}], "default": True},
         {
             "config_name": "all",
-            "data_files": [{"split": "train", "path": ["data/train*", "en/*"]}, {"split": "test", "path": "data/test*"}],
+            "data_files": [
+                {"split": "train", "path": ["data/train*", "en/*"]},
+                {"split": "test", "path": "data/test*"},
+            ],
         },
         {"config_name": "rest", "data_dir": "data"},
     ]
