@@ -126,6 +126,8 @@ def _locate(card: SourceCard, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _absolute(card: SourceCard, path: str) -> str:
+    if "://" in path:
+        return path
     if not path.startswith("{data}"):
         return os.path.normpath(card.folder / Path(path).expanduser())
     folder = card.data_dir or os.environ.get("GRISTMILL_DATA")

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.sources import Guard, Item, SourceError
 from pipeline.sources._rows import Mapped
+from pipeline.sources._stores import Remote, place
 from pipeline.sources._streams import Part, cut_ranges, raw
 
 BATCH_BYTES = 4 << 20
@@ -41,7 +42,7 @@ class Groups:
     plain: int
 
 
-def cut(logical: str, path: Path, mapped: Mapped, target: int) -> Iterator[Item]:
+def cut(logical: str, path: Path | Remote, mapped: Mapped, target: int) -> Iterator[Item]:
     """Items of about `target` plain bytes that tile the file: adjacent row groups, or rows of a large one."""
     runs = groups(path, mapped, target)
     sha256, atoms = cut_ranges(path, [(g.offset, g.bytes, g.row) for g in runs])
@@ -57,7 +58,7 @@ def cut(logical: str, path: Path, mapped: Mapped, target: int) -> Iterator[Item]
             yield Item(logical, str(path), size, sha256, (*part, *piece), plain)
 
 
-def groups(path: Path, mapped: Mapped, target: int) -> list[Groups]:
+def groups(path: Path | Remote, mapped: Mapped, target: int) -> list[Groups]:
     """Runs of row groups of about `target` plain bytes that tile the file (one where it is laid out in disorder)."""
     with _opened(path, mapped) as file:
         meta = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
@@ -129,14 +130,14 @@ class Reader:
 _kept: deque[Reader] = deque(maxlen=1)
 
 
-def batches(item: Item, mapped: Mapped) -> Iterator[tuple[int, pa.RecordBatch]]:
+def batches(item: Item, mapped: Mapped, private: bool = False) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The wanted columns of an item's rows, each batch with the number of its first row.
 
     Raises SourceError when the file is damaged or changed since the survey.
     """
     parts = dict(item.part)
     first, number = parts.get("skip", 0), parts.get("row", 0) + parts.get("skip", 0)
-    reader = _reader(item, parts, mapped, first)
+    reader = _reader(item, parts, mapped, first, private)
     try:
         for batch in reader.batches(first, parts.get("rows")):
             yield number, batch
@@ -147,9 +148,9 @@ def batches(item: Item, mapped: Mapped) -> Iterator[tuple[int, pa.RecordBatch]]:
         _kept.append(reader)
 
 
-def _reader(item: Item, parts: dict[str, int], mapped: Mapped, first: int) -> Reader:
+def _reader(item: Item, parts: dict[str, int], mapped: Mapped, first: int, private: bool) -> Reader:
     """One that stands at or before `first`, its bytes checked: the kept one, or a new one."""
-    path = Path(item.location)
+    path = place(item.location, private)
     known = (item.location, item.sha256, parts.get("group"), mapped, _state(path))
     with contextlib.suppress(IndexError):
         kept = _kept.pop()
@@ -157,7 +158,7 @@ def _reader(item: Item, parts: dict[str, int], mapped: Mapped, first: int) -> Re
             return kept
         kept.file.close()
     guard = Guard(item)
-    deque(raw(item, guard), maxlen=0)
+    deque(raw(item, guard, private), maxlen=0)
     guard.finish()
     file = _opened(path, mapped)
     start = parts.get("group", 0)
@@ -166,7 +167,7 @@ def _reader(item: Item, parts: dict[str, int], mapped: Mapped, first: int) -> Re
     return Reader(known, file, file.iter_batches(_batch_rows(file), chosen, names, use_threads=False))
 
 
-def _state(path: Path) -> tuple[int, ...]:
+def _state(path: Path | Remote) -> tuple[int, ...]:
     """What changes when a file is replaced or written to."""
     try:
         stat = path.stat()
@@ -182,13 +183,19 @@ def _batch_rows(file: pq.ParquetFile) -> int:
     return max(1, min(4096, BATCH_BYTES * meta.num_rows // max(size, 1)))
 
 
-def _opened(path: Path, mapped: Mapped) -> pq.ParquetFile:
+def _opened(path: Path | Remote, mapped: Mapped) -> pq.ParquetFile:
     """The file, its columns checked. Raises SourceError naming the file and what it has."""
     try:
-        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+        file = pq.ParquetFile(path if isinstance(path, Path) else path.open(), buffer_size=1 << 20, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise SourceError(f"{path}: not a readable Parquet file: {error}; copy the file again") from error
-    names = file.schema_arrow.names
+    check(path, file.schema_arrow, mapped)
+    return file
+
+
+def check(path: Path | Remote, schema: pa.Schema, mapped: Mapped) -> None:
+    """Raise SourceError naming the file and what it has, where its columns are not what the card says."""
+    names = schema.names
     for name in [*mapped.required, *mapped.meta]:
         if name not in names:
             raise SourceError(
@@ -197,10 +204,9 @@ def _opened(path: Path, mapped: Mapped) -> pq.ParquetFile:
     for name in mapped.wanted:
         if names.count(name) > 1:
             raise SourceError(f"{path}: has {names.count(name)} columns named {name!r}; rename all but one")
-    text = file.schema_arrow.field(mapped.columns["text"][0]).type
+    text = schema.field(mapped.columns["text"][0]).type
     if not is_text(text):
         raise SourceError(f"{path}: column {mapped.columns['text'][0]!r} is {text}, not text; see `columns`")
-    return file
 
 
 def is_text(kind: pa.DataType) -> bool:

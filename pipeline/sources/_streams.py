@@ -1,12 +1,14 @@
 """Bytes of files in bounded memory: cut and hash them in one pass, inflate them, split them into lines.
 
 The law: nothing here holds more than a block and one line, whatever a compressed file swells to. The number that
-matters: 512 bytes, what a decompressor is fed at a time, since zstandard makes up to 128 KiB of four bytes.
+matters: 512 bytes, what zstandard is fed at a time, since it makes up to 128 KiB of four bytes; others are held back.
 """
 
 from __future__ import annotations
 
+import bz2
 import hashlib
+import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,9 +19,12 @@ import xxhash
 import zstandard
 
 from pipeline.sources import Guard, Item
+from pipeline.sources._stores import Remote, place
 
 BLOCK = 1 << 20
 FEED = 512
+BOUNDED = 64 << 10
+LZMA_MEMORY = 256 << 20
 Part = tuple[tuple[str, int], ...]
 
 
@@ -51,13 +56,13 @@ class Atom:
         return (("offset", self.offset), ("bytes", self.size), ("row", self.row), ("xxh64", self.hash.intdigest()))
 
 
-def whole(path: Path) -> str:
+def whole(path: Path | Remote) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def cut_lines(path: Path, target: int) -> tuple[str, list[Atom]]:
+def cut_lines(path: Path | Remote, target: int) -> tuple[str, list[Atom]]:
     """SHA-256 of a file and its atoms: at least `target` bytes each, ending at a line's end. One pass.
 
     A file of blank lines is one atom, however long, so that it is found empty once.
@@ -79,7 +84,7 @@ def cut_lines(path: Path, target: int) -> tuple[str, list[Atom]]:
     return sha.hexdigest(), atoms if len(atoms) == 1 or atoms[-1].size else atoms[:-1]
 
 
-def cut_ranges(path: Path, ranges: Iterable[tuple[int, int, int]]) -> tuple[str, list[Atom]]:
+def cut_ranges(path: Path | Remote, ranges: Iterable[tuple[int, int, int]]) -> tuple[str, list[Atom]]:
     """SHA-256 of a file and an atom for each (offset, bytes, first row) of ranges that tile it. One pass."""
     sha, atoms = hashlib.sha256(), []
     with path.open("rb") as file:
@@ -91,13 +96,13 @@ def cut_ranges(path: Path, ranges: Iterable[tuple[int, int, int]]) -> tuple[str,
     return sha.hexdigest(), atoms
 
 
-def raw(item: Item, guard: Guard, size: int = BLOCK) -> Iterator[bytes]:
-    """The bytes of an item in blocks; the guard sees each of them."""
-    with Path(item.location).open("rb") as file:
+def raw(item: Item, guard: Guard, private: bool = False) -> Iterator[bytes]:
+    """The bytes of an item in blocks; the guard sees each of them. `private` is as of `_stores.Remote`."""
+    with place(item.location, private).open("rb") as file:
         parts = dict(item.part)
         file.seek(parts.get("offset", 0))
         left = parts.get("bytes", item.size)
-        while block := file.read(min(size, left)):
+        while block := file.read(min(BLOCK, left)):
             left -= len(block)
             guard.update(block)
             yield block
@@ -106,25 +111,23 @@ def raw(item: Item, guard: Guard, size: int = BLOCK) -> Iterator[bytes]:
 
 
 def inflate(blocks: Iterator[bytes], compression: str) -> Iterator[bytes]:
-    """The plain bytes of ".gz" or ".zst" blocks, also of several members or frames in a row. Raises StreamError.
+    """The plain bytes of .gz, .bz2, .xz or .zst blocks, also of several members or frames in a row. Raises StreamError.
 
     The blocks are used up even when the stream is damaged, so that whoever guards them sees them all.
     """
+    fresh, feed = _DECODERS[compression]
     try:
-        if compression == ".gz":
-            yield from _members(_small(blocks), lambda: zlib.decompressobj(wbits=31), _gunzip)
-        else:
-            yield from _members(_small(blocks), lambda: zstandard.ZstdDecompressor().decompressobj(), _unzstd)
-    except (zlib.error, zstandard.ZstdError) as error:
+        yield from _members(_small(blocks, FEED if compression == ".zst" else BOUNDED), fresh, feed)
+    except (zlib.error, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError) as error:
         for _ in blocks:
             pass
         raise StreamError("corrupt_stream", f"damaged {compression} stream: {error}") from error
 
 
-def _small(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _small(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
     for block in blocks:
-        for start in range(0, len(block), FEED):
-            yield block[start : start + FEED]
+        for start in range(0, len(block), size):
+            yield block[start : start + size]
 
 
 def _members(
@@ -156,6 +159,21 @@ def _gunzip(state: Any, piece: bytes) -> Iterator[bytes]:
 
 def _unzstd(state: Any, piece: bytes) -> Iterator[bytes]:
     yield state.decompress(piece)
+
+
+def _bounded(state: Any, piece: bytes) -> Iterator[bytes]:
+    """Of the decompressors of bz2 and lzma, which keep what they have not yet given out."""
+    yield state.decompress(piece, BLOCK)
+    while not state.needs_input and not state.eof:
+        yield state.decompress(b"", BLOCK)
+
+
+_DECODERS: dict[str, tuple[Callable[[], Any], Callable[[Any, bytes], Iterator[bytes]]]] = {
+    ".gz": (lambda: zlib.decompressobj(wbits=31), _gunzip),
+    ".bz2": (bz2.BZ2Decompressor, _bounded),
+    ".xz": (lambda: lzma.LZMADecompressor(memlimit=LZMA_MEMORY), _bounded),
+    ".zst": (lambda: zstandard.ZstdDecompressor().decompressobj(), _unzstd),
+}
 
 
 def lines(blocks: Iterable[bytes], first: int, limit: int) -> Iterator[tuple[int, bytes | None]]:

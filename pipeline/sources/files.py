@@ -1,14 +1,18 @@
-"""Files of documents: JSON lines (.jsonl, .ndjson), Parquet, and plain text (.txt, .md: a file is a document).
+"""Files of documents: JSON lines (.jsonl, .ndjson), Parquet, Arrow (.arrow, .feather), tables (.csv, .tsv, with a
+header), and plain text and HTML (.txt, .md, .html: a file is a document; HTML stays HTML, see stage `html`).
 
-JSON lines and text may be compressed (.gz, .zst). A row is a line that is not blank, or a Parquet row, and its
-number is the line's (from 1) or the row's (from 0). Parameters:
+All but Parquet and Arrow may be compressed (.gz, .bz2, .xz, .zst). A row is a line that is not blank, or a row of a
+table, and its number is the line's or the row's (from 1; in Parquet and Arrow from 0). Parameters:
 
-    paths               globs, relative to the card; "{data}/..." is under the data folder
+    paths               globs, relative to the card; "{data}/..." is under the data folder; or URLs (http, https; and
+                        s3, gs, hf, wherever fsspec has the store's library, with wildcards). A URL is read twice:
+                        hashed when it is surveyed, and again
     columns             which column becomes what: {text = "content", label = "stars", url = "link?"}; a trailing "?"
                         says that a row may lack it. Without an entry: text, and label, url, licence where present.
                         `target` is a text to be written from this one: examples are packed with it
     meta                columns to keep in `meta`; others are left behind
-    maximum_row_bytes   a longer line (or text file, inflated) is rejected unread
+    private_addresses   a URL may lead to this machine or a private network; else that is refused, redirects too
+    maximum_row_bytes   a longer line (or row of a .csv, or text file, inflated) is rejected unread
 
 The law: rejects + documents = rows met, and memory stays within some blocks and a row. The number that matters:
 how many MB of JSON lines a core reads in a second (about 90 with documents of 3 KB).
@@ -16,20 +20,18 @@ how many MB of JSON lines a core reads in a second (about 90 with documents of 3
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import orjson
-
-from pipeline.sources import ATOM_BYTES, Chunk, Collector, Guard, Item, SourceError, _columns, _parquet
+from pipeline.sources import ATOM_BYTES, Chunk, Collector, Guard, Item, SourceError, _arrow, _columns, _parquet, _stores
+from pipeline.sources._formats import COMPRESSED, LINES, STREAMED, Row, rows, split
 from pipeline.sources._paths import find
-from pipeline.sources._rows import Column, Mapped, RowError
-from pipeline.sources._streams import StreamError, cut_lines, inflate, lines, raw, whole
+from pipeline.sources._rows import Column, Mapped
+from pipeline.sources._stores import Remote, is_url, place
+from pipeline.sources._streams import cut_lines, raw, whole
 
-LINES, TEXT, PARQUET = (".jsonl", ".ndjson"), (".txt", ".md"), (".parquet",)
-COMPRESSED = (".gz", ".zst")
-BOM = b"\xef\xbb\xbf"
+PARQUET, ARROW = (".parquet",), (".arrow", ".feather", ".ipc")
 
 
 def survey(
@@ -37,6 +39,7 @@ def survey(
     paths: list[str],
     columns: dict[Column, str] | None = None,
     meta: list[str] | None = None,
+    private_addresses: bool = False,
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Item]:
     """Every file that the globs match, large plain ones cut into parts at line ends or between rows.
@@ -44,31 +47,49 @@ def survey(
     Raises SourceError when a glob matches nothing, a format is unknown, or a Parquet file lacks a column.
     """
     mapped = Mapped.of(columns, meta)
-    for logical, path in find(paths):
-        form, compression = _format(path, logical)
-        try:
-            yield from _cut(logical, path, form, compression, mapped)
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read: {error}") from error
+    for logical, path in _found(paths, private_addresses):
+        yield from items(logical, path, mapped, ATOM_BYTES)
 
 
-def _format(path: Path, logical: str) -> tuple[str, str]:
+def items(logical: str, path: Path | Remote, mapped: Mapped, target: int) -> Iterator[Item]:
+    """The items of one file, of about `target` bytes where it can be cut. Raises SourceError as `survey` does."""
+    form, compression = _format(path, logical)
+    try:
+        yield from _cut(logical, path, form, compression, mapped, target)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from error
+
+
+def _found(paths: list[str], private: bool) -> list[tuple[str, Path | Remote]]:
+    local, remote = [p for p in paths if not is_url(p)], [p for p in paths if is_url(p)]
+    found: list[tuple[str, Path | Remote]] = [
+        *(find(local) if local or not remote else []),
+        *_stores.find(remote, private),
+    ]
+    for (logical, path), (again, other) in itertools.pairwise(found := sorted(found, key=lambda file: file[0])):
+        if logical == again:
+            raise SourceError(f"{path} and {other} would both be {logical!r} in doc_ids; rename one")
+    return found
+
+
+def _format(path: Path | Remote, logical: str) -> tuple[str, str]:
     """(".jsonl", ".gz") for a.jsonl.gz; judged by the logical name, since a link's target may have any."""
-    *_, before, last = ["", "", *Path(logical).suffixes]
-    form, compression = (before, last) if last in COMPRESSED else (last, "")
-    if form in LINES + TEXT or (form in PARQUET and not compression):
+    form, compression = split(logical)
+    if form in STREAMED or (form in PARQUET + ARROW and not compression):
         return form, compression
     raise SourceError(
-        f"{path}: unknown format {before * bool(compression) + last!r}; has: {', '.join(LINES + TEXT + PARQUET)}, "
-        f"and all but Parquet with {' or '.join(COMPRESSED)}; narrow the glob or convert the file"
+        f"{path}: unknown format {form + compression!r}; has: {', '.join(STREAMED + PARQUET + ARROW)}, and all but "
+        f"Parquet and Arrow with {' or '.join(COMPRESSED)}; narrow the glob or convert the file"
     )
 
 
-def _cut(logical: str, path: Path, form: str, compression: str, mapped: Mapped) -> Iterator[Item]:
+def _cut(logical: str, path: Path | Remote, form: str, compression: str, mapped: Mapped, target: int) -> Iterator[Item]:
     if form in PARQUET:
-        yield from _parquet.cut(logical, path, mapped, ATOM_BYTES)
+        yield from _parquet.cut(logical, path, mapped, target)
+    elif form in ARROW:
+        yield _arrow.whole(logical, path, mapped)
     elif form in LINES and not compression:
-        sha256, atoms = cut_lines(path, ATOM_BYTES)
+        sha256, atoms = cut_lines(path, target)
         for atom in atoms:
             yield Item(logical, str(path), atom.size, sha256, atom.part if len(atoms) > 1 else ())
     else:
@@ -83,15 +104,19 @@ def read(
     paths: list[str],
     columns: dict[Column, str] | None = None,
     meta: list[str] | None = None,
+    private_addresses: bool = False,
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Chunk]:
     """Documents and rejects of one item. Raises SourceError for a damaged Parquet file or a file that changed."""
-    form, compression = _format(Path(item.location), item.path)
+    form, compression = _format(place(item.location), item.path)
     mapped, collector = Mapped.of(columns, meta), Collector(source, item.path, licence)
-    if form in PARQUET:
-        chunks = _from_columns(item, mapped, collector)
+    if form in PARQUET + ARROW:
+        batches = (_parquet if form in PARQUET else _arrow).batches(item, mapped, private_addresses)
+        chunks: Iterator[Chunk] = (
+            chunk for number, batch in batches for chunk in _columns.chunks(batch, number, mapped, collector)
+        )
     else:
-        chunks = _from_rows(_rows(item, form, compression, maximum_row_bytes), mapped, collector)
+        chunks = _from_rows(_rows(item, form, compression, private_addresses, maximum_row_bytes), mapped, collector)
     empty = True
     for chunk in chunks:
         empty = False
@@ -101,73 +126,16 @@ def read(
         yield from collector.take()
 
 
-def _from_columns(item: Item, mapped: Mapped, collector: Collector) -> Iterator[Chunk]:
-    for number, batch in _parquet.batches(item, mapped):
-        yield from _columns.chunks(batch, number, mapped, collector)
-
-
-def _from_rows(
-    rows: Iterator[tuple[int, dict[str, Any] | RowError]], mapped: Mapped, collector: Collector
-) -> Iterator[Chunk]:
-    for number, row in rows:
+def _from_rows(numbered: Iterator[tuple[int, Row]], mapped: Mapped, collector: Collector) -> Iterator[Chunk]:
+    for number, row in numbered:
         _columns.collect(collector, number, row, mapped)
         if collector.full:
             yield from collector.take()
     yield from collector.take()
 
 
-def _rows(item: Item, form: str, compression: str, limit: int) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+def _rows(item: Item, form: str, compression: str, private: bool, limit: int) -> Iterator[tuple[int, Row]]:
     """Numbered rows, or what is wrong with them; the bytes are those of the survey when they end."""
     guard = Guard(item)
-    blocks = raw(item, guard)
-    plain = inflate(blocks, compression) if compression else blocks
-    yield from _json_lines(plain, item, limit) if form in LINES else _text(plain, limit)
+    yield from rows(raw(item, guard, private), form, compression, limit, dict(item.part).get("row", 1))
     guard.finish()
-
-
-def _json_lines(plain: Iterator[bytes], item: Item, limit: int) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    first = dict(item.part).get("row", 1)
-    number = first - 1
-    try:
-        for number, line in lines(plain, first, limit):
-            if line is None:
-                yield number, RowError("line_too_long", f"longer than maximum_row_bytes ({limit:,})")
-            elif line and not line.isspace():
-                yield number, _object(line.removeprefix(BOM) if number == 1 else line)
-    except StreamError as error:
-        yield number + 1, RowError(error.reason, str(error))
-
-
-def _object(line: bytes) -> dict[str, Any] | RowError:
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        return _accuse(line, str(error))
-    return row if isinstance(row, dict) else RowError("not_an_object", f"the line is a JSON {type(row).__name__}")
-
-
-def _accuse(line: bytes, message: str) -> RowError:
-    """Say what is wrong with a line that is no JSON."""
-    try:
-        line.decode()
-    except UnicodeDecodeError as error:
-        return RowError("invalid_utf8", f"{error.reason} at byte {error.start} of the line")
-    return RowError("lone_surrogate" if "surrogate" in message else "malformed_json", message)
-
-
-def _text(plain: Iterator[bytes], limit: int) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    """A file that is one document: row 0."""
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        for block in plain:
-            size += len(block)
-            pieces.append(block) if size <= limit else pieces.clear()
-        if size > limit:
-            yield 0, RowError("file_too_long", f"{size:,} bytes, more than maximum_row_bytes ({limit:,})")
-        elif size:
-            yield 0, {"text": b"".join(pieces).removeprefix(BOM).decode()}
-    except StreamError as error:
-        yield 0, RowError(error.reason, str(error))
-    except UnicodeDecodeError as error:
-        yield 0, RowError("invalid_utf8", f"{error.reason} at byte {error.start}")

@@ -39,6 +39,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"keep": "none", "most_documents": 2, "min_characters": 1},
     ],
     "substring": [{"length": 2}, {"length": 7}],
+    "html": [{"extractor": "resiliparse"}, {"extractor": "plain"}],
     "eda": [{"children": 3, "deletion": 0.0, "swap": 0.5}, {"swap": 0.0, "deletion": 0.9}],
 }
 CASES = [(name, params) for name in stages.available() for params in [{}, *VARIANTS.get(name, [])]]

@@ -427,10 +427,10 @@ def test_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_format_and_odd_names_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.csv.gz").write_text("a")
-    with pytest.raises(SourceError, match=r"unknown format '\.csv\.gz'; has: \.jsonl"):
+    (tmp_path / "a.pdf.gz").write_text("a")
+    with pytest.raises(SourceError, match=r"unknown format '\.pdf\.gz'; has: \.jsonl"):
         read(tmp_path / "*")
-    (tmp_path / "a.csv.gz").rename(tmp_path / os.fsdecode(b"\xff.txt"))
+    (tmp_path / "a.pdf.gz").rename(tmp_path / os.fsdecode(b"\xff.txt"))
     with pytest.raises(SourceError, match="not UTF-8"):
         read(tmp_path / "*")
 
@@ -735,7 +735,7 @@ def test_licences_of_this_environment_are_expressions_that_a_parser_reads() -> N
 
 
 def test_unknown_kind_lists_what_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"unknown kind 'file'; did you mean 'files'\? has: files, installed"):
+    with pytest.raises(ConfigError, match=r"unknown kind 'file'; did you mean 'files'\? has: archive, files, inst"):
         sources.load("file")
     with pytest.raises(ConfigError, match="cannot be imported"):
         sources.load("nowhere.thing")

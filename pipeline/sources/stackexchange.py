@@ -1,0 +1,124 @@
+"""Dumps of Stack Exchange (Posts.xml, Comments.xml; also .gz, .bz2, .xz, .zst): a post or a comment is a document.
+
+The text is the body as it lies in the dump: HTML for posts (stage `html` makes plain text of it), Markdown for
+comments. A row is a `<row>`, numbered from 0. `meta` has `id`, `kind` (question, answer, or the number of another
+kind; comment), `parent` (the question of an answer, the post of a comment), `title`, `tags`, `score`, `date` and
+`content_type`; the licence is what the row states. Parameters:
+
+    paths              globs, relative to the card; "{data}/..." is under the data folder
+    kinds              which are documents: question, answer, comment. Others are none, and no rejects
+    site               the site's address for URLs: "https://cooking.stackexchange.com"
+    minimum_score      posts below it are no documents, and no rejects
+    maximum_row_bytes  a longer row ends the file with a reject
+
+The law: as of `mediawiki`. A file is an item. The number that matters: one row, what is in memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import orjson
+
+from pipeline.sources import Chunk, Collector, Guard, Item, SourceError
+from pipeline.sources._formats import COMPRESSED, split
+from pipeline.sources._paths import find
+from pipeline.sources._streams import StreamError, inflate, raw, whole
+from pipeline.sources._xml import elements
+
+Kind = Literal["question", "answer", "comment"]
+KINDS: list[Kind] = ["question", "answer", "comment"]
+_POSTS = {"1": "question", "2": "answer"}
+_LICENCE = re.compile(r"CC BY-SA (\d\.\d)")
+
+
+def survey(
+    *,
+    paths: list[str],
+    kinds: list[Kind] = KINDS,
+    site: str | None = None,
+    minimum_score: int | None = None,
+    maximum_row_bytes: int = 16 << 20,
+) -> Iterator[Item]:
+    """An item for each file that the globs match. Raises SourceError: no match, or no XML by its name."""
+    for logical, path in find(paths):
+        if split(logical)[0] != ".xml":
+            raise SourceError(f"{path}: no dump by its name; has: .xml, with or without {', '.join(COMPRESSED)}")
+        try:
+            yield Item(logical, str(path), path.stat().st_size, whole(path))
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be read: {error}") from error
+
+
+def read(
+    item: Item,
+    *,
+    source: str,
+    licence: str | None,
+    paths: list[str],
+    kinds: list[Kind] = KINDS,
+    site: str | None = None,
+    minimum_score: int | None = None,
+    maximum_row_bytes: int = 16 << 20,
+) -> Iterator[Chunk]:
+    """Documents and rejects of one file. Raises SourceError for one that changed."""
+    guard, collector = Guard(item), Collector(source, item.path, licence)
+    number, met = -1, False
+    try:
+        for number, row in enumerate(_rows(item, guard, maximum_row_bytes)):
+            kind = _POSTS.get(row.get("PostTypeId", ""), row.get("PostTypeId", "comment"))
+            if kind not in kinds or (minimum_score is not None and _number(row, "Score", 0) < minimum_score):
+                continue
+            met = True
+            text = row.get("Text" if kind == "comment" else "Body", "")
+            if text.strip():
+                collector.document(number, _document(row, kind, text, site))
+            else:
+                collector.reject(number, "empty_text", f"{kind} {row.get('Id', '')} has no text")
+            if collector.full:
+                yield from collector.take()
+    except StreamError as error:
+        met = True
+        collector.reject(number + 1, error.reason, str(error))
+    guard.finish()
+    if not met:
+        collector.reject(0, "empty_file", f"the file has no {', '.join(kinds)}")
+    yield from collector.take()
+
+
+def _rows(item: Item, guard: Guard, limit: int) -> Iterator[dict[str, str]]:
+    compression = split(item.path)[1]
+    blocks = raw(item, guard)
+    for element in elements(inflate(blocks, compression) if compression else blocks, limit):
+        if element.name == "row" and element.attributes is not None:
+            yield element.attributes
+
+
+def _number(row: dict[str, str], name: str, missing: int | None = None) -> Any:
+    value = row.get(name, "")
+    return int(value) if value.removeprefix("-").isdecimal() else missing
+
+
+def _document(row: dict[str, str], kind: str, text: str, site: str | None) -> dict[str, Any]:
+    own = _number(row, "Id")
+    parent = _number(row, "PostId" if kind == "comment" else "ParentId")
+    meta = {
+        "id": own,
+        "kind": kind,
+        "parent": parent,
+        "title": row.get("Title"),
+        "tags": [tag for tag in re.split(r"[<>|]+", row.get("Tags", "")) if tag] or None,
+        "score": _number(row, "Score"),
+        "date": row.get("CreationDate"),
+        "content_type": "text/markdown" if kind == "comment" else "text/html",
+    }
+    place = {"question": f"q/{own}", "answer": f"a/{own}"}.get(kind, f"posts/comments/{own}")
+    stated = _LICENCE.fullmatch(row.get("ContentLicense", ""))
+    return {
+        "text": text,
+        "url": f"{site.rstrip('/')}/{place}" if site and own is not None else None,
+        "licence": f"CC-BY-SA-{stated.group(1)}" if stated else row.get("ContentLicense"),
+        "meta": orjson.dumps({k: v for k, v in meta.items() if v is not None}, option=orjson.OPT_SORT_KEYS).decode(),
+    }
