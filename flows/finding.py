@@ -45,14 +45,18 @@ def trace(
       gristmill trace quickstart-1a2b --step 9 --token 100
       gristmill trace quickstart-1a2b --step 9 --json | jq -r '.pieces[].doc_id'
     """
-    from flows import following, process, runs
+    from flows import process, runs
 
     root = Path(store).expanduser()
     folder = runs.find(root, run)
     if token is None:
         raise typer.Exit(process.trace(folder, step, as_json))
-    screen = Screen(as_json)
-    screen.finish(following.token(screen, root, folder, step, token))
+    with process.beside(process.traced, folder, step, token) as told:
+        # Meanwhile: it takes as long as the trainer to find the piece.
+        from flows import following
+
+        screen = Screen(as_json)
+        screen.finish(following.token(screen, root, told(), token))
 
 
 def why(

@@ -13,6 +13,7 @@ from rich.tree import Tree
 from flows import listing, process, runs
 from flows.screen import Screen, plain
 from pipeline import manifest as manifests
+from pipeline.manifest import Version
 from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError
 
@@ -21,21 +22,26 @@ STEPS = 24
 
 def document(screen: Screen, root: Path, doc_id: str, address: str | None) -> dict[str, Any]:
     """Place in a version, and readings by every run of the store. Raises ConfigError where the version never met it."""
-    from pipeline.catalog import queries
-
     store = Store(root)
     version = manifests.find(store, address) if address else listing.newest(store)
+    with process.beside(readings, root, [doc_id]) as readers:
+        result = _placed(store, version, doc_id)
+        result["runs"] = [_reading(run) for run in readers()]
+    _show(screen, result)
+    return result
+
+
+def _placed(store: Store, version: Version, doc_id: str) -> dict[str, Any]:
+    """Where a version has a document, or how it left."""
+    from pipeline.catalog import queries
+
     placed = queries.place(version, doc_id)
     fate = None
     if placed is None:
         found = queries.why(store, version, doc_id)
         fate = {name: getattr(found, name) for name in ("verdict", "stage", "reason", "detail")}
-    readers = readings(root, [doc_id])
     index, places = placed or (None, [])
-    result = {"doc_id": doc_id, "version": version.address, "index": index, "places": places, "left": fate}
-    result["runs"] = [_reading(run) for run in readers]
-    _show(screen, result)
-    return result
+    return {"doc_id": doc_id, "version": version.address, "index": index, "places": places, "left": fate}
 
 
 def readings(root: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -83,11 +89,10 @@ def _said(run: dict[str, Any]) -> str:
     return f"{run['run']}: read in {'step' if len(steps) == 1 else 'steps'} {listed}{more}{kept}"
 
 
-def token(screen: Screen, root: Path, folder: Path, step: int, number: int) -> dict[str, Any]:
-    """The document and the source line behind a token of a step. Raises TrainingRefused where there is none."""
+def token(screen: Screen, root: Path, found: dict[str, Any], number: int) -> dict[str, Any]:
+    """The document and the source line behind a token of a step, as far as the trainer has `found` them."""
     from pipeline.catalog.behind import behind
 
-    found = process.traced(folder, step, number)
     [piece] = found["pieces"]
     store = Store(root)
     result = {**found, "source_line": None, "source_problem": None}

@@ -10,11 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows import comparison, runs
+from flows import runs
 from flows import show as layout
 from flows.screen import Screen, plain, size
 from pipeline import manifest as manifests
-from pipeline import recipe as recipes
 from pipeline.manifest import Version
 from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError
@@ -22,6 +21,8 @@ from pipeline.store import Store, StoreError
 
 def everything(root: Path) -> dict[str, Any]:
     """Versions, the newest of a name first, runs, recipes, run files and cards."""
+    from pipeline import recipe as recipes
+
     return {
         "store": str(root.expanduser().absolute()),
         "versions": versions(Store(root)),
@@ -94,6 +95,8 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
 
 def one(screen: Screen, root: Path, address: str) -> dict[str, Any]:
     """Show the version, or else the run, that an address means. Raises ConfigError where it is neither."""
+    from flows import comparison
+
     found = {run.name: run for run in runs.of(root)}
     store = Store(root)
     if address in found and address not in manifests.names(store):

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -122,6 +123,13 @@ def asked(folders: Sequence[Path], ids: Sequence[str]) -> list[dict[str, Any]]:
         return []
     found: list[dict[str, Any]] = _answer(_verb("where", *map(str, folders)), json.dumps(list(ids)))
     return found
+
+
+@contextlib.contextmanager
+def beside(ask: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], Any]]:
+    """Have the trainer asked while the block goes on; yields what waits for its answer, or raises what `ask` does."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(ask, *arguments).result
 
 
 def _verb(*arguments: str) -> list[str]:

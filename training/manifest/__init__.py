@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
+from training.manifest.arrays import integers
 from training.manifest.schema import FORMAT, Manifest, ManifestError, ShardEntry, digest, version_digest
 
 __all__ = [
@@ -72,7 +73,7 @@ class Version:
         groups = np.unique(group)
         begins = np.cumsum([0, *(sizes[i] for i in groups)])
         local = numbers - firsts[group] + begins[np.searchsorted(groups, group)]
-        return file.read_row_groups(groups.tolist(), columns=list(columns)).take(pa.array(local))
+        return file.read_row_groups(groups.tolist(), columns=list(columns)).take(integers(local))
 
     def lookup_columns(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of the whole document index."""
