@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
-from flows import listing, process, runs
+from flows import listing
 from flows.screen import Screen, plain
 from pipeline import manifest as manifests
 from pipeline.manifest import Version
@@ -20,13 +20,14 @@ from pipeline.store import Store, StoreError
 STEPS = 24
 
 
-def document(screen: Screen, root: Path, doc_id: str, address: str | None) -> dict[str, Any]:
-    """Place in a version, and readings by every run of the store. Raises ConfigError where the version never met it."""
+def document(
+    screen: Screen, root: Path, doc_id: str, address: str | None, readers: Callable[[], list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Place in a version, and what `readers` says of every run. Raises ConfigError where the version never met it."""
     store = Store(root)
     version = manifests.find(store, address) if address else listing.newest(store)
-    with process.beside(readings, root, [doc_id]) as readers:
-        result = _placed(store, version, doc_id)
-        result["runs"] = [_reading(run) for run in readers()]
+    result = _placed(store, version, doc_id)
+    result["runs"] = [_reading(run) for run in readers()]
     _show(screen, result)
     return result
 
@@ -42,11 +43,6 @@ def _placed(store: Store, version: Version, doc_id: str) -> dict[str, Any]:
         fate = {name: getattr(found, name) for name in ("verdict", "stage", "reason", "detail")}
     index, places = placed or (None, [])
     return {"doc_id": doc_id, "version": version.address, "index": index, "places": places, "left": fate}
-
-
-def readings(root: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """What every run of a store has read of some documents, as the trainer says it; `problem` where it cannot."""
-    return process.asked([run.folder for run in runs.of(root)], ids)
 
 
 def _reading(run: dict[str, Any]) -> dict[str, Any]:

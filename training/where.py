@@ -39,7 +39,7 @@ def where(folder: Path, ids: Sequence[str]) -> dict[str, Any]:
     done = _done(books.metrics, int(books.table.get("step") or 0))
     stream = Stream(run, version)
     documents = _documents(stream, ids)
-    rows, piece_of, tokens = _rows(stream, view(documents["number"].combine_chunks()))
+    rows, piece_of, tokens = _rows(stream, view(documents["number"].combine_chunks()).astype(np.int64))
     positions, read = stream.readings(np.unique(rows), done * run.batch.rows)
     step, row = np.divmod(positions, run.batch.rows)
     found = []

@@ -4,7 +4,7 @@ Builds `debian-docs` twice over the shared corpus, the second time with a rule c
 on the first; what stands in the store already is used. Then asks each question as a person does, by a process of its
 own, in turn and `--times` times: whatif and diff of the two versions; why of a document of each end, where, and trace
 of a step and of a token. Prints the least and the median of wall-clock seconds, and what is left of the least behind
-the start: the same Python that imports the command line and prints a verb's help.
+the start: a Python that imports the command line and the libraries that read the files, and does nothing with them.
 
 `chrt -f 10 python tests/bench/answers.py ...` gives figures on a machine that is busy with other things.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -44,25 +45,30 @@ rows = 8
 [checkpoint]
 every = 6
 """
+LIBRARIES = "import flows.cli, pyarrow.compute, pyarrow.parquet, pydantic"
 CHANGE = "gopher.word_count.below=80"
 
 
-def gristmill(store: Path, *arguments: str) -> float:
-    """Seconds that a verb takes, from the first instruction of its process to its last."""
-    command = [sys.executable, "-m", "flows", *arguments]
-    began = time.perf_counter()
-    done = subprocess.run(
-        command,
-        env={**os.environ, "GRISTMILL_STORE": str(store)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    took = time.perf_counter() - began
+def gristmill(store: Path, *arguments: str) -> tuple[float, float]:
+    """Seconds that a verb takes, from the first instruction of its process to its last: wall-clock, and CPU."""
+    return python(store, "-m", "flows", *arguments)
+
+
+def python(store: Path, *arguments: str) -> tuple[float, float]:
+    """Seconds that a process of this Python takes: wall-clock, and CPU of all that it starts."""
+    command, environment = [sys.executable, *arguments], {**os.environ, "GRISTMILL_STORE": str(store)}
+    spent, began = cpu(), time.perf_counter()
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    took = time.perf_counter() - began, cpu() - spent
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)}: {done.stderr}")
     return took
+
+
+def cpu() -> float:
+    """CPU seconds of all processes that were started here and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def prepare(store: Path, data: Path) -> Version:
@@ -117,16 +123,20 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.store.absolute()
     version = prepare(folder, options.data)
-    asked = {"start": ["why", "--help"]} | dict(questions(Store(folder), version))
-    took: dict[str, list[float]] = {name: [] for name in asked}
+    asked = dict(questions(Store(folder), version))
+    starts = {"start": ["-m", "flows", "why", "--help"], "start, with pyarrow": ["-c", LIBRARIES]}
+    took: dict[str, list[tuple[float, float]]] = {name: [] for name in (*starts, *asked)}
     for _ in range(options.times):
+        for name, arguments in starts.items():
+            took[name].append(python(folder, *arguments))
         for name, arguments in asked.items():
             took[name].append(gristmill(folder, *arguments))
-    start = min(took["start"])
-    print(f"{'':32}{'least':>8}{'median':>8}{'behind the start':>18}")
+    start = min(took["start, with pyarrow"])[0]
+    print(f"{'':32}{'least':>8}{'median':>8}{'CPU':>8}{'behind the start':>18}")
     for name, seconds in took.items():
-        least = min(seconds)
-        print(f"{name:32}{least:7.3f}s{statistics.median(seconds):7.3f}s{1000 * (least - start):15.0f} ms")
+        wall, spent = ([both[n] for both in seconds] for n in (0, 1))
+        figures = "".join(f"{value:7.3f}s" for value in (min(wall), statistics.median(wall), min(spent)))
+        print(f"{name:32}{figures}{1000 * (min(wall) - start):15.0f} ms")
 
 
 if __name__ == "__main__":

@@ -62,11 +62,11 @@ class Version:
     @cached_property
     def documents(self) -> pa.Table:
         """The document index: doc_id, source, language, licence, ..., in the order that shards refer to."""
-        return pq.read_table(self.folder / self.manifest.documents.file)
+        return self._index().read()
 
     def lookup(self, numbers: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
         """Some columns of these rows of the document index, in this order; only row groups that hold one are read."""
-        file = pq.ParquetFile(self.folder / self.manifest.documents.file)
+        file = self._index()
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         firsts = np.cumsum([0, *sizes])
         group = np.searchsorted(firsts, numbers, side="right") - 1
@@ -75,9 +75,13 @@ class Version:
         local = numbers - firsts[group] + begins[np.searchsorted(groups, group)]
         return file.read_row_groups(groups.tolist(), columns=list(columns)).take(integers(local))
 
+    def _index(self) -> pq.ParquetFile:
+        # `read_table` would import pyarrow.dataset, and that pandas.
+        return pq.ParquetFile(self.folder / self.manifest.documents.file)
+
     def lookup_columns(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of the whole document index."""
-        return pq.read_table(self.folder / self.manifest.documents.file, columns=list(columns)).combine_chunks()
+        return self._index().read(list(columns)).combine_chunks()
 
     def with_others(self, others: Sequence[Version]) -> Version:
         """This version with others beside it."""

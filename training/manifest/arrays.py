@@ -1,4 +1,4 @@
-"""Arrow arrays made of their bytes: `pyarrow.array` imports pandas where that is installed, longer than `where` takes."""
+"""Arrow arrays made of their bytes: `pyarrow.array` imports pandas where it is installed, longer than `where` takes."""
 
 from __future__ import annotations
 
