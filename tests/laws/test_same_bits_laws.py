@@ -47,11 +47,10 @@ print(builds.build(recipe, Path(store), **json.loads(settings)).manifest["versio
 
 @dataclass(frozen=True)
 class Whole:
-    """Corpus and recipe, the version that one worker makes of them at once, and how long another process takes."""
+    """Corpus and recipe, the version that one worker makes of them, and of how many outputs when it is cut finely."""
 
     corpus: Path
     version: Version
-    seconds: float
     outputs: int
 
 
@@ -79,10 +78,9 @@ def whole(tmp_path_factory) -> Whole:
     version = builds.build(recipe, tmp_path_factory.mktemp("store"))
     store = tmp_path_factory.mktemp("apart")
     process = start(corpus, store, "3", count=2, partition_bytes=FINE)
-    began = time.monotonic()
     out, err = process.communicate(timeout=300)
     assert out.strip() == version.manifest["version"], err
-    return Whole(corpus, version, time.monotonic() - began, outputs(store)[0])
+    return Whole(corpus, version, outputs(store)[0])
 
 
 def test_no_stage_is_left_out_and_each_has_something_to_do(whole):
@@ -144,13 +142,18 @@ def test_a_store_that_was_moved_is_the_same_store(whole, tmp_path):
 def killed(whole: Whole, folder: Path, number: int, seed: int) -> Iterator[str]:
     """Kill a build at a random moment, go on with it elsewhere and otherwise; yields what to write down of it.
 
-    The kill takes the process alone, whose workers then have to end by themselves, or its whole group.
+    A random number of outputs stand by then, so that no stage is met more often because it takes longer. The kill takes
+    the process alone, whose workers then have to end by themselves, or its whole group.
     """
     draw = random.Random(f"{seed}:{number}")
-    store, moment = folder / "store", draw.uniform(0, whole.seconds)
+    store, wanted, more = folder / "store", draw.randrange(whole.outputs), draw.uniform(0, 0.5)
     alone, apart, first, then = draw.random() < 0.5, draw.random() < 0.3, draw.choice([2, 4]), draw.choice([1, 2, 4])
     process = start(whole.corpus, store, draw.choice(SEEDS), count=first, apart=apart, partition_bytes=FINE)
-    time.sleep(moment)
+    began = time.monotonic()
+    while process.poll() is None and outputs(store)[0] < wanted:
+        time.sleep(0.005)
+    time.sleep(more)
+    moment = time.monotonic() - began
     ended = process.poll() is not None
     with contextlib.suppress(ProcessLookupError):
         (os.kill if alone else os.killpg)(process.pid, signal.SIGKILL)
@@ -158,7 +161,8 @@ def killed(whole: Whole, folder: Path, number: int, seed: int) -> Iterator[str]:
     stood, half = outputs(store)
     done = "sealed" if list(store.glob("versions/test/*/manifest.json")) else "not sealed"
     what = f"{'the process alone' if alone else 'its whole group'} of {first} {'processes' if apart else 'threads'}"
-    yield f"kill {number + 1:2}: {moment:6.3f} s after it began{' (too late: it had ended)' if ended else ''}, {what}"
+    late = " (too late: it had ended)" if ended else ""
+    yield f"kill {number + 1:2}: {moment:6.3f} s after it began{late}, {more:.3f} s behind output {wanted}: {what}"
     yield f"         {stood} of {whole.outputs} outputs stood, {half} half-written; {done}"
     if moved := draw.random() < 0.5:
         if alone and apart:
@@ -187,7 +191,7 @@ def test_same_bits_after_many_kills(whole, tmp_path, capsys):
     log = Path(os.environ.get("GRISTMILL_LOG", "soak.log"))
     said = [
         f"{MANY} kills by SIGKILL of a build of {len(every_stage.in_order())} stages, GRISTMILL_SEED={seed}",
-        f"unharmed it takes {whole.seconds:.2f} s for {whole.outputs} outputs, and makes {whole.version.address}",
+        f"unharmed it makes {whole.version.address} of {whole.outputs} outputs",
     ]
     with log.open("w", encoding="utf-8") as file, capsys.disabled():
         kills = (line for n in range(MANY) for line in killed(whole, tmp_path / str(n), n, seed))
