@@ -12,7 +12,7 @@ from rich.tree import Tree
 
 from flows import listing
 from flows.screen import Screen, plain
-from pipeline import manifest as manifests
+from pipeline import addresses
 from pipeline.manifest import Version
 from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError
@@ -25,7 +25,7 @@ def document(
 ) -> dict[str, Any]:
     """Place in a version, and what `readers` says of every run. Raises ConfigError where the version never met it."""
     store = Store(root)
-    version = manifests.find(store, address) if address else listing.newest(store)
+    version, _ = addresses.find(store, address or listing.newest(store))
     result = _placed(store, version, doc_id)
     result["runs"] = [_reading(run) for run in readers()]
     _show(screen, result)
@@ -93,7 +93,7 @@ def token(screen: Screen, root: Path, found: dict[str, Any], number: int) -> dic
     store = Store(root)
     result = {**found, "source_line": None, "source_problem": None}
     try:
-        version = manifests.find(store, found["manifests"][piece["version"]])
+        version = addresses.sealed(store, found["manifests"][piece["version"]])
         line = behind(store, version, piece["doc_id"], piece["offset"] + number - piece["first_token"])
         result["source_line"] = asdict(line)
     except (ConfigError, StoreError, OSError) as error:

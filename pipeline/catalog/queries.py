@@ -16,7 +16,7 @@ from pipeline.catalog import passages
 from pipeline.catalog.lookup import column_row, position, row_of, text_of, word
 from pipeline.catalog.losing import Lost, lost
 from pipeline.catalog.passages import Cut
-from pipeline.manifest import Version
+from pipeline.manifest import Version, check_shards
 from pipeline.stage import ConfigError
 from pipeline.store import Store, read_parquet
 
@@ -138,6 +138,7 @@ def place(version: Version, doc_id: str) -> tuple[dict[str, Any], list[dict[str,
     for shard in version.manifest["splits"][entry["split"]]["shards"]:
         local = number - shard["first_document"]
         if 0 <= local < shard["documents"]:
+            check_shards(version, [shard])
             table = pa.ipc.open_file(pa.memory_map(str(version.folder / shard["file"]))).read_all()
             return entry, _pieces(table, local, shard["file"])
     return entry, []

@@ -95,6 +95,11 @@ def open_version(path: str | Path, *, verify: bool = True) -> Version:
     """
     file = Path(path)
     file = file / "manifest.json" if file.is_dir() else file
+    if not file.exists() and (heir := _heir(file.parent)):
+        raise ManifestError(
+            f"{file}: documents of this version were forgotten, and it was removed; what is left of it is {heir}. A "
+            "run that read it cannot go on, nor say what it read: train another on what is left, or restore the version"
+        )
     if not file.exists() and not file.parent.is_dir():
         raise ManifestError(
             f"{file}: no such file or folder; a version lies in STORE/versions/NAME/VERSION (gristmill ls lists them)"
@@ -107,6 +112,18 @@ def open_version(path: str | Path, *, verify: bool = True) -> Version:
     if verify:
         _check_content(version)
     return version
+
+
+def _heir(folder: Path) -> str | None:
+    """The version beside a missing one that was made of it by forgetting."""
+    for path in sorted(folder.parent.glob("*/manifest.json")):
+        try:
+            found = json.loads(path.read_bytes())
+            if f"{found['name']}@{folder.name}" in found["parents"]:
+                return f"{found['name']}@{found['version']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def _parse(file: Path, raw: bytes) -> Manifest:
@@ -122,7 +139,8 @@ def _parse(file: Path, raw: bytes) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise ManifestError(f"{file}: {place}: {first['msg']}") from error
+        problem = f"{file}: {place}: {first['msg']}"
+        raise ManifestError(f"{problem}; restore the manifest, or build the version again") from error
     if (stated := manifest.version) != version_digest(data):
         raise ManifestError(f"{file}: its content is not that of version {stated}; it was edited, build it again")
     return manifest
