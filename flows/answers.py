@@ -16,8 +16,8 @@ from flows import charts
 from flows import show as layout
 from flows.screen import Screen, plain, size
 from flows.show import number
+from pipeline import addresses, whatif
 from pipeline import manifest as manifests
-from pipeline import whatif
 from pipeline.margins import Example, Margin
 from pipeline.stage import ConfigError
 from pipeline.store import Store, room, write_parquet, write_text
@@ -39,7 +39,7 @@ def ask(
         if not path.absolute().parent.is_dir() or path.is_dir():
             raise ConfigError(f"{path}: a file in a folder that exists is written, and this is none")
     store = Store(root)
-    answer = whatif.ask(store, manifests.find(store, address), changes, most)
+    answer = whatif.ask(store, addresses.find(store, address)[0], changes, most)
     _show(screen, answer)
     found = data(answer)
     with room(root):
@@ -75,7 +75,7 @@ def data(answer: Answer) -> dict[str, Any]:
 def sweep(screen: Screen, root: Path, address: str, changes: list[str], axes: list[str]) -> dict[str, Any]:
     """Sweep and show one or two grids. Raises what `whatif.sweep` raises."""
     store = Store(root)
-    version = manifests.find(store, address)
+    version, _ = addresses.find(store, address)
     points = list(whatif.sweep(store, version, changes, axes))
     paths = [axis.partition("=")[0].strip() for axis in axes]
     screen.say(plain(f"{version.address}{were(changes)}", "bold"))
@@ -100,7 +100,8 @@ def recipe(
     if not changes and name is None:
         raise ConfigError("say what to change, for example: gristmill apply quickstart gopher.word_count.below=30")
     store = Store(root)
-    return remaking.write(store, manifests.find(store, address), changes, name, out, Path(folder) if folder else None)
+    version, _ = addresses.find(store, address)
+    return remaking.write(store, version, changes, name, out, Path(folder) if folder else None)
 
 
 def applied(screen: Screen, root: Path, remade: Remade, made: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flows import guard
 from flows.options import (
     AddressArgument,
     AllowDeadOption,
@@ -30,6 +30,7 @@ ChangesArgument = Annotated[
 ]
 
 
+@guard.briefly()
 def whatif(
     address: AddressArgument,
     changes: ChangesArgument = None,
@@ -59,16 +60,11 @@ def whatif(
 
     screen = Screen(as_json)
     root, asked = Path(store).expanduser(), list(changes or ())
-    # A fifth of the time goes into looking for garbage among what was imported.
-    gc.disable()
-    try:
-        if grid:
-            answers.refuse_files(out, html)
-            found = answers.sweep(screen, root, address, asked, grid)
-        else:
-            found = answers.ask(screen, root, address, asked, examples, out, html)
-    finally:
-        gc.enable()
+    if grid:
+        answers.refuse_files(out, html)
+        found = answers.sweep(screen, root, address, asked, grid)
+    else:
+        found = answers.ask(screen, root, address, asked, examples, out, html)
     screen.finish(found)
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from flows import guard
 from flows.options import JsonOption, StoreOption
 from flows.screen import Screen
 
@@ -24,6 +25,7 @@ def register(verb: Callable[[Callable[..., None]], Callable[..., None]]) -> None
         verb(command)
 
 
+@guard.briefly()
 def trace(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's name (gristmill ls), or its folder.")],
     step: Annotated[int, typer.Option(min=1, metavar="N", help="The step, counted from 1.")],
@@ -45,16 +47,21 @@ def trace(
       gristmill trace quickstart-1a2b --step 9 --token 100
       gristmill trace quickstart-1a2b --step 9 --json | jq -r '.pieces[].doc_id'
     """
-    from flows import following, process, runs
+    from flows import process, runs
 
     root = Path(store).expanduser()
     folder = runs.find(root, run)
     if token is None:
         raise typer.Exit(process.trace(folder, step, as_json))
-    screen = Screen(as_json)
-    screen.finish(following.token(screen, root, folder, step, token))
+    with process.beside(process.traced, folder, step, token) as told:
+        # Meanwhile: it takes as long as the trainer to find the piece.
+        from flows import following
+
+        screen = Screen(as_json)
+        screen.finish(following.token(screen, root, told(), token))
 
 
+@guard.briefly()
 def why(
     doc_id: DocumentArgument,
     version: VersionOption = None,
@@ -76,6 +83,7 @@ def why(
     screen.finish(listing.why(screen, Path(store).expanduser(), doc_id, version))
 
 
+@guard.briefly()
 def where(
     doc_id: DocumentArgument,
     version: VersionOption = None,
@@ -91,8 +99,11 @@ def where(
       gristmill where 'samples:en.jsonl:3'
       gristmill where 'samples:en.jsonl:3' --version quickstart@latest --json | jq .runs
     """
-    from flows import following
+    from flows import process, runs
 
-    screen = Screen(as_json)
-    found: dict[str, Any] = following.document(screen, Path(store).expanduser(), doc_id, version)
-    screen.finish(found)
+    root = Path(store).expanduser()
+    with process.beside(process.asked, [run.folder for run in runs.of(root)], [doc_id]) as told:
+        from flows import following
+
+        screen = Screen(as_json)
+        screen.finish(following.document(screen, root, doc_id, version, told))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,37 +10,39 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
-from flows import listing, process, runs
+from flows import listing
 from flows.screen import Screen, plain
-from pipeline import manifest as manifests
+from pipeline import addresses
+from pipeline.manifest import Version
 from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError
 
 STEPS = 24
 
 
-def document(screen: Screen, root: Path, doc_id: str, address: str | None) -> dict[str, Any]:
-    """Place in a version, and readings by every run of the store. Raises ConfigError where the version never met it."""
+def document(
+    screen: Screen, root: Path, doc_id: str, address: str | None, readers: Callable[[], list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Place in a version, and what `readers` says of every run. Raises ConfigError where the version never met it."""
+    store = Store(root)
+    version, _ = addresses.find(store, address or listing.newest(store))
+    result = _placed(store, version, doc_id)
+    result["runs"] = [_reading(run) for run in readers()]
+    _show(screen, result)
+    return result
+
+
+def _placed(store: Store, version: Version, doc_id: str) -> dict[str, Any]:
+    """Where a version has a document, or how it left."""
     from pipeline.catalog import queries
 
-    store = Store(root)
-    version = manifests.find(store, address) if address else listing.newest(store)
     placed = queries.place(version, doc_id)
     fate = None
     if placed is None:
         found = queries.why(store, version, doc_id)
         fate = {name: getattr(found, name) for name in ("verdict", "stage", "reason", "detail")}
-    readers = readings(root, [doc_id])
     index, places = placed or (None, [])
-    result = {"doc_id": doc_id, "version": version.address, "index": index, "places": places, "left": fate}
-    result["runs"] = [_reading(run) for run in readers]
-    _show(screen, result)
-    return result
-
-
-def readings(root: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """What every run of a store has read of some documents, as the trainer says it; `problem` where it cannot."""
-    return process.asked([run.folder for run in runs.of(root)], ids)
+    return {"doc_id": doc_id, "version": version.address, "index": index, "places": places, "left": fate}
 
 
 def _reading(run: dict[str, Any]) -> dict[str, Any]:
@@ -83,16 +85,15 @@ def _said(run: dict[str, Any]) -> str:
     return f"{run['run']}: read in {'step' if len(steps) == 1 else 'steps'} {listed}{more}{kept}"
 
 
-def token(screen: Screen, root: Path, folder: Path, step: int, number: int) -> dict[str, Any]:
-    """The document and the source line behind a token of a step. Raises TrainingRefused where there is none."""
+def token(screen: Screen, root: Path, found: dict[str, Any], number: int) -> dict[str, Any]:
+    """The document and the source line behind a token of a step, as far as the trainer has `found` them."""
     from pipeline.catalog.behind import behind
 
-    found = process.traced(folder, step, number)
     [piece] = found["pieces"]
     store = Store(root)
     result = {**found, "source_line": None, "source_problem": None}
     try:
-        version = manifests.find(store, found["manifests"][piece["version"]])
+        version = addresses.sealed(store, found["manifests"][piece["version"]])
         line = behind(store, version, piece["doc_id"], piece["offset"] + number - piece["first_token"])
         result["source_line"] = asdict(line)
     except (ConfigError, StoreError, OSError) as error:

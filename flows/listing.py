@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows import comparison, runs
+from flows import runs
 from flows import show as layout
 from flows.screen import Screen, plain, size
+from pipeline import addresses
 from pipeline import manifest as manifests
-from pipeline import recipe as recipes
 from pipeline.manifest import Version
 from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError
@@ -22,6 +22,8 @@ from pipeline.store import Store, StoreError
 
 def everything(root: Path) -> dict[str, Any]:
     """Versions, the newest of a name first, runs, recipes, run files and cards."""
+    from pipeline import recipe as recipes
+
     return {
         "store": str(root.expanduser().absolute()),
         "versions": versions(Store(root)),
@@ -94,15 +96,18 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
 
 def one(screen: Screen, root: Path, address: str) -> dict[str, Any]:
     """Show the version, or else the run, that an address means. Raises ConfigError where it is neither."""
+    from flows import comparison
+
     found = {run.name: run for run in runs.of(root)}
     store = Store(root)
     if address in found and address not in manifests.names(store):
         layout.run(screen, found[address])
         return found[address].summary()
     try:
-        version = manifests.find(store, address)
+        version = addresses.sealed(store, address)
     except ConfigError as error:
-        raise ConfigError(f"{error}; runs: {', '.join(found) or 'none'}") from error
+        named = address.partition("@")[0] in manifests.names(store)
+        raise error if named else ConfigError(f"{error}; runs: {', '.join(found) or 'none'}") from error
     readers = [run for run in found.values() if run.address == version.address]
     layout.version(screen, version, readers)
     comparison.beside(screen, readers)
@@ -113,23 +118,24 @@ def why(screen: Screen, root: Path, doc_id: str, address: str | None) -> dict[st
     """What happened to a document. Raises ConfigError where the version never met it."""
     from pipeline.catalog import queries
 
-    version = manifests.find(Store(root), address) if address else newest(Store(root))
-    found = queries.why(Store(root), version, doc_id)
+    store = Store(root)
+    version, _ = addresses.find(store, address or newest(store))
+    found = queries.why(store, version, doc_id)
     layout.why(screen, version.address, found)
     return {"version": version.address, **asdict(found)}
 
 
-def newest(store: Store) -> Version:
-    """The version that was sealed last. Raises ConfigError where there is none."""
+def newest(store: Store) -> str:
+    """The folder of the version that was sealed last. Raises ConfigError where there is none."""
     found = [path for path in (store.root / "versions").glob("*/*/manifest.json") if path.parent.name[0] != "."]
     if not found:
         raise ConfigError(f"no version in {store.root}; build one first, for example: gristmill build quickstart")
-    return manifests.read(max(found, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent)
+    return str(max(found, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent)
 
 
 def verify(screen: Screen, root: Path, address: str) -> dict[str, Any]:
     """Hash the files of a version again; `problems` is empty where all is as its manifest says."""
-    version = manifests.find(Store(root), address)
+    version = addresses.met(Store(root), address)
     problems = list(manifests.verify(version))
     files = 2 + sum(len(split["shards"]) for split in version.manifest["splits"].values())
     _verdict(screen, version, problems, [f"{files} files have the content that the manifest states"])
@@ -140,7 +146,7 @@ def audit(screen: Screen, root: Path, address: str) -> dict[str, Any]:
     """Account for every document of a version; `problems` is empty where the books balance."""
     from pipeline.audit import audit as account
 
-    version = manifests.find(Store(root), address)
+    version = addresses.met(Store(root), address)
     report = account(version, Store(root))
     _verdict(screen, version, report.problems, report.checks)
     return {"version": version.address, "counts": report.counts, "checks": report.checks, "problems": report.problems}

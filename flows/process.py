@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -130,6 +131,13 @@ def become(verb: str, *arguments: str) -> NoReturn:
     sys.stderr.flush()
     command = _verb(verb, *arguments)
     os.execv(command[0], command)
+
+
+@contextlib.contextmanager
+def beside(ask: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], Any]]:
+    """Have the trainer asked while the block goes on; yields what waits for its answer, or raises what `ask` does."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(ask, *arguments).result
 
 
 def _verb(*arguments: str) -> list[str]:

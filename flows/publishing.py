@@ -26,12 +26,12 @@ def papers(address: AddressArgument, store: StoreOption = ".gristmill", as_json:
       python -c 'import datasets; print(datasets.load_dataset("FOLDER"))'
       hf upload --repo-type dataset NAME FOLDER
     """
-    from pipeline import manifest as manifests
+    from pipeline import addresses
     from pipeline import papers as paperwork
     from pipeline.store import Store
 
     screen = Screen(as_json)
-    version = manifests.find(Store(Path(store).expanduser()), address)
+    version = addresses.sealed(Store(Path(store).expanduser()), address)
     facts = paperwork.again(version)
     screen.say(f"papers of {facts.address} in {version.folder}")
     for name in paperwork.PAPERS:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.stage import ConfigError, suggest
+from pipeline.mistakes import ConfigError, suggest
 
 FORMAT = "gristmill.run/1"
 TRAINED = ("family", "form", "objective", "parameters", "tokens_per_second", "mfu")

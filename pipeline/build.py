@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from pipeline import books, canaries, plan
+from pipeline.kernels import _jit
 from pipeline.limits import DEFAULT_MEMORY, Limits
 from pipeline.manifest import Version
 from pipeline.recipe import Recipe, parse_size
@@ -22,6 +23,12 @@ from pipeline.store import Store
 
 # Bytes a task from which on steps that see the whole corpus are done side by side, and by several threads each.
 ROOMY = 1_000_000_000
+
+
+def compiled() -> bool:
+    """Whether kernels lie compiled on this machine."""
+    folder = _jit._folder()
+    return folder is not None and any(folder.rglob("*.nbc"))
 
 
 @dataclass
@@ -60,7 +67,7 @@ class Mill:
 
         Raises ConfigError, SourceError, StoreError, ContractError or WorkerLost."""
         tried = canaries.task(self.store, recipe)
-        self.do("canaries", [tried])
+        self.do(f"canaries{'' if compiled() else ', and compile kernels: half a minute, once on a machine'}", [tried])
         canaries.judge(recipe, self.store.result(tried)["rules"])
         self.progress.phase("find input", 1)
         inputs = plan.look(recipe) if inputs is None else inputs

@@ -1,8 +1,9 @@
 """Canaries: every rule of a recipe is tried, at each build, on documents that must and must not trip it.
 
 The law: a rule that cannot fire stops the build and is named. The documents are what the stage of the rule offers
-(`examples`); they are a partition of their own, go through the real segment (and what earlier ones rewrite), meet the
-real rule, and are gone: no count, cluster or shard knows of them. A rule comes out as one of
+(`examples`), and of the [licence] table what `licence_examples` does; they are a partition of their own, go through the
+real segment (and what earlier ones rewrite), meet the real rule, and are gone: no count, cluster or shard knows of
+them. A rule comes out as one of
 
     fires      some document that must trip it does, and none that must not
     dead       none does
@@ -22,7 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import run, stage
+from pipeline import licence_examples, run, stage
 from pipeline.contract import ContractError
 from pipeline.digests import digest, source_digest
 from pipeline.examples import Examples, Item, OutOfReach, batch, related
@@ -30,7 +31,7 @@ from pipeline.limits import Limits
 from pipeline.manifest import canary_digest
 from pipeline.recipe import Recipe, Segment
 from pipeline.relating import named
-from pipeline.rules import Rule
+from pipeline.rules import Rule, deciding
 from pipeline.schema import DOCUMENT, LEDGER
 from pipeline.sources import Chunk
 from pipeline.stage import ConfigError, Stage
@@ -43,6 +44,10 @@ SHOWN = 4
 
 def written(rule: Rule) -> str:
     """A rule as its recipe says it: drop.word_count = {below = 50}."""
+    if rule.operator == "unknown":
+        return f'unknown = "{rule.bound}"'
+    if rule.operator == "unlicensed":
+        return ", ".join(f"{name} = {entries}" for name, entries in rule.bound.items() if entries)
     if rule.operator in ("below", "above"):
         return f"drop.{rule.column} = {{{rule.operator} = {rule.bound}}}"
     return f"{'drop' if rule.operator == 'in' else 'keep'}.{rule.column} = {rule.bound}"
@@ -63,7 +68,9 @@ def task(store: Store, recipe: Recipe) -> str:
         for number, segment in enumerate(recipe.segments)
     ]
     code = [[step.stage.identity, source_digest(step.stage.module.__name__, True)] for step in recipe.steps]
-    spec = {"task": "canaries", "segments": segments}
+    spec: dict[str, Any] = {"task": "canaries", "segments": segments}
+    if recipe.licence:
+        spec["licence"] = recipe.licence.model_dump()
     return store.plan(digest([code, source_digest(__name__), spec]), spec)
 
 
@@ -82,12 +89,36 @@ def _rules(segment: Segment) -> list[Rule]:
 
 def execute(store: Store, spec: Mapping[str, Any], out: Writing, limits: Limits) -> None:
     """Output nothing; the result has how each rule came out."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = _licensed(deciding(spec["licence"])) if "licence" in spec else {}
     for table in spec["segments"]:
         before, stages, relates = ([stage.load(*said) for said in table[n]] for n in ("before", "stages", "relates"))
-        rules = [Rule(*said) for said in table["rules"]]
-        found |= _tried(before, stages, relates, rules)
+        found |= _tried(before, stages, relates, [Rule(*said) for said in table["rules"]])
     out.result = {"rules": found}
+
+
+def _licensed(found: Sequence[Rule]) -> dict[str, dict[str, Any]]:
+    """How each rule of the [licence] table came out, by its name."""
+    return {rule.name: _licence_outcome(rule) for rule in found}
+
+
+def _licence_outcome(rule: Rule) -> dict[str, Any]:
+    try:
+        trips, passes = licence_examples.examples(rule)
+    except ValueError as error:
+        return _said_of("dead", why=str(error))
+    stated = [*trips, *passes]
+    met = batch([(f"canary {n}",) for n in range(len(stated))]).select(DOCUMENT.names)
+    at = met.schema.get_field_index("licence")
+    met = met.set_column(at, met.schema.field(at), pa.array(stated, pa.string()))
+    signals = run.run([Chunk(met, pa.RecordBatch.from_pylist([], LEDGER))], [], [], len(met), licence=True).signals
+    broken = rule.broken(signals[rule.signal]).to_pylist()
+    counts = len(stated), sum(map(bool, broken))
+    wrong = [str(text) for n, (text, hit) in enumerate(zip(stated, broken, strict=True)) if hit != (n < len(trips))]
+    if not trips:
+        return _said_of("dead", *counts, f"{passes[0]} passes, and so does every other licence")
+    if not passes:
+        return _said_of("always", *counts, "it names every licence there is")
+    return _said_of("wrong", *counts, f"of {wrong[0]} it says the opposite") if wrong else _said_of("fires", *counts)
 
 
 def _tried(
@@ -244,21 +275,21 @@ def summary(recipe: Recipe, rules: Mapping[str, Mapping[str, Any]]) -> dict[str,
 
 
 def _refused(recipe: Recipe, rules: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    names = [rule.name for step in recipe.steps for rule in step.rules]
+    names = [rule.name for rule in recipe.rules]
     return [name for name in names if rules[name]["verdict"] in REFUSED]
 
 
 def _refusal(recipe: Recipe, name: str, outcome: Mapping[str, Any]) -> str:
-    number, rule = next(
-        (number, rule) for number, step in enumerate(recipe.steps, 1) for rule in step.rules if rule.name == name
-    )
+    rule = next(rule for rule in recipe.rules if rule.name == name)
+    numbers = [number for number, step in enumerate(recipe.steps, 1) if rule in step.rules]
+    place = recipe.place(numbers[0]) if numbers else f"{recipe.file or recipe.name} [licence]"
     how = {
         "dead": "can never fire: no canary trips it",
         "always": "fires on every document: also on canaries that must not trip it",
         "wrong": "is not what it says: a canary that must not trip it does",
     }[outcome["verdict"]]
     return (
-        f"{recipe.place(number)}: {written(rule)} {how}; {outcome['why']}. "
+        f"{place}: {written(rule)} {how}; {outcome['why']}. "
         f"{_fix(outcome['verdict'])}, or build with --allow-dead {name}."
     )
 

@@ -76,11 +76,6 @@ class Places:
         return found
 
 
-def file(part: int) -> str:
-    """Name of the table of what is cut from one partition."""
-    return f"cuts-{part:05d}.parquet"
-
-
 def gather(
     documents: pa.Table, parts: int, spans: Iterable[pa.Table], workspace: Workspace
 ) -> Iterator[tuple[int, pa.Table]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import takewhile
 
-import polars as pl
+import pyarrow.compute as pc
 
 from pipeline.books import BuildKeys
+from pipeline.catalog.lookup import words
 from pipeline.store import Store, read_parquet
 
 CHARACTERS = 160
@@ -18,15 +19,14 @@ def texts(store: Store, keys: BuildKeys, ids: Sequence[str]) -> dict[str, str]:
     """Text of each document as it entered the rules of the last segment that read it; others are left out."""
     found: dict[str, str] = {}
     for segment in reversed(keys.segments):
-        # A Series, because to make an Arrow array of a list imports pandas, if it is there.
-        wanted = pl.Series([doc_id for doc_id in ids if doc_id not in found], dtype=pl.String)
+        wanted = words([doc_id for doc_id in ids if doc_id not in found])
         for key in segment.parts if len(wanted) else ():
             file = store.file(key, "documents.parquet")
-            here = pl.Series(read_parquet(file, ["doc_id"])["doc_id"])
-            rows = here.is_in(wanted.implode()).arg_true()
-            if len(rows):
-                text = read_parquet(file, ["text"])["text"].take(rows.to_arrow())
-                found.update(zip(here.gather(rows).to_list(), text.to_pylist(), strict=True))
+            rows = pc.index_in(wanted, value_set=read_parquet(file, ["doc_id"])["doc_id"].combine_chunks())
+            if rows.null_count < len(rows):
+                here, rows = wanted.filter(rows.is_valid()), rows.drop_null()
+                text = read_parquet(file, ["text"])["text"].take(rows)
+                found.update(zip(here.to_pylist(), text.to_pylist(), strict=True))
     return found
 
 

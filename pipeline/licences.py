@@ -59,6 +59,12 @@ def _listed() -> dict[str, str]:
     return {key.lower(): key for key in _spdx().known_symbols if not OWN.fullmatch(key)}
 
 
+def listed(exceptions: bool = False) -> tuple[str, ...]:
+    """Licences of the SPDX list as they are written, or its exceptions."""
+    known = _spdx().known_symbols
+    return tuple(sorted(key for key in _listed().values() if known[key].is_exception == exceptions))
+
+
 def is_unknown(expression: str | None) -> bool:
     """Whether nobody stated a licence."""
     return (expression or "").strip().upper() in NOBODY

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from pipeline.stage import ConfigError, suggest
 from pipeline.store import Store, StoreError, file_digest, read_parquet
 
 FORMAT = "gristmill.manifest/1"
+KEYS = ("name", "version", "recipe", "sources", "tokenizer", "accounting", "summaries", "splits", "documents")
 
 
 @dataclass(frozen=True)
@@ -151,16 +152,44 @@ def read(folder: Path) -> Version:
         raise StoreError(f"{folder / 'manifest.json'} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise StoreError(f"{folder / 'manifest.json'} is not of format {FORMAT!r}")
+    if missing := [key for key in KEYS if key not in manifest]:
+        raise StoreError(f"{folder / 'manifest.json'} was edited: it has no {missing[0]!r}, which every manifest has")
     return Version(folder, manifest)
+
+
+def unedited(version: Version) -> Version:
+    """The version, whose manifest says what was sealed. Raises ConfigError where it was edited."""
+    problem = next(_edits(version.manifest), None)
+    if problem:
+        raise ConfigError(f"{version.folder / 'manifest.json'} was edited: {problem}; restore it, or build it again")
+    return version
+
+
+def _edits(manifest: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        if version_digest(manifest) != manifest["version"]:
+            yield f"it does not have the content that its version {manifest['version']} states"
+        if (tried := manifest["summaries"].get("canaries")) and canary_digest(tried) != tried.get("digest"):
+            yield "it does not say of its canaries what was written"
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        yield f"it lacks what every manifest has ({type(error).__name__}: {error})"
+
+
+def check_shards(version: Version, shards: Iterable[Mapping[str, Any]]) -> None:
+    """Raise ConfigError where one of these shards of the manifest is not there, or not the one that it states."""
+    for shard in shards:
+        path = version.folder / shard["file"]
+        if not path.is_file() or file_digest(path, "sha256") != shard["sha256"]:
+            raise ConfigError(
+                f"{path} is not the shard that the manifest of {version.address} states: restore it, or remove the "
+                "version and build it again"
+            )
 
 
 def verify(version: Version) -> Iterator[str]:
     """Hash everything again; yields a sentence for each thing that is not what the manifest says."""
     manifest, folder = version.manifest, version.folder
-    if version_digest(manifest) != manifest["version"]:
-        yield f"manifest.json does not have the content that its version {manifest['version']} states: it was edited"
-    if (tried := manifest["summaries"].get("canaries")) and canary_digest(tried) != tried.get("digest"):
-        yield "manifest.json does not say of its canaries what was written: it was edited"
+    yield from (f"manifest.json was edited: {problem}" for problem in _edits(manifest))
     files = [
         (manifest["documents"]["file"], manifest["documents"]),
         (manifest["tokenizer"]["file"], manifest["tokenizer"]),

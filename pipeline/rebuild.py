@@ -35,12 +35,15 @@ def rebuild(
 ) -> compare.Comparison:
     """Build again in a scratch store below `store`, and compare.
 
-    The scratch store is removed, unless `keep`. Raises what `recorded` and the build raise, and StoreError where the
+    The scratch store is removed, unless `keep`. Raises what `recorded` and the build raise, and ConfigError where the
     version as it stands is damaged, so that there is nothing to compare with.
     """
     recipe, inputs = recorded(store, version, keys, data)
     if problems := list(manifests.verify(version)):
-        raise StoreError(f"{version.address} is damaged, so there is nothing to compare with: {problems[0]}")
+        raise ConfigError(
+            f"{version.address} is damaged, so there is nothing to compare with: {problems[0]}; restore it, or build "
+            "its recipe again"
+        )
     with _scratch(store, version, keep) as scratch:
         again = _forgotten(scratch, version, build(scratch, recipe, inputs))
         found = compare.compare((store, version, keys), (scratch, again, again.build_keys()))

@@ -140,9 +140,15 @@ class Recipe:
         """Whether code may run that holds the GIL for long: somebody's own, or a source that parses in Python."""
         return any("." in step.stage.use for step in self.steps) or any(card.kind != "files" for card in self.sources)
 
+    @property
+    def rules(self) -> list[Rule]:
+        """Every rule that can remove a document, in the order in which they are judged; those of [licence] first."""
+        licence = rules.deciding(self.licence.model_dump()) if self.licence else []
+        return [*licence, *(rule for step in self.steps for rule in step.rules)]
+
     def allowing(self, names: Sequence[str]) -> Recipe:
         """The same recipe, of which these rules may be dead. Raises ConfigError for a name that no rule has."""
-        known = [rule.name for step in self.steps for rule in step.rules]
+        known = [rule.name for rule in self.rules]
         if unknown := [name for name in names if name not in known]:
             raise ConfigError(f"--allow-dead {unknown[0]}: the recipe has no such rule{suggest(unknown[0], known)}")
         return replace(self, allow_dead=tuple(names))

@@ -19,7 +19,7 @@ from pipeline import cuts, rules, stage
 from pipeline.limits import Limits, Workspace
 from pipeline.rules import Rule
 from pipeline.run import ContractError
-from pipeline.schema import LEDGER
+from pipeline.schema import LEDGER, cuts_file
 from pipeline.store import Store, Writing, read_parquet, read_tables, write_tables
 from pipeline.threads import ahead
 
@@ -155,7 +155,7 @@ def placed(store: Store, parts: list[str], gone: pa.Array) -> pa.Table:
 def _kept(out: Writing, lists: Iterator[tuple[int, pa.Table]]) -> Iterator[tuple[int, pa.Table]]:
     """The same tables, each written before it goes on."""
     for part, table in lists:
-        out.table(cuts.file(part), table)
+        out.table(cuts_file(part), table)
         yield part, table
 
 

@@ -91,6 +91,12 @@ def of_licence(policy: Mapping[str, Any]) -> tuple[Rule, Rule]:
     )
 
 
+def deciding(policy: Mapping[str, Any]) -> list[Rule]:
+    """Those of its rules that can remove a document: it says so of unknown licences, or lists any."""
+    unknown, listed = of_licence(policy)
+    return [*([unknown] if unknown.bound == "drop" else []), *([listed] if any(listed.bound.values()) else [])]
+
+
 def licence_of(found: Sequence[Rule]) -> dict[str, Any]:
     """The [licence] table of its rules: what it states and no more."""
     unknown, bound = (rule.bound for rule in found)

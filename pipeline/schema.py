@@ -54,3 +54,8 @@ def replace(batch: pa.RecordBatch, **columns: pa.Array) -> pa.RecordBatch:
 def _batch(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
     rows = list(rows)
     return pa.record_batch([pa.array([row.get(f.name) for row in rows], f.type) for f in schema], schema=schema)
+
+
+def cuts_file(part: int) -> str:
+    """Name of the table of what is cut from one partition."""
+    return f"cuts-{part:05d}.parquet"

@@ -30,13 +30,11 @@ runner keeps the books. The folder is the registry: `use = "gopher"` is
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -46,15 +44,12 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from pipeline.digests import source_digest
 from pipeline.limits import Workspace
+from pipeline.mistakes import ConfigError, suggest
 
 Kind = Literal["measure", "rewrite", "extend", "relate"]
 F = TypeVar("F", bound=Callable[..., Any])
 # What is measured of every document that a cutting stage met: bytes and passages cut, and their share of its bytes.
 CUT_SIGNALS = {"cut_bytes": "int64", "cut_spans": "int32", "cut_share": "float64"}
-
-
-class ConfigError(ValueError):
-    """A recipe, card or run file says something that cannot be: the message names the place and the fix."""
 
 
 @dataclass(frozen=True)
@@ -194,23 +189,6 @@ def find(use: str, where: str = "") -> Callable[..., Any]:
     if not hasattr(function, "stage_kind"):
         raise ConfigError(f"{where}: {module} has no stage function {name!r} (one marked by @measure, @rewrite, ...)")
     return function  # type: ignore[return-value]
-
-
-def suggest(word: str, existing: Iterable[str]) -> str:
-    """'; did you mean X? has: A, B, X' for an error about an unknown name."""
-    existing = sorted(existing)
-    near = difflib.get_close_matches(word, existing, n=1, cutoff=0.6) or _same_words(word, existing)
-    return (f"; did you mean {near[0]!r}?" if near else ";") + f" has: {', '.join(existing) or 'nothing'}"
-
-
-def _same_words(word: str, existing: list[str]) -> list[str]:
-    """The name of which most words stand in `word` too, as another tool may call it; none where fewer than .6 do."""
-
-    def words(name: str) -> set[str]:
-        return {part.removesuffix("s") for part in re.findall(r"[a-z0-9]+", name.lower())}
-
-    shares = [(len(words(name) & words(word)) / max(len(words(name)), 1), name) for name in existing]
-    return [name for share, name in sorted(shares, reverse=True) if share >= 0.6][:1]
 
 
 def check_params(function: Callable[..., Any], params: Mapping[str, Any], where: str) -> dict[str, Any]:

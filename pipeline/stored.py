@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import cuts, relating, stage
+from pipeline import relating, stage
 from pipeline.books import SegmentKeys
 from pipeline.changes import Ruled
 from pipeline.run import BORN
-from pipeline.schema import LEDGER
+from pipeline.schema import LEDGER, cuts_file
 from pipeline.store import Store, read_parquet
 
 OWN = ["doc_id", "parent_id", BORN, "text_digest", "text_bytes"]
@@ -92,7 +92,7 @@ class Stored:
         return self.store.file(next(relate for relate in self.keys.relates if relate["stage"] == name)[what], table)
 
     def cuts_file(self, number: int) -> Path:
-        return self.store.file(self.keys.cuts["cuts"], cuts.file(number))
+        return self.store.file(self.keys.cuts["cuts"], cuts_file(number))
 
     def relation(self, name: str) -> pa.Table:
         """The signals of a relating stage, as they were stored."""

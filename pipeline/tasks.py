@@ -30,7 +30,7 @@ from pipeline.limits import DEFAULT, Limits
 from pipeline.relating import gone_of, without
 from pipeline.rules import Rule
 from pipeline.run import BORN, ContractError, run
-from pipeline.schema import LEDGER
+from pipeline.schema import LEDGER, cuts_file
 from pipeline.sources import Chunk, Item, read
 from pipeline.store import Store, Writing, read_group, read_parquet, write_tables
 from pipeline.tokens import tasks as tokens
@@ -93,7 +93,7 @@ def _from_segment(store: Store, spec: Spec) -> Iterator[Chunk]:
         documents = documents.set_column(documents.schema.get_field_index(name), name, left[name])
     rejects = pa.RecordBatch.from_pylist([], LEDGER)
     if by := spec.get("cut_by"):
-        lists = read_parquet(store.file(by["cuts"], cuts.file(spec["number"])))
+        lists = read_parquet(store.file(by["cuts"], cuts_file(spec["number"])))
         documents, emptied = cuts.apply(documents, left["row"].to_numpy(), lists, by["stage"])
         yield Chunk(pa.RecordBatch.from_pylist([], documents.schema), emptied)
     for batch in documents.to_batches():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections.abc import Callable
@@ -63,6 +64,27 @@ def write_corpus(folder: Path, documents: int = 240, seed: int = 3) -> Path:
     card = CARD + 'columns = {text = "text", label = "label", url = "url"}\n'
     (folder / "grain.toml").write_text(card, "utf-8")
     return folder
+
+
+def with_lines(corpus: Path) -> Path:
+    """The corpus with texts of several lines: some are common to many documents, and short texts hold nothing else."""
+    common = [f"this line is number {n} of those that the mill writes under many of its pages" for n in range(5)]
+    number = 0
+    for path in sorted(corpus.glob("*.jsonl")):
+        lines = path.read_text("utf-8").splitlines()
+        for at, line in enumerate(lines):
+            with contextlib.suppress(ValueError):
+                row, number = json.loads(line), number + 1
+                words = row.get("text", "").split()
+                if len(words) > 20 and "surrogate" not in words:
+                    own = [" ".join(words[k : k + 15]) for k in range(0, len(words), 15)]
+                    row["text"] = "\n".join([*own, *common[: number % 4]])
+                    lines[at] = json.dumps(row)
+                elif len(words) == 12 and number % 2:
+                    row["text"] = "\n".join(common[number % 5 : number % 5 + 2])
+                    lines[at] = json.dumps(row)
+        path.write_text("\n".join(lines) + "\n", "utf-8")
+    return corpus
 
 
 STAGES: list[dict[str, Any]] = [

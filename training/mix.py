@@ -30,6 +30,7 @@ from training import TrainingError, batch, order
 from training.config import Part as Entry
 from training.config import Run
 from training.manifest import Version, digest, open_version
+from training.manifest.arrays import integers
 from training.shards import Rows, Split
 from training.tables import suggest
 
@@ -207,7 +208,7 @@ class Stream:
         owner = self.owners(numbers)
         tables = [self.versions[o].lookup(numbers[owner == o] - self._firsts[o], columns) for o in np.unique(owner)]
         back = np.argsort(np.argsort(owner, kind="stable"), kind="stable")
-        return pa.concat_tables(tables).take(pa.array(back)) if tables else pa.table({c: [] for c in columns})
+        return pa.concat_tables(tables).take(integers(back)) if tables else pa.table({c: [] for c in columns})
 
     def summary(self, steps: int) -> list[dict[str, Any]]:
         """Each part's share, rows, and what `steps` steps read of it."""

@@ -19,7 +19,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from training import TrainingError
+from training.manifest.arrays import integers, strings
 from training.mix import Stream
+from training.shards.arrow import view
 
 TAIL = 1 << 16  # bytes at the end of metrics.jsonl that hold its last step
 
@@ -37,7 +39,7 @@ def where(folder: Path, ids: Sequence[str]) -> dict[str, Any]:
     done = _done(books.metrics, int(books.table.get("step") or 0))
     stream = Stream(run, version)
     documents = _documents(stream, ids)
-    rows, piece_of, tokens = _rows(stream, documents["number"].to_numpy())
+    rows, piece_of, tokens = _rows(stream, view(documents["number"].combine_chunks()).astype(np.int64))
     positions, read = stream.readings(np.unique(rows), done * run.batch.rows)
     step, row = np.divmod(positions, run.batch.rows)
     found = []
@@ -59,12 +61,12 @@ def where(folder: Path, ids: Sequence[str]) -> dict[str, Any]:
 
 def _documents(stream: Stream, ids: Sequence[str]) -> pa.Table:
     """number (as `Rows.documents` has them), doc_id, split and version of those of `ids` that the versions hold."""
-    tables, wanted, first = [], pa.array(ids, pa.string()), 0
+    tables, wanted, first = [], strings(ids), 0
     for version in stream.versions:
         index = version.lookup_columns(("doc_id", "split"))
-        at = pc.indices_nonzero(pc.is_in(index["doc_id"], wanted))
-        table = index.take(at).append_column("number", pc.add(at.cast(pa.int64()), first))
-        tables.append(table.append_column("version", pa.array([version.address] * len(at), pa.string())))
+        at = view(pc.indices_nonzero(pc.is_in(index["doc_id"], value_set=wanted))).astype(np.int64)
+        table = index.take(integers(at)).append_column("number", integers(at + first))
+        tables.append(table.append_column("version", strings([version.address] * len(at))))
         first += version.manifest.documents.rows
     return pa.concat_tables(tables)
 

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import excerpts
 from pipeline.books import BuildKeys
 from pipeline.catalog.beside import Row, side_by_side
+from pipeline.catalog.lookup import word
+from pipeline.catalog.resemblance import jaccard
 from pipeline.manifest import Version
 from pipeline.store import Store, read_parquet
 
@@ -79,7 +79,7 @@ def _members(store: Store, keys: BuildKeys, stage: str, cluster: str) -> list[st
     key = next(r["cluster"] for segment in keys.segments for r in segment.relates if r["stage"] == stage)
     columns = ["doc_id", f"{stage}.cluster", f"{stage}.dup_rank"]
     table = read_parquet(store.file(key, "relation.parquet"), columns)
-    table = table.filter(pc.equal(table[columns[1]], cluster)).sort_by(columns[2])
+    table = table.filter(pc.equal(table[columns[1]], word(cluster))).sort_by(columns[2])
     members: list[str] = table["doc_id"].slice(0, MEMBERS).to_pylist()
     return members
 
@@ -87,12 +87,4 @@ def _members(store: Store, keys: BuildKeys, stage: str, cluster: str) -> list[st
 def _similarity(version: Version, stage: str, a: str, b: str) -> float | None:
     """Jaccard similarity of two texts as sets of shingles; None where the stage has no shingles."""
     said = next(s for s in version.manifest["recipe"]["stages"] if s["use"].rpartition(".")[2] == stage)
-    if "ngram" not in said["params"]:
-        return None
-    # Its kernels take longer to import than all else here to answer.
-    from pipeline.kernels.shingles import shingle_sets
-
-    values, starts = shingle_sets(pa.array([a, b], pa.large_string()), said["params"]["ngram"])
-    left, right = values[: starts[1]], values[starts[1] :]
-    both = len(np.intersect1d(left, right, assume_unique=True))
-    return round(both / max(1, len(left) + len(right) - both), 6)
+    return round(jaccard(a, b, said["params"]["ngram"]), 6) if "ngram" in said["params"] else None

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
-from pipeline import cuts
 from pipeline.books import SegmentKeys
-from pipeline.store import Store, read_parquet
+from pipeline.catalog.lookup import numbers, row_of
+from pipeline.schema import cuts_file
+from pipeline.store import Store, read_parquet, read_tables
 
 EXCERPT = 200
 
@@ -36,10 +36,8 @@ def of(store: Store, segment: SegmentKeys, number: int, doc_id: str) -> list[Cut
     if not segment.cuts:
         return []
     for part, key in enumerate(segment.parts):
-        table = _where(store, segment.cuts["cuts"], cuts.file(part), ds.field("doc_id") == doc_id)
-        for row in table.to_pylist():
-            mine = (ds.field("part") == part) & (ds.field("row") == row["row"])
-            found = _where(store, segment.relates[-1]["pairs"], "pairs.parquet", mine).sort_by("start")
+        if row := row_of(store, segment.cuts["cuts"], cuts_file(part), doc_id):
+            found = _where(store, segment, part=[part], row=[row["row"]]).sort_by("start")
             text = read_parquet(store.file(key, "documents.parquet"), ["text"])["text"][row["row"]].as_py().encode()
             spans = list(zip(row["start"], row["end"], strict=True))
             holders = _holders(store, segment, found, spans)
@@ -53,13 +51,13 @@ def _holders(
     store: Store, segment: SegmentKeys, found: pa.Table, spans: list[tuple[int, int]]
 ) -> list[tuple[int, str]]:
     """(documents, lowest doc_id) that hold what each span begins with."""
-    starts = found["start"].combine_chunks()
-    groups = [found["group"][pc.index(starts, start).as_py()].as_py() for start, _ in spans]
-    places = _where(store, segment.relates[-1]["pairs"], "pairs.parquet", pc.is_in(ds.field("group"), pa.array(groups)))
+    starts = found["start"].to_pylist()
+    groups = [found["group"][starts.index(start)].as_py() for start, _ in spans]
+    places = _where(store, segment, group=groups)
     met = read_parquet(store.file(segment.cuts["cuts"], "relation.parquet"), ["doc_id"])["doc_id"].combine_chunks()
     ids: dict[int, set[str]] = {group: set() for group in groups}
     for part in places["part"].unique().to_pylist():
-        mine = places.filter(pc.equal(places["part"], part))
+        mine = places.filter(pc.equal(places["part"], numbers([part])[0]))
         names = read_parquet(store.file(segment.parts[part], "documents.parquet"), ["doc_id"])["doc_id"]
         names = names.take(mine["row"])
         for group, doc_id, here in zip(
@@ -70,6 +68,14 @@ def _holders(
     return [(len(ids[group]), min(ids[group])) for group in groups]
 
 
-def _where(store: Store, key: str, name: str, condition: ds.Expression) -> pa.Table:
+def _where(store: Store, segment: SegmentKeys, **columns: list[int]) -> pa.Table:
+    """What was found to stand at several places, of those rows whose columns have one of these values."""
+    key = segment.relates[-1]["pairs"]
     store.result(key)
-    return ds.dataset(str(store.file(key, name)), format="parquet").to_table(filter=condition)
+    wanted = {name: numbers(values) for name, values in columns.items()}
+    tables = []
+    for table in read_tables(store.file(key, "pairs.parquet")):
+        for name, values in wanted.items():
+            table = table.filter(pc.is_in(table[name], value_set=values.cast(table.schema.field(name).type)))
+        tables.append(table)
+    return pa.concat_tables(tables)

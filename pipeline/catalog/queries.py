@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
+from numpy.typing import NDArray
 
 from pipeline.books import FORGOTTEN, SegmentKeys
 from pipeline.catalog import passages
-from pipeline.catalog.lookup import column_row, row_of, text_of
+from pipeline.catalog.lookup import column_row, position, row_of, text_of, word
 from pipeline.catalog.losing import Lost, lost
 from pipeline.catalog.passages import Cut
-from pipeline.manifest import Version
+from pipeline.manifest import Version, check_shards
 from pipeline.stage import ConfigError
 from pipeline.store import Store, read_parquet
 
@@ -91,12 +91,11 @@ def _measured(store: Store, segment: SegmentKeys, number: int, found: Why) -> bo
         if related := row_of(store, relate["cluster"], "relation.parquet", found.doc_id):
             values = {name: value for name, value in related.items() if "." in name and value is not None}
             found.signals.append({"segment": number, **values})
-    adding = [key for key in segment.parts if any(store.result(key)["added"].values())]
-    if adding:
-        born = _dataset(store, adding, "signals.parquet").to_table(
-            columns=["doc_id"], filter=ds.field("parent_id") == found.doc_id
-        )
-        found.children = sorted({*found.children, *born["doc_id"].to_pylist()})
+    for key in segment.parts:
+        if any(store.result(key)["added"].values()):
+            born = read_parquet(store.file(key, "signals.parquet"), ["doc_id", "parent_id"])
+            born = born.filter(pc.equal(born["parent_id"], word(found.doc_id)))
+            found.children = sorted({*found.children, *born["doc_id"].to_pylist()})
     return part is not None
 
 
@@ -123,10 +122,6 @@ def _path(version: Version, found: Why) -> Iterator[dict[str, Any]]:
 KINDS = ("measure", "rewrite", "extend", "relate")
 
 
-def _dataset(store: Store, keys: list[str], name: str) -> ds.Dataset:
-    return ds.dataset([str(store.file(key, name)) for key in keys], format="parquet")
-
-
 def _placed(version: Version, found: Why) -> None:
     """Where a kept document lies in the shards."""
     placed = place(version, found.doc_id)
@@ -136,13 +131,14 @@ def _placed(version: Version, found: Why) -> None:
 
 def place(version: Version, doc_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
     """A document's row of the index; file, row, position, offset and number of tokens of each piece in the shards."""
-    position = pc.index(version.index(["doc_id"])["doc_id"], doc_id).as_py()
-    if position < 0:
+    number = position(version.index(["doc_id"])["doc_id"], doc_id)
+    if number < 0:
         return None
-    entry = version.index().slice(position, 1).to_pylist()[0]
+    entry = version.index().slice(number, 1).to_pylist()[0]
     for shard in version.manifest["splits"][entry["split"]]["shards"]:
-        local = position - shard["first_document"]
+        local = number - shard["first_document"]
         if 0 <= local < shard["documents"]:
+            check_shards(version, [shard])
             table = pa.ipc.open_file(pa.memory_map(str(version.folder / shard["file"]))).read_all()
             return entry, _pieces(table, local, shard["file"])
     return entry, []
@@ -150,17 +146,22 @@ def place(version: Version, doc_id: str) -> tuple[dict[str, Any], list[dict[str,
 
 def _pieces(table: pa.Table, document: int, file: str) -> list[dict[str, Any]]:
     if "document" in table.column_names:
-        row = int(np.flatnonzero(table["document"].to_numpy() == document)[0])
+        row = int(np.flatnonzero(_plain(table["document"]) == document)[0])
         return [{"file": file, "row": row, "start": 0, "offset": 0, "tokens": len(table["tokens"][row])}]
     documents = table["documents"].combine_chunks()
-    bounds = documents.offsets.to_numpy()
-    hits = np.flatnonzero(documents.flatten().to_numpy() == document)
+    bounds = np.from_dlpack(documents.offsets)
+    hits = np.flatnonzero(np.from_dlpack(documents.flatten()) == document)
     rows = np.searchsorted(bounds, hits, side="right") - 1
-    starts, offsets = (table[name].combine_chunks().flatten().to_numpy() for name in ("starts", "offsets"))
-    used = table["used"].to_numpy()
+    starts, offsets = (np.from_dlpack(table[name].combine_chunks().flatten()) for name in ("starts", "offsets"))
+    used = _plain(table["used"])
     found = []
     for row, hit in zip(rows.tolist(), hits.tolist(), strict=True):
         end = starts[hit + 1] if hit + 1 < bounds[row + 1] else used[row]
         known = {"file": file, "row": row, "start": int(starts[hit]), "offset": int(offsets[hit])}
         found.append({**known, "tokens": int(end - starts[hit])})
     return sorted(found, key=lambda piece: piece["offset"])
+
+
+def _plain(column: pa.ChunkedArray) -> NDArray[Any]:
+    """A column of numbers; unlike `to_numpy` this asks for no pandas (`catalog.lookup`)."""
+    return np.from_dlpack(column.combine_chunks())

@@ -25,7 +25,7 @@ from pipeline.forgetting import statement
 from pipeline.forgetting.chain import chain
 from pipeline.forgetting.purging import purge, versions
 from pipeline.forgetting.selecting import Request, everyone
-from pipeline.manifest import Version, table_digest
+from pipeline.manifest import Version, check_shards, table_digest
 from pipeline.seal import seal
 from pipeline.stage import ConfigError
 from pipeline.store import Store, read_parquet
@@ -60,13 +60,14 @@ class Plan:
 def plan(store: Store, version: Version, keys: BuildKeys, request: Request) -> Plan:
     """Who would go, and which shards that touches; nothing is written.
 
-    Raises ConfigError where nobody is meant, or a split would be left empty.
+    Raises ConfigError where nobody is meant, a split would be left empty, or a shard is not the manifest's.
     """
     chosen = everyone(store, keys, request)
     index = version.index(["doc_id", "split", "tokens"])
     hit = pc.is_in(index["doc_id"], chosen["doc_id"].combine_chunks())
     shards = [shard for split in version.manifest["splits"].values() for shard in split["shards"]]
     touched = _touched(version, hit.to_numpy())
+    check_shards(version, [shard for shard in shards if shard["file"] in touched])
     gone = index.filter(hit)
     for name, split in version.manifest["splits"].items():
         if pc.sum(pc.equal(gone["split"], name)).as_py() == split["documents"] and not request.only:

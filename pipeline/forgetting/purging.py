@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pipeline import manifest as manifests
 from pipeline.books import FORGOTTEN, BuildKeys
 from pipeline.manifest import Version
+from pipeline.stage import ConfigError
 from pipeline.store import DONE, Store, StoreError, read_parquet
 
 # Who entered and who left: ids, sizes and reasons, no text.
@@ -83,7 +84,12 @@ def versions(store: Store) -> Iterator[tuple[Version, BuildKeys]]:
     """Every version of a store, and where its books lie; of a copy without books that is nowhere."""
     for name in manifests.names(store):
         for number in manifests.versions(store, name):
-            version = manifests.read(store.root / "versions" / name / number)
+            try:
+                version = manifests.read(store.root / "versions" / name / number)
+            except StoreError as error:
+                raise ConfigError(
+                    f"{error}; restore it, or remove that version, and run the same command again"
+                ) from error
             if not (version.folder / "build.json").exists():
                 yield version, BuildKeys([])
                 continue

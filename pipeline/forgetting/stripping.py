@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import cuts
 from pipeline.books import SegmentKeys
 from pipeline.digests import digest, source_digest
 from pipeline.plan import Spec
 from pipeline.run import BORN
+from pipeline.schema import cuts_file
 from pipeline.store import Store, Writing, read_group, read_parquet, write_tables
 
 Rows = np.ndarray
@@ -122,7 +122,7 @@ class Stripper:
             for path in sorted(self.store.folder(key).glob("*.parquet")):
                 table = self._without(read_parquet(path))
                 if path.name.startswith("cuts-"):
-                    part = next(n for n in range(len(segment.parts)) if cuts.file(n) == path.name)
+                    part = next(n for n in range(len(segment.parts)) if cuts_file(n) == path.name)
                     table = _at(table, self._shifted(segment.parts[part], table["row"].to_numpy()))
                 out.table(path.name, table)
             relation, ledger = (read_parquet(out.folder / f"{name}.parquet") for name in ("relation", "ledger"))

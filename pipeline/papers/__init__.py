@@ -17,11 +17,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.manifest import Version, table_digest, version_digest
+from pipeline.manifest import Version, table_digest, unedited
 from pipeline.papers import attribution, card, croissant, facts, statement
 from pipeline.papers.facts import COLUMNS, Facts
 from pipeline.stage import ConfigError
-from pipeline.store import StoreError, room, write_text
+from pipeline.store import room, write_text
 
 __all__ = ["COLUMNS", "PAPERS", "Facts", "again", "write"]
 PAPERS = {
@@ -45,17 +45,13 @@ def write(folder: Path, manifest: Mapping[str, Any], index: pa.Table) -> Facts:
 def again(version: Version) -> Facts:
     """Write the papers of a sealed version, over those that it has.
 
-    Raises ConfigError where its manifest was edited, StoreError where the document index is not the manifest's or there
+    Raises ConfigError where its manifest was edited or the document index is not the manifest's, StoreError where there
     is no room: then nothing is written.
     """
-    if version_digest(version.manifest) != version.manifest["version"]:
-        raise ConfigError(
-            f"{version.folder / 'manifest.json'} was edited: it does not have the content that its version "
-            f"{version.manifest['version']} states; restore it, or build the version again"
-        )
+    unedited(version)
     index = version.index()
     if table_digest(index) != version.manifest["documents"]["digest"]:
-        raise StoreError(
+        raise ConfigError(
             f"{version.folder / version.manifest['documents']['file']} is not the document index that the manifest "
             "vouches for; restore it, or build the version again"
         )

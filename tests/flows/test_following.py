@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from pipeline import addresses, manifest
 from pipeline.forgetting import operation, statement
 from pipeline.store import Store
+from tests.conftest import ROOT
 from tests.flows.conftest import last
 from tests.training import runs
 from training.trace import trace
@@ -44,6 +47,30 @@ def test_where_names_the_place_and_the_steps_of_every_run(trained, gristmill):
     said = gristmill("where", piece["doc_id"], "--store", store).stdout
     assert f"{folder.name}: read in step" in said and found["places"][0]["file"] in said
     assert sum(place["tokens"] for place in found["places"]) == found["index"]["tokens"]
+
+
+HEAVY = ("numba", "polars", "pandas", "scipy", "torch", "prefect", "pyarrow.dataset", "pipeline.kernels._jit")
+
+
+@pytest.mark.parametrize("verb", [["why", "ID"], ["where", "ID"], ["trace", "RUN", "--step", 3, "--token", 5]])
+@pytest.mark.parametrize("house", ["flows", "training"])
+def test_an_answer_about_one_document_loads_nothing_that_takes_longer_than_it(trained, verb, house):
+    """Neither by the front door nor by the trainer that it asks."""
+    store, folder = trained
+    known = manifest.find(Store(store), "small")
+    lost = next(row["doc_id"] for row in _ledger(store) if row["stage"] == "near")
+    for doc_id in (known.index(["doc_id"])["doc_id"][0].as_py(), lost):
+        words = [{"ID": doc_id, "RUN": folder.name}.get(word, word) for word in verb]
+        told, given = ["flows", *words, "--store", store], ""
+        if house == "training" and verb[0] == "trace":
+            told = ["training", "trace", folder, *words[2:]]
+        elif house == "training":
+            told, given = ["training", "where", folder], json.dumps([doc_id])
+        command = [sys.executable, "-X", "importtime", "-m", *map(str, told)]
+        done = subprocess.run(command, input=given, capture_output=True, text=True, cwd=ROOT, check=True)
+        loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert f"{house}.__main__" in loaded or "typer" in loaded
+        assert loaded.isdisjoint(HEAVY), loaded & set(HEAVY)
 
 
 def test_where_says_why_a_document_lies_nowhere(trained, gristmill):

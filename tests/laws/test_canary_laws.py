@@ -11,12 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline import canaries, recipe, tasks
+from pipeline import canaries, licences, recipe, tasks
 from pipeline import stage as stages
 from pipeline.examples import Examples, batch, related
 from pipeline.models import ModelError, language_model
-from pipeline.rules import Rule
+from pipeline.rules import Rule, deciding
 from pipeline.stage import ConfigError, Stage
 from pipeline.store import Store
 from tests.laws.test_stage_laws import CASES, cases, stage
@@ -159,3 +161,56 @@ def test_the_dead_rule_of_the_published_mixing_configs(wrong, right, tmp_path):
     [outcome] = Store(tmp_path).result(key)["rules"].values()
     assert outcome["verdict"] == "fires"
     assert Path(loaded.file) == path
+
+
+# The licence table
+
+ENTRIES = ("MIT", "CC-BY-*", "*-NC-*", "GPL-*", "LicenseRef-*", "LicenseRef-Mill", "MPL-1.1", "GPL-2.0", "*", "CC?-1.0")
+EXCEPTIONS = ("GPL-2.0-only WITH Classpath-exception-2.0", "* WITH Classpath-*")
+LISTS = st.none() | st.lists(st.sampled_from([*ENTRIES, *EXCEPTIONS]), min_size=1, max_size=3, unique=True)
+
+
+def licensed(**policy: Any) -> dict[str, dict[str, Any]]:
+    """How the rules of a [licence] table come out."""
+    return canaries._licensed(deciding(policy))
+
+
+@pytest.mark.parametrize("unknown", ["keep", "drop"])
+@given(allow=LISTS, deny=LISTS)
+def test_a_licence_table_is_judged_as_it_reads(unknown, allow, deny):
+    """Nothing that is offered is judged otherwise; every entry is offered, or the table is refused."""
+    found = licensed(allow=allow, deny=deny, unknown=unknown)
+    assert ("licence.licence.unknown" in found) == (unknown == "drop")
+    assert ("licence.licence.unlicensed" in found) == bool(allow or deny)
+    assert all(outcome["verdict"] in ("fires", "dead", "always") for outcome in found.values()), found
+    if allow and not deny and "*" not in allow:
+        assert found["licence.licence.unlicensed"]["verdict"] == "fires"
+        assert found["licence.licence.unlicensed"]["documents"] == len(allow) + 3
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "said"),
+    [
+        (["*"], None, "can never fire"),
+        (None, ["*"], "fires on every document"),
+        (["MIT", "CC-BY-NC-*"], ["*-NC-*"], "'CC-BY-NC-*' of allow lets nothing in"),
+    ],
+)
+def test_a_dead_licence_table_is_refused_and_can_be_allowed(allow, deny, said, tmp_path):
+    policy = {"unknown": "keep", **({"allow": allow} if allow else {}), **({"deny": deny} if deny else {})}
+    loaded = recipe.parse({"name": "mix", "sources": ["samples"], "licence": policy}, "mix.toml", tmp_path)
+    key = canaries.task(Store(tmp_path), loaded)
+    tasks.execute(str(tmp_path), key)
+    found = Store(tmp_path).result(key)["rules"]
+    with pytest.raises(ConfigError) as told:
+        canaries.judge(loaded, found)
+    assert str(told.value).startswith("mix.toml [licence]: ") and said in str(told.value)
+    canaries.judge(loaded.allowing(["licence.licence.unlicensed"]), found)
+
+
+def test_a_licence_rule_that_is_not_what_it_says_is_noticed(monkeypatch):
+    monkeypatch.setattr(licences, "allowed", lambda text, allow, deny: "NC" not in text)
+    outcome = licensed(allow=["CC-BY-*"], deny=["*-NC-*"], unknown="keep")["licence.licence.unlicensed"]
+    assert outcome["verdict"] == "wrong" and "says the opposite" in outcome["why"]
+    monkeypatch.setattr(licences, "filled", lambda column: column)
+    assert licensed(unknown="drop")["licence.licence.unknown"]["verdict"] == "wrong"

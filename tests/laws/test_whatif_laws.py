@@ -6,13 +6,10 @@ Where the stored values do not say it, the refusal counts what the build then me
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
 import os
 import random
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +23,7 @@ from pipeline.manifest import Version
 from pipeline.rejudge import Books, Unmeasured
 from pipeline.store import Store, read_parquet
 from tests.bench import whatif as bench
-from tests.builds import STAGES, allowing_all, build, make_recipe, write_corpus
+from tests.builds import STAGES, allowing_all, build, make_recipe, with_lines, write_corpus
 
 GOPHER = {"use": "gopher", "drop": {"word_count": {"below": 20}, "mean_word_length": {"above": 5.5}}}
 EXACT, NEAR = ({"use": use, "drop": {"dup_rank": {"above": 0}}} for use in ("exact", "near"))
@@ -62,27 +59,6 @@ def built(tmp_path_factory):
         return found[key]
 
     return get
-
-
-def with_lines(corpus: Path) -> Path:
-    """The corpus with texts of several lines: some are common to many documents, and short texts hold nothing else."""
-    common = [f"this line is number {n} of those that the mill writes under many of its pages" for n in range(5)]
-    number = 0
-    for path in sorted(corpus.glob("*.jsonl")):
-        lines = path.read_text("utf-8").splitlines()
-        for at, line in enumerate(lines):
-            with contextlib.suppress(ValueError):
-                row, number = json.loads(line), number + 1
-                words = row.get("text", "").split()
-                if len(words) > 20 and "surrogate" not in words:
-                    own = [" ".join(words[k : k + 15]) for k in range(0, len(words), 15)]
-                    row["text"] = "\n".join([*own, *common[: number % 4]])
-                    lines[at] = json.dumps(row)
-                elif len(words) == 12 and number % 2:
-                    row["text"] = "\n".join(common[number % 5 : number % 5 + 2])
-                    lines[at] = json.dumps(row)
-        path.write_text("\n".join(lines) + "\n", "utf-8")
-    return corpus
 
 
 def ends(version: Version, store: Store) -> tuple[set[str], set[tuple[str, ...]]]:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.catalog import resemblance
 from pipeline.kernels import bands, minhash, shingles
 from tests.laws import nasty
 from tests.pipeline import twins
@@ -39,13 +40,17 @@ def agree(texts: list[str], ngram: int) -> None:
     """Sizes and all pairwise similarities are those of plain sets of tuples, so the hashes merge and split nothing."""
     expected = [twins.shingles(text, ngram) for text in texts]
     sets = sets_of(texts, ngram)
+    assert [len(resemblance.shingles(text, ngram)) for text in texts] == list(map(len, expected))
     assert np.diff(sets[1]).tolist() == list(map(len, expected))
     assert all((np.diff(values.astype(object)) > 0).all() for values in each(sets))
     left, right = (
         np.array(side, np.int64) for side in zip(*itertools.product(range(len(texts)), repeat=2), strict=True)
     )
     found = shingles.jaccards(sets, sets, left, right)
-    assert found.tolist() == [twins.jaccard(expected[a], expected[b]) for a, b in zip(left, right, strict=True)]
+    plain = [resemblance.jaccard(texts[a], texts[b], ngram) for a, b in zip(left, right, strict=True)]
+    assert (
+        found.tolist() == plain == [twins.jaccard(expected[a], expected[b]) for a, b in zip(left, right, strict=True)]
+    )
     digests = shingles.set_digests(sets).to_pylist()
     for a, b in itertools.combinations(range(len(texts)), 2):
         assert (digests[a] == digests[b]) == (expected[a] == expected[b])

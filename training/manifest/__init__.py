@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
+from training.manifest.arrays import integers
 from training.manifest.schema import FORMAT, Manifest, ManifestError, ShardEntry, digest, version_digest
 
 __all__ = [
@@ -61,22 +62,26 @@ class Version:
     @cached_property
     def documents(self) -> pa.Table:
         """The document index: doc_id, source, language, licence, ..., in the order that shards refer to."""
-        return pq.read_table(self.folder / self.manifest.documents.file)
+        return self._index().read()
 
     def lookup(self, numbers: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
         """Some columns of these rows of the document index, in this order; only row groups that hold one are read."""
-        file = pq.ParquetFile(self.folder / self.manifest.documents.file)
+        file = self._index()
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         firsts = np.cumsum([0, *sizes])
         group = np.searchsorted(firsts, numbers, side="right") - 1
         groups = np.unique(group)
         begins = np.cumsum([0, *(sizes[i] for i in groups)])
         local = numbers - firsts[group] + begins[np.searchsorted(groups, group)]
-        return file.read_row_groups(groups.tolist(), columns=list(columns)).take(pa.array(local))
+        return file.read_row_groups(groups.tolist(), columns=list(columns)).take(integers(local))
+
+    def _index(self) -> pq.ParquetFile:
+        # `read_table` would import pyarrow.dataset, and that pandas.
+        return pq.ParquetFile(self.folder / self.manifest.documents.file)
 
     def lookup_columns(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of the whole document index."""
-        return pq.read_table(self.folder / self.manifest.documents.file, columns=list(columns)).combine_chunks()
+        return self._index().read(list(columns)).combine_chunks()
 
     def with_others(self, others: Sequence[Version]) -> Version:
         """This version with others beside it."""
@@ -90,6 +95,11 @@ def open_version(path: str | Path, *, verify: bool = True) -> Version:
     """
     file = Path(path)
     file = file / "manifest.json" if file.is_dir() else file
+    if not file.exists() and (heir := _heir(file.parent)):
+        raise ManifestError(
+            f"{file}: documents of this version were forgotten, and it was removed; what is left of it is {heir}. A "
+            "run that read it cannot go on, nor say what it read: train another on what is left, or restore the version"
+        )
     if not file.exists() and not file.parent.is_dir():
         raise ManifestError(
             f"{file}: no such file or folder; a version lies in STORE/versions/NAME/VERSION (gristmill ls lists them)"
@@ -102,6 +112,18 @@ def open_version(path: str | Path, *, verify: bool = True) -> Version:
     if verify:
         _check_content(version)
     return version
+
+
+def _heir(folder: Path) -> str | None:
+    """The version beside a missing one that was made of it by forgetting."""
+    for path in sorted(folder.parent.glob("*/manifest.json")):
+        try:
+            found = json.loads(path.read_bytes())
+            if f"{found['name']}@{folder.name}" in found["parents"]:
+                return f"{found['name']}@{found['version']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def _parse(file: Path, raw: bytes) -> Manifest:
@@ -117,7 +139,8 @@ def _parse(file: Path, raw: bytes) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise ManifestError(f"{file}: {place}: {first['msg']}") from error
+        problem = f"{file}: {place}: {first['msg']}"
+        raise ManifestError(f"{problem}; restore the manifest, or build the version again") from error
     if (stated := manifest.version) != version_digest(data):
         raise ManifestError(f"{file}: its content is not that of version {stated}; it was edited, build it again")
     return manifest
