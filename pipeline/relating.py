@@ -29,8 +29,8 @@ Spec = dict[str, Any]
 def pairs(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output pairs: what the relating stage found among all documents that entered, verified."""
     relating = stage.load(*spec["stage"])
-    sketches = _sketches(store, spec["parts"], relating.name, limits)
-    with _workspace(out, limits) as workspace:
+    sketches = _sketches(store, spec["parts"], relating, limits)
+    with workspace_of(out, limits) as workspace:
         found = relating.compare(sketches, _texts(store, spec["parts"]), workspace)
     out.table("pairs.parquet", found)
     out.result = {"pairs": found.num_rows}
@@ -39,15 +39,15 @@ def pairs(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
 def find(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output pairs: what a stage that cuts found among all documents that entered, as it comes."""
     relating = stage.load(*spec["stage"])
-    sketches = _sketches(store, spec["parts"], relating.name, limits)
-    with _workspace(out, limits) as workspace:
+    sketches = _sketches(store, spec["parts"], relating, limits)
+    with workspace_of(out, limits) as workspace:
         found = relating.compare(sketches, _texts(store, spec["parts"]), workspace)
         rows = write_tables(out.folder / "pairs.parquet", relating.module.FOUND, found)
     out.result = {"pairs": rows}
 
 
 @contextlib.contextmanager
-def _workspace(out: Writing, limits: Limits) -> Iterator[Workspace]:
+def workspace_of(out: Writing, limits: Limits) -> Iterator[Workspace]:
     """Room for what is put aside while a task runs, cleared behind it."""
     workspace = Workspace(out.folder / "spill", limits.memory, limits.threads)
     try:
@@ -66,12 +66,13 @@ def _texts(store: Store, parts: list[str]) -> Callable[[int, list[int]], pa.Arra
     return texts
 
 
-def _sketches(store: Store, parts: list[str], name: str, limits: Limits) -> Iterator[pa.Table]:
+def _sketches(store: Store, parts: list[str], relating: stage.Stage, limits: Limits) -> Iterator[pa.Table]:
     """Sketch tables with `part` and `row` of each document, one partition at a time."""
+    columns = ["doc_id", *relating.compared] if relating.compared else None
 
     def at(given: tuple[int, str]) -> pa.Table:
         number, key = given
-        table = read_parquet(store.file(key, f"sketch-{name}.parquet"))
+        table = read_parquet(store.file(key, f"sketch-{relating.name}.parquet"), columns)
         documents = read_parquet(store.file(key, "documents.parquet"), ["doc_id"])["doc_id"].combine_chunks()
         table = table.append_column("part", pa.array([number] * table.num_rows, pa.int32()))
         return table.append_column("row", pc.index_in(table["doc_id"], documents).cast(pa.int32()))
@@ -133,7 +134,7 @@ def cut(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     relating = stage.load(*spec["stage"])
     documents = placed(store, spec["parts"], gone_of(store, spec["ledgers"]))
     found = read_tables(store.file(spec["pairs"], "pairs.parquet"))
-    with _workspace(out, limits) as workspace:
+    with workspace_of(out, limits) as workspace:
         spans = relating.module.spans(documents, found, **relating.params)
         relation = cuts.signals(documents, _kept(out, cuts.gather(documents, len(spec["parts"]), spans, workspace)))
     _conclude(out, named(relating.name, relation), [Rule(**table) for table in spec["rules"]])

@@ -160,7 +160,7 @@ def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> i
 
 
 def _written(schema: pa.Schema) -> dict[str, Any]:
-    plain = {"text", "doc_id", "signature"}
+    plain = {"text", "doc_id", "signature", "set"}
     return {
         "compression": "zstd",
         "compression_level": 1,
