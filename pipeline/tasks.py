@@ -4,6 +4,7 @@
     judge      the rules of a segment over its stored signals: the ledger
     survivors  who is left behind a segment, and to which split each belongs
     pairs, cluster, find, cut   what looks across partitions (`relating`)
+    joined, compare new, cluster new, survivors new, bridges   where a version is extended (`extending.tasks`)
     canaries   every rule tried on documents made for it (`canaries`)
     vocabulary, encode, pack    from survivors to shards (`tokens.tasks`)
 
@@ -177,6 +178,11 @@ def canaries(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     importlib.import_module("pipeline.canaries").execute(store, spec, out, limits)
 
 
+def extending(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
+    """What looks at old and new documents where a version is extended."""
+    importlib.import_module("pipeline.extending.tasks").execute(store, spec, out, limits)
+
+
 ONE_PARTITION = ("segment", "encode")
 KINDS: dict[str, Callable[[Store, Spec, Writing, Limits], None]] = {
     "canaries": canaries,
@@ -190,4 +196,5 @@ KINDS: dict[str, Callable[[Store, Spec, Writing, Limits], None]] = {
     "vocabulary": tokens.train_vocabulary,
     "encode": tokens.encode,
     "pack": tokens.pack_shards,
+    **dict.fromkeys(("joined", "compare new", "cluster new", "survivors new", "bridges"), extending),
 }

@@ -121,8 +121,8 @@ def extended(documents: pa.Table, pairs: pa.Table, before: pa.Table) -> tuple[pa
     columns = {"doc_id": ids}
     for name in found.column_names[1:]:
         values = whole(found[name])
-        kept = was[name] if name in was.column_names else pa.nulls(len(at), values.type)
-        columns[name] = pc.replace_with_mask(values, pa.array(~new), whole(kept) if len(at) else pa.array([], values.type))
+        kept = whole(was[name]) if name in was.column_names else pa.nulls(len(at), values.type)
+        columns[name] = pc.replace_with_mask(values, pa.array(~new), kept)
     columns["dup_rank"], columns["cluster_size"] = pa.array(rank, pa.int32()), pa.array(size[own], pa.int32())
     columns["dup_of"] = pc.if_else(pa.array(rank == 0), None, columns["cluster"])
     return pa.table(columns), ids.filter(pa.array(new & apart[root]))
