@@ -49,8 +49,8 @@ class SegmentKeys:
 class BuildKeys:
     """Where everything behind a version lies in the store: the content of build.json.
 
-    `forgotten` is the key of who was forgotten, if anybody was (`forgetting`), `bridges` of whose fate is another than in
-    a build of all sources at once, in a version that extends another (`extending`).
+    `forgotten` is the key of who was forgotten, if anybody was (`forgetting`); `bridges`, in a version that extends
+    another, of whose fate is another than in a build of all sources at once (`extending`).
     """
 
     segments: list[SegmentKeys]

@@ -1,8 +1,8 @@
 """Build a version again from what it recorded, elsewhere in its store, and hold both against each other.
 
 A version that was extended, or in which documents were forgotten, is its parent, built again, and the same operation
-done to that. The law: a source that is no longer what the manifest says is an error before any work. The number that matters: 0, the characters
-in which two content digests may differ.
+done to that. The law: a source that is no longer what the manifest says is an error before any work. The number that
+matters: 0, the characters in which two content digests may differ.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def _again(scratch: Store, version: Version, recipe: Recipe, inputs: Sequence[In
     added = [name for done in extended for name in done["sources"]]
     names = [address.partition("@")[0] for address in [*manifest["parents"], version.address]]
     forgets = _forgets(version)
-    built = build(scratch, *_of(recipe, inputs, [card.name for card in recipe.sources if card.name not in added], names[0]))
+    built = build(
+        scratch, *_of(recipe, inputs, [card.name for card in recipe.sources if card.name not in added], names[0])
+    )
     for parent, name in zip(manifest["parents"], names[1:], strict=True):
         if built.address != parent:
             raise StoreError(

@@ -26,8 +26,8 @@ stage that can do that has two functions more:
     cluster_new(documents, pairs, before, **params) -> signals, ids `before` are the signals of those who were there,
                                                                     and stay; the ids are of those who bridge clusters
 
-A `compare` or `compare_new` that has a keyword `workspace` is given a `limits.Workspace`: a folder of its own to spill into, and the
-bytes that it may hold. What it returns must not depend on either.
+A `compare` or `compare_new` that has a keyword `workspace` is given a `limits.Workspace`: a folder of its own to spill
+into, and the bytes that it may hold. What it returns must not depend on either.
 
 A stage that measures offers documents that must and must not trip a rule over each of its columns, by a function
 `examples(rule, limit, **params)` in its module (`pipeline.examples`); without it, its rules are reported as untested.

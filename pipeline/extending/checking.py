@@ -150,8 +150,8 @@ def _card(version: Version, name: str, data: Path | None) -> Card:
     card = cards.load(name, data)
     if card.name in {source["name"] for source in version.manifest["sources"]}:
         raise ConfigError(
-            f"source {card.name!r} is in {version.address} already; a new dump of it is a card of its own, with another "
-            "name"
+            f"source {card.name!r} is in {version.address} already; a new dump of it is a card of its own, with "
+            "another name"
         )
     return card
 

@@ -55,5 +55,3 @@ def inputs_of(inputs: Sequence[Input], names: Sequence[str]) -> list[Input]:
     """Those of some sources, in the order of the names."""
     of = {given.card.name: given for given in inputs}
     return [of[name] for name in names]
-
-

@@ -39,7 +39,9 @@ def _sources(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
     for source in a["sources"]:
         if source["name"] not in after:
             yield f"source {source['name']} is not there any more"
-        for what, before, now in ingredients.values(f"source {source['name']}", source, after.get(source["name"], source)):
+        for what, before, now in ingredients.values(
+            f"source {source['name']}", source, after.get(source["name"], source)
+        ):
             yield f"{what} was {before}, and is {now}"
 
 
@@ -71,4 +73,5 @@ def _documents(a: pa.Table, b: pa.Table) -> Iterator[str]:
         rows = np.flatnonzero(~same.to_numpy(zero_copy_only=False))
         if rows.size:
             row = int(rows[0])
-            yield f"{name} of {rows.size:,} documents is another; of {a['doc_id'][row]} it was {left[row]}, and is {right[row]}"
+            said = f"of {a['doc_id'][row]} it was {left[row]}, and is {right[row]}"
+            yield f"{name} of {rows.size:,} documents is another; {said}"

@@ -65,8 +65,8 @@ def plan(store: Store, version: Version, keys: BuildKeys, request: Request) -> P
     """
     if request.only and keys.bridges:
         raise ConfigError(
-            f"{version.address} was extended, so who takes a place in it is not the best of a cluster alone; forget the "
-            "whole cluster (without --only)"
+            f"{version.address} was extended, so who takes a place in it is not the best of a cluster alone; forget "
+            "the whole cluster (without --only)"
         )
     chosen = everyone(store, keys, request)
     index = version.index(["doc_id", "split", "tokens"])
