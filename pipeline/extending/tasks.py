@@ -102,7 +102,8 @@ def cluster(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     lost = relating.judge(others, broken)["doc_id"].combine_chunks()
     out.table("relation.parquet", relation)
     out.table("ledger.parquet", ledger)
-    out.table(ONCE_FILE, _lost(bound.name, others, lost, ledger["doc_id"].combine_chunks(), new["doc_id"]))
+    earlier = _earlier(store, spec["before"])
+    out.table(ONCE_FILE, _lost(bound.name, others, lost, ledger["doc_id"].combine_chunks(), new["doc_id"], earlier))
     out.result = {"met": relation.num_rows, "left": ledger.num_rows}
 
 
@@ -114,8 +115,19 @@ def _bridging(name: str, new: pa.Table, ids: pa.Array, gone: pa.Array) -> pa.Tab
     return pa.table([rows["doc_id"].combine_chunks(), *words, detail], schema=LEDGER)
 
 
-def _lost(name: str, relation: pa.Table, lost: pa.Array, gone: pa.Array, new: pa.ChunkedArray) -> pa.Table:
-    """ONCE of those who would have left; `by` is said of those who have not: the first new document on the way."""
+def _earlier(store: Store, key: str) -> dict[str, str]:
+    """Of those whom a document of an earlier extension bridges: which."""
+    done = store.done(key)
+    if done is None or ONCE_FILE not in done["files"]:
+        return {}
+    return {row["doc_id"]: row["by"] for row in _sound(store, key, ONCE_FILE).to_pylist() if row["by"]}
+
+
+def _lost(
+    name: str, relation: pa.Table, lost: pa.Array, gone: pa.Array, new: pa.ChunkedArray, earlier: dict[str, str]
+) -> pa.Table:
+    """ONCE of those who would have left; `by` is said of those who have not: the first new document on the way, or
+    the one of an earlier extension."""
     table = relation.filter(pc.is_in(relation["doc_id"], lost))
     dup_of = table[f"{name}.dup_of"].combine_chunks()
     by: list[str | None] = [None] * table.num_rows
@@ -128,7 +140,7 @@ def _lost(name: str, relation: pa.Table, lost: pa.Array, gone: pa.Array, new: pa
             step = table["doc_id"][row].as_py()
             while step is not None and step not in fresh:
                 step = via[step]
-            by[row] = step
+            by[row] = step or earlier.get(table["doc_id"][row].as_py())
     return pa.table([table["doc_id"].combine_chunks(), dup_of, pa.array(by, pa.string())], schema=ONCE)
 
 
