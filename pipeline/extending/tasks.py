@@ -84,8 +84,7 @@ def compare(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
 def cluster(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Outputs relation and ledger, in which old documents stay what they are, and who would have left at once."""
     bound, broken = stage.load(*spec["stage"]), [Rule(**table) for table in spec["rules"]]
-    for key in spec["parts"][: spec["since"]]:
-        store.check(key, [f"sketch-{bound.name}.parquet"])
+    # The sketches were hashed again when they were compared.
     everyone = relating.met(store, spec["parts"], bound, pa.array([], pa.string()))
     pairs = read_parquet(store.file(spec["pairs"], "pairs.parquet"))
     before = _sound(store, spec["before"], "relation.parquet")
@@ -103,7 +102,8 @@ def cluster(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     out.table("relation.parquet", relation)
     out.table("ledger.parquet", ledger)
     earlier = _earlier(store, spec["before"])
-    out.table(ONCE_FILE, _lost(bound.name, others, lost, ledger["doc_id"].combine_chunks(), new["doc_id"], earlier))
+    came = relating.met(store, spec["parts"][spec["since"] :], bound, pa.array([], pa.string()))["doc_id"]
+    out.table(ONCE_FILE, _lost(bound.name, others, lost, ledger["doc_id"].combine_chunks(), came, earlier))
     out.result = {"met": relation.num_rows, "left": ledger.num_rows}
 
 
