@@ -27,7 +27,7 @@ from pipeline.relating import gone_of, named, without
 from pipeline.rules import Rule
 from pipeline.run import ContractError
 from pipeline.schema import LEDGER
-from pipeline.store import Store, Writing, read_group, read_parquet, write_tables
+from pipeline.store import Store, Writing, read_group, read_parquet, read_rows, write_tables
 from pipeline.threads import ahead
 
 Spec = dict[str, Any]
@@ -66,7 +66,7 @@ def compare(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
         return table.append_column("row", pa.array(range(table.num_rows), pa.int32()))
 
     def stored(part: int, rows: list[int]) -> pa.ChunkedArray:
-        return read_parquet(store.file(parts[part], name), ["set"])["set"].take(pa.array(rows))
+        return read_rows(store.file(parts[part], name), rows, "set")
 
     sketches: Iterator[pa.Table] = ahead(sketch, enumerate(parts), limits.threads)
     with relating.workspace_of(out, limits) as workspace:
@@ -186,20 +186,31 @@ def _assigned(store: Store, spec: Spec, old: pa.Table, new: pa.Table) -> pa.Tabl
         )
         for name, key in spec["relations"]
     ]
+    there = there.filter(_linked(there, new, relations))
     whole = pa.concat_tables([there.cast(new.select(names).schema), new.select(names)]).combine_chunks()
     groups = split.assign(whole, relations, spec["shares"])
     had: dict[str, tuple[str, str]] = {}
     rows = zip(*(there[name].to_pylist() for name in names[1:3]), strict=True)
-    for group, place_ in zip(groups["split_group"].slice(0, old.num_rows).to_pylist(), rows, strict=True):
+    for group, place_ in zip(groups["split_group"].slice(0, there.num_rows).to_pylist(), rows, strict=True):
         if had.setdefault(group, place_)[0] != place_[0]:
             raise ContractError(f"documents of the group {group} lie in two splits: {place_[0]} and {had[group][0]}")
-    given = groups.slice(old.num_rows)
+    given = groups.slice(there.num_rows)
     own = zip(*(given[name].to_pylist() for name in names[1:3]), strict=True)
     found = [had.get(group, (name, group)) for name, group in own]
     for number, column in enumerate(names[1:3]):
         values = pa.array([row[number] for row in found], pa.string())
         new = new.set_column(new.schema.get_field_index(column), column, values)
     return new
+
+
+def _linked(old: pa.Table, new: pa.Table, relations: list[pa.Table]) -> pa.ChunkedArray:
+    """Which old documents have the text of a new one, or share a cluster with one."""
+    linked = pc.is_in(old["text_digest"], new["text_digest"].combine_chunks())
+    for relation in relations:
+        mine = pc.is_in(relation["doc_id"], new["doc_id"].combine_chunks())
+        shared = pc.is_in(relation["cluster"], relation["cluster"].filter(mine).combine_chunks())
+        linked = pc.or_(linked, pc.is_in(old["doc_id"], relation["doc_id"].filter(shared).combine_chunks()))
+    return linked
 
 
 def bridges(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
