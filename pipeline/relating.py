@@ -29,7 +29,7 @@ Spec = dict[str, Any]
 def pairs(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output pairs: what the relating stage found among all documents that entered, verified."""
     relating = stage.load(*spec["stage"])
-    sketches = _sketches(store, spec["parts"], relating, limits)
+    sketches = _sketches(store, spec["parts"], relating.name, limits)
     with workspace_of(out, limits) as workspace:
         found = relating.compare(sketches, _texts(store, spec["parts"]), workspace)
     out.table("pairs.parquet", found)
@@ -39,7 +39,7 @@ def pairs(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
 def find(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output pairs: what a stage that cuts found among all documents that entered, as it comes."""
     relating = stage.load(*spec["stage"])
-    sketches = _sketches(store, spec["parts"], relating, limits)
+    sketches = _sketches(store, spec["parts"], relating.name, limits)
     with workspace_of(out, limits) as workspace:
         found = relating.compare(sketches, _texts(store, spec["parts"]), workspace)
         rows = write_tables(out.folder / "pairs.parquet", relating.module.FOUND, found)
@@ -66,13 +66,12 @@ def _texts(store: Store, parts: list[str]) -> Callable[[int, list[int]], pa.Arra
     return texts
 
 
-def _sketches(store: Store, parts: list[str], relating: stage.Stage, limits: Limits) -> Iterator[pa.Table]:
+def _sketches(store: Store, parts: list[str], name: str, limits: Limits) -> Iterator[pa.Table]:
     """Sketch tables with `part` and `row` of each document, one partition at a time."""
-    columns = ["doc_id", *relating.compared] if relating.compared else None
 
     def at(given: tuple[int, str]) -> pa.Table:
         number, key = given
-        table = read_parquet(store.file(key, f"sketch-{relating.name}.parquet"), columns)
+        table = read_parquet(store.file(key, f"sketch-{name}.parquet"))
         documents = read_parquet(store.file(key, "documents.parquet"), ["doc_id"])["doc_id"].combine_chunks()
         table = table.append_column("part", pa.array([number] * table.num_rows, pa.int32()))
         return table.append_column("row", pc.index_in(table["doc_id"], documents).cast(pa.int32()))

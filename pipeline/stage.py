@@ -21,8 +21,8 @@ Where a version is extended, new documents are held against what is stored of th
 stage that can do that has two functions more:
 
     compare_new(sketches, since, stored, **params) -> pairs         those of `compare` with a set of no partition before
-                                                                    `since`; stored(part, rows) gives the sketch column
-                                                                    `set` of those rows
+                                                                    `since`; stored(part, rows) gives what its
+                                                                    sketches have in a column `set`
     cluster_new(documents, pairs, before, **params) -> signals, ids `before` are the signals of those who were there,
                                                                     and stay; the ids are of those who bridge clusters
 
@@ -121,12 +121,6 @@ class Stage:
     def clustered(self) -> list[str]:
         """The sketch columns that a relating stage's `cluster` reads: its digest, and what its module lists."""
         return ["digest", *getattr(self.module, "CLUSTERED", ())]
-
-    @property
-    def compared(self) -> list[str] | None:
-        """The sketch columns that a relating stage's `compare` reads: what its module lists, or else all (None)."""
-        named = getattr(self.module, "COMPARED", None)
-        return list(named) if named else None
 
     @property
     def reads(self) -> list[str]:

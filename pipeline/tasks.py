@@ -53,7 +53,8 @@ def execute(root: str, key: str, limits: Limits = DEFAULT) -> str:
 
 
 def segment(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
-    """Outputs documents, signals, errors, entered, and one sketch table for each relating stage behind."""
+    """Outputs documents, signals, errors, entered, and one sketch table for each relating stage behind; a sketch's
+    column `set` is a table of its own, for few of its rows are ever read."""
     stages = [stage.load(use, params) for use, params in spec["stages"]]
     sketches = [stage.load(use, params) for use, params in spec["sketches"]]
     chunks = from_source(spec["source"]) if "source" in spec else _from_segment(store, spec["upstream"])
@@ -63,6 +64,9 @@ def segment(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     out.table("errors.parquet", outcome.errors)
     out.table("entered.parquet", outcome.entered)
     for name, table in outcome.sketches.items():
+        if "set" in table.column_names:
+            out.table(f"sets-{name}.parquet", table.select(["doc_id", "set"]))
+            table = table.drop_columns(["set"])
         out.table(f"sketch-{name}.parquet", table)
     out.result = {
         "entered": outcome.entered.num_rows,

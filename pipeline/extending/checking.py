@@ -127,23 +127,23 @@ def _check_stated(version: Version, request: Request, data: Path | None) -> None
     folder = Path(request.file).parent
     parsed = recipes.parse(request.stated, request.file, folder, data)
     mine, theirs = parsed.resolved(), version.manifest["recipe"]
+    here = dict(theirs)
     for key, name in STATED.items():
-        if key not in request.stated:
-            continue
-        here, there = mine[name], theirs[name]
-        if name == "tokens":
-            here, there = ({k: v for k, v in side.items() if k != "tokenizer"} for side in (here, there))
-            given = file_digest(parsed.tokenizer, "sha256") if parsed.tokenizer and parsed.tokenizer.is_file() else None
-            if parsed.tokenizer and given != version.manifest["tokenizer"]["sha256"]:
-                raise ConfigError(
-                    f"{request.file} [tokens] tokenizer: {parsed.tokenizer} is not the tokenizer of {version.address}, "
-                    "by which its shards were made; leave it out"
-                )
-        for what, before, after in ingredients.values(name, there, here):
-            raise ConfigError(
-                f"{request.file}: {what} is {after} there and {before} in {version.address}, which it extends; leave "
-                f"the table out, or {ANEW}"
-            )
+        if isinstance(table := request.stated.get(key), dict) and theirs[name] is not None:
+            here[name] = {**theirs[name], **{k: mine[name][k] for k in table if k != "tokenizer"}}
+        elif key in request.stated:
+            here[name] = mine[name]
+    for what, before, after in ingredients.recipe(version.manifest, {"recipe": here}):
+        raise ConfigError(
+            f"{request.file}: {what} is {after} there and {before} in {version.address}, which it extends; leave the "
+            f"table out, or {ANEW}"
+        )
+    given = parsed.tokenizer
+    if given and not (given.is_file() and file_digest(given, "sha256") == version.manifest["tokenizer"]["sha256"]):
+        raise ConfigError(
+            f"{request.file} [tokens] tokenizer: {given} is not the tokenizer of {version.address}, by which its "
+            "shards were made; leave it out"
+        )
 
 
 def _card(version: Version, name: str, data: Path | None) -> Card:

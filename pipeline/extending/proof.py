@@ -26,9 +26,9 @@ def differences(new: Version, old: Version) -> Iterator[str]:
             yield f"{name} was {a[name]}, and is {b[name]}"
     if a["tokenizer"]["sha256"] != b["tokenizer"]["sha256"]:
         yield f"the tokenizer is another: its sha256 was {a['tokenizer']['sha256']}, and is {b['tokenizer']['sha256']}"
-    for name in ("seed", "licence", "stages", "tokens", "pack"):
-        for what, before, after in ingredients.values(f"recipe {name}", a["recipe"][name], b["recipe"][name]):
-            yield f"{what} was {before}, and is {after}"
+    same = {**b, "recipe": {**b["recipe"], **{name: a["recipe"][name] for name in ("name", "sources")}}}
+    for what, before, after in ingredients.recipe(a, same):
+        yield f"{what} was {before}, and is {after}"
     yield from _sources(a, b)
     yield from _shards(a, b)
     yield from _documents(old.index(), new.index())

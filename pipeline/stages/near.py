@@ -66,8 +66,6 @@ if TYPE_CHECKING:
     from pipeline.rules import Rule
 
 BUCKET, NEIGHBOURS = 512, 8
-# What `compare` reads of a sketch; sets are as large as the texts, and are read where a candidate is.
-COMPARED = ("signature", "digest", "shingles")
 THRESHOLD, BANDS, ROWS = 0.75, 14, 8
 MOST_PERMUTATIONS = 1024
 
