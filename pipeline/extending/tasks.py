@@ -216,25 +216,34 @@ def _linked(old: pa.Table, new: pa.Table, relations: list[pa.Table]) -> pa.Chunk
 
 def bridges(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output bridges: who left in one of the two ways alone, by doc_id."""
-    here: dict[str, tuple[str, str | None]] = {}
-    once: dict[str, tuple[str, str | None, str | None]] = {}
-    for name, key in spec["relates"]:
-        relation = read_parquet(store.file(key, "relation.parquet"), ["doc_id", f"{name}.dup_of"])
-        lost = dict(zip(*(relation[c].to_pylist() for c in relation.column_names), strict=True))
-        gone = read_parquet(store.file(key, "ledger.parquet"), ["doc_id"])["doc_id"].to_pylist()
-        here |= {doc_id: (name, lost.get(doc_id)) for doc_id in gone}
-        table = read_parquet(store.file(key, ONCE_FILE))
-        once |= {row["doc_id"]: (name, row["dup_of"], row["by"]) for row in table.to_pylist()}
-    rows = [
-        {"doc_id": i, "here": "kept", "at_once": "dropped", "stage": once[i][0], "dup_of": once[i][1], "by": once[i][2]}
-        for i in once.keys() - here.keys()
+    left = [
+        (name, _ids(store, key, "ledger.parquet"), _ids(store, key, ONCE_FILE), key) for name, key in spec["relates"]
     ]
-    rows += [
-        {"doc_id": i, "here": "dropped", "at_once": "kept", "stage": here[i][0], "dup_of": here[i][1], "by": i}
-        for i in here.keys() - once.keys()
-    ]
+    here, once = (pa.concat_arrays([pa.array([], pa.string()), *(each[side] for each in left)]) for side in (1, 2))
+    rows = []
+    for name, ours, theirs, key in left:
+        kept = theirs.filter(pc.invert(pc.is_in(theirs, here)))
+        for row in _rows(store, key, ONCE_FILE, kept):
+            rows.append({**row, "here": "kept", "at_once": "dropped", "stage": name})
+        dropped = ours.filter(pc.invert(pc.is_in(ours, once)))
+        for row in _rows(store, key, "relation.parquet", dropped):
+            known = {"doc_id": row["doc_id"], "dup_of": row[f"{name}.dup_of"], "by": row["doc_id"]}
+            rows.append({**known, "here": "dropped", "at_once": "kept", "stage": name})
     out.table(BRIDGES, pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["doc_id"])), BRIDGE))
     out.result = {"documents": len(rows)}
+
+
+def _ids(store: Store, key: str, name: str) -> pa.Array:
+    return read_parquet(store.file(key, name), ["doc_id"])["doc_id"].combine_chunks()
+
+
+def _rows(store: Store, key: str, name: str, ids: pa.Array) -> list[dict[str, Any]]:
+    """The rows of some documents."""
+    if not len(ids):
+        return []
+    table = read_parquet(store.file(key, name))
+    found: list[dict[str, Any]] = table.filter(pc.is_in(table["doc_id"], ids)).to_pylist()
+    return found
 
 
 def _sound(store: Store, key: str, name: str) -> pa.Table:
