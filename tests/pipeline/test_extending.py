@@ -160,6 +160,8 @@ def test_who_is_kept_is_who_would_be_at_once_but_for_the_bridges(seed, name, tmp
     jsonschema.validate(version.manifest, SCHEMA)
     assert reader.open_version(version.folder).manifest.extended.documents == len(said)
     check_clusters(store, version, set(before))
+    # Who bridges is a duplicate, too: the rule speaks, and no document needs to be put out beyond it.
+    assert set(books.ledger(store, version.build_keys())["reason"].to_pylist()) == {"dup_rank > 0"}
 
 
 def check_clusters(store: Store, version: Version, old: set[str]) -> None:
