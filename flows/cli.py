@@ -13,7 +13,18 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import asking, choosing, comparing, errors, finding, forgetting, guard, publishing, using
+from flows import (
+    asking,
+    choosing,
+    comparing,
+    errors,
+    extending,
+    finding,
+    forgetting,
+    guard,
+    publishing,
+    using,
+)
 from flows.options import (
     AddressArgument,
     AllowDeadOption,
@@ -46,6 +57,7 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill why DOC_ID                     what was measured on a document, and why it was kept or not
   gristmill dialects my-recipe.toml        which documents hang on whose reading of a rule
   gristmill papers quickstart              attribution, data set card, Croissant and statement of a version
+  gristmill extend VERSION --source CARD   a version with one source more, from what is stored of the others
   gristmill forget VERSION --doc ID        a version without some documents, and a store without their text
   gristmill where DOC_ID                   where it lies in the shards, and which steps of which runs read it
 
@@ -216,12 +228,27 @@ def show(address: AddressArgument, store: StoreOption = ".gristmill", as_json: J
 
 
 @verb
-def verify(address: AddressArgument, store: StoreOption = ".gristmill", as_json: JsonOption = False) -> None:
-    """Hash a version's files again; exit code 1 on a difference."""
+def verify(
+    address: AddressArgument,
+    extends: Annotated[
+        str | None, typer.Option("--extends", metavar="OLD", help="A version of which this one only adds to: prove it.")
+    ] = None,
+    store: StoreOption = ".gristmill",
+    as_json: JsonOption = False,
+) -> None:
+    """Hash a version's files again; exit code 1 on a difference.
+
+    With --extends, hash those of OLD too, and name the first thing of it that is not in this version as it was: shards
+    by their digests, documents by their rows of the index, sources, stages, tokenizer.
+
+    
+      gristmill verify my-corpus
+      gristmill verify my-corpus --extends my-corpus@3f2a
+    """
     from flows import listing
 
     screen = Screen(as_json)
-    found = listing.verify(screen, Path(store).expanduser(), address)
+    found = listing.verify(screen, Path(store).expanduser(), address, extends)
     screen.finish(found)
     raise typer.Exit(errors.WRONG if found["problems"] else errors.DONE)
 
@@ -277,6 +304,7 @@ choosing.register(verb)
 publishing.register(verb)
 forgetting.register(verb)
 using.register(verb)
+extending.register(verb)
 
 if __name__ == "__main__":
     main()

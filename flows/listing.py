@@ -133,13 +133,29 @@ def newest(store: Store) -> str:
     return str(max(found, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent)
 
 
-def verify(screen: Screen, root: Path, address: str) -> dict[str, Any]:
-    """Hash the files of a version again; `problems` is empty where all is as its manifest says."""
-    version = addresses.met(Store(root), address)
+def verify(screen: Screen, root: Path, address: str, extends: str | None = None) -> dict[str, Any]:
+    """Hash the files of a version again; `problems` is empty where all is as its manifest says.
+
+    With `extends`, of that version too, and `problems` has whatever of it is not there any more as it was.
+    """
+    store = Store(root)
+    version = addresses.met(store, address)
     problems = list(manifests.verify(version))
     files = 2 + sum(len(split["shards"]) for split in version.manifest["splits"].values())
-    _verdict(screen, version, problems, [f"{files} files have the content that the manifest states"])
-    return {"version": version.address, "files": files, "problems": problems}
+    checks = [f"{files} files have the content that the manifest states"]
+    found = {"version": version.address, "files": files}
+    if extends is not None:
+        from pipeline.extending import proof
+
+        old = addresses.met(store, extends)
+        problems += [f"{old.address}: {problem}" for problem in manifests.verify(old)]
+        problems += [] if problems else proof.differences(version, old)
+        shards = [shard for split in old.manifest["splits"].values() for shard in split["shards"]]
+        kept = old.manifest["documents"]["rows"]
+        checks.append(f"all {len(shards):,} shards and {kept:,} documents of {old.address} are there as they were")
+        found["extends"] = old.address
+    _verdict(screen, version, problems, checks)
+    return {**found, "problems": problems}
 
 
 def audit(screen: Screen, root: Path, address: str) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def version(screen: Screen, found: Version, readers: Sequence[Run]) -> None:
     _stages(came, table["accounting"], table["summaries"].get("cuts", {}))
     for line in canaries(table["summaries"].get("canaries")):
         tree.add(plain(line, limit=1000))
+    for line in extended(table.get("extended")):
+        tree.add(plain(line, limit=1000))
     text = table["summaries"]["text_bytes"]
     _languages(tree, table["summaries"]["languages"])
     tree.add(plain(f"licences: {_licences(table['summaries'])}"))
@@ -55,6 +57,16 @@ def books(documents: Mapping[str, int]) -> str:
     came = f"{documents['ingested']:,} documents ingested"
     came += f" + {documents['added']:,} added" if documents["added"] else ""
     return came + " = " + " + ".join(f"{documents[name]:,} {name}" for name in ("kept", "dropped", "quarantined"))
+
+
+def extended(said: Mapping[str, Any] | None) -> list[str]:
+    """What the version extends, a line each, and how many documents would fare otherwise in a build at once."""
+    if not said:
+        return []
+    lines = [f"extends {done['parent']} by {', '.join(done['sources'])}" for done in said["operations"]]
+    count = said["documents"]
+    bridges = f"{count:,} documents would end otherwise in a build of all sources at once ({said['file']}, why)"
+    return [*lines, bridges if count else "the very documents that a build of all sources at once keeps"]
 
 
 def canaries(said: Mapping[str, Any] | None) -> list[str]:
@@ -151,6 +163,8 @@ def why(screen: Screen, address: str, found: Why) -> None:
         tree.add(plain(found.detail, limit=1000))
     tree.add(plain(f"in {address}", "dim"))
     _family(tree, found)
+    for bridge in found.bridges[:PASSAGES]:
+        tree.add(plain(_bridge(bridge), "yellow", limit=1000))
     _way(tree.add("path"), found)
     _cuts(tree, found)
     if found.index:
@@ -164,6 +178,21 @@ def why(screen: Screen, address: str, found: Why) -> None:
     screen.say(tree)
     if found.lost and found.lost.rows:
         _beside(screen, found.doc_id, found.lost)
+
+
+def _bridge(row: Mapping[str, Any]) -> str:
+    """What a build of all sources at once would have made of a document, and through whom."""
+    if row["here"] == "kept":
+        by = f" by way of {row['by']}" if row["by"] not in (None, row["dup_of"]) else ""
+        return (
+            f"bridge: {row['doc_id']} was there first and stays; in a build of all sources at once {row['stage']} "
+            f"would drop it as a duplicate of {row['dup_of']}{by}"
+        )
+    return (
+        f"bridge: {row['doc_id']} came later and is dropped by {row['stage']}"
+        + (f" for {row['dup_of']}" if row["dup_of"] else "")
+        + "; a build of all sources at once would keep it"
+    )
 
 
 def _way(branch: Tree, found: Why) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from pipeline import rebuild as rebuilding
 from pipeline import recipe as recipes
 from pipeline.build import Mill
 from pipeline.compare import Comparison
+from pipeline.extending import checking as extending
+from pipeline.extending import operation as growing
 from pipeline.forgetting import operation, statement
 from pipeline.forgetting.selecting import Request
 from pipeline.manifest import Version
@@ -37,16 +40,35 @@ def direct(pool: Executor | None, count: int) -> Runner:
 
 
 def recipe(parameters: BuildParameters) -> Recipe:
-    """The checked recipe. Raises ConfigError or SourceError."""
+    """The checked recipe; of one that extends a version, that of what comes out. Raises ConfigError or SourceError."""
+    if asked := extending.request_of(parameters.recipe):
+        return extension(parameters.mill, asked, parameters.allow_dead).recipe
     return recipes.load(parameters.recipe, parameters.mill.folder).allowing(parameters.allow_dead)
 
 
 def build(parameters: BuildParameters, make: MakeRunner = direct) -> Version:
     """A recipe's sources to a sealed version. Raises what `Mill.build` and `recipe` raise."""
+    if asked := extending.request_of(parameters.recipe):
+        return extend(parameters.mill, extension(parameters.mill, asked, parameters.allow_dead), make)
     checked, mill = recipe(parameters), parameters.mill
     with lineage.told(mill.root, lineage.building(checked)) as told:
         with at_mill(mill, Store(mill.root), checked.foreign, make) as ready:
             version = ready.build(checked)
+        lineage.built(told, version)
+    return version
+
+
+def extension(parameters: MillParameters, asked: extending.Request, allow_dead: Sequence[str] = ()) -> extending.Plan:
+    """What an extension would do. Raises what `checking.check` raises."""
+    planned = extending.check(Store(parameters.root), asked, parameters.folder)
+    return replace(planned, recipe=planned.recipe.allowing([*planned.recipe.allow_dead, *allow_dead]))
+
+
+def extend(parameters: MillParameters, planned: extending.Plan, make: MakeRunner = direct) -> Version:
+    """Extend a version. Raises what `operation.extend` raises."""
+    with lineage.told(parameters.root, lineage.building(planned.recipe)) as told:
+        with at_mill(parameters, Store(parameters.root), planned.recipe.foreign, make) as mill:
+            version = growing.extend(mill, planned)
         lineage.built(told, version)
     return version
 

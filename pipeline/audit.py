@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import books, manifest
-from pipeline.books import BuildKeys
+from pipeline.books import BRIDGES, BuildKeys
 from pipeline.manifest import Version
 from pipeline.store import Store, StoreError, read_parquet
 
@@ -47,6 +47,7 @@ def audit(version: Version, store: Store) -> Report:
     _check_ids(report, version, store, keys)
     _check_numbers(report, version, store, keys)
     _check_clusters(report, version, store, keys)
+    _check_pairs(report, store, keys)
     _check_cuts(report, store, keys)
     _check_tokens(report, version)
     return report
@@ -149,6 +150,47 @@ def _check_clusters(report: Report, version: Version, store: Store, keys: BuildK
                 f"{name}: no cluster lies in two splits",
                 None if not torn else f"{name}: {torn} clusters lie in two splits",
             )
+
+
+def _check_pairs(report: Report, store: Store, keys: BuildKeys) -> None:
+    """Law 3: what was verified as alike shares a cluster, unless a document that came later bridges two."""
+    listed: set[str] = set()
+    if keys.bridges:
+        table = read_parquet(store.file(keys.bridges, BRIDGES))
+        listed = {doc_id for name in ("doc_id", "by") for doc_id in table[name].to_pylist()}
+    for segment in keys.segments:
+        for relate in segment.relates:
+            if "cuts" not in relate:
+                torn, alike = _torn(store, segment.parts, relate)
+                unlisted = [ids for ids in torn if not listed & set(ids)]
+                bridged = f", but for {len(torn):,} at recorded bridges" if torn else ""
+                report.check(
+                    f"{relate['stage']}: {alike:,} pairs and equal texts share their clusters{bridged}",
+                    f"{relate['stage']}: {unlisted[0][0]} and {unlisted[0][1]} are alike and in two clusters, and no "
+                    f"bridge says so ({len(unlisted):,} such)"
+                    if unlisted
+                    else None,
+                )
+
+
+def _torn(store: Store, parts: list[str], relate: dict[str, str]) -> tuple[list[list[str]], int]:
+    """(documents and survivors of what is alike and does not share a cluster, how much is alike in all)."""
+    name = relate["stage"]
+    relation = read_parquet(store.file(relate["cluster"], "relation.parquet"), ["doc_id", f"{name}.cluster"])
+    files = (store.file(part, f"sketch-{name}.parquet") for part in parts)
+    sketches = pa.concat_tables([read_parquet(file, ["doc_id", "digest"]) for file in files])
+    met = sketches["digest"].take(pc.index_in(relation["doc_id"], sketches["doc_id"].combine_chunks()))
+    table = relation.rename_columns(["doc_id", "cluster"]).append_column("digest", met)
+    table = table.filter(pc.is_valid(table["digest"])).combine_chunks()
+    once = table.group_by(["digest", "cluster"]).aggregate([("doc_id", "min")])
+    pairs = read_parquet(store.file(relate["pairs"], "pairs.parquet"), ["a", "b"])
+    sides = {end: once.rename_columns([end, f"cluster_{end}", f"doc_{end}"]) for end in ("a", "b")}
+    both = pairs.join(sides["a"], "a", join_type="inner").join(sides["b"], "b", join_type="inner")
+    same = sides["a"].join(once.rename_columns(["a", "cluster_b", "doc_b"]), "a", join_type="inner")
+    columns = ["doc_a", "doc_b", "cluster_a", "cluster_b"]
+    every = pa.concat_tables([both.select(columns), same.select(columns)])
+    torn = every.filter(pc.not_equal(every["cluster_a"], every["cluster_b"])).sort_by("doc_a")
+    return [list(row.values()) for row in torn.to_pylist()], both.num_rows + table.num_rows - once.num_rows
 
 
 def _check_cuts(report: Report, store: Store, keys: BuildKeys) -> None:

@@ -22,7 +22,7 @@ from pipeline.schema import LEDGER
 from pipeline.stage import ConfigError
 from pipeline.store import Store, read_parquet
 
-FORGOTTEN = "forgotten.parquet"
+FORGOTTEN, BRIDGES = "forgotten.parquet", "bridges.parquet"
 EDGES = [0, *(1 << n for n in range(5, 25))]
 
 
@@ -49,7 +49,8 @@ class SegmentKeys:
 class BuildKeys:
     """Where everything behind a version lies in the store: the content of build.json.
 
-    `forgotten` is the key of who was forgotten, if anybody was (`forgetting`).
+    `forgotten` is the key of who was forgotten, if anybody was (`forgetting`); `bridges`, in a version that extends
+    another, of whose fate is another than in a build of all sources at once (`extending`).
     """
 
     segments: list[SegmentKeys]
@@ -58,6 +59,7 @@ class BuildKeys:
     packed: str = ""
     canaries: str = ""
     forgotten: str = ""
+    bridges: str = ""
 
     @property
     def ledgers(self) -> list[str]:
@@ -72,7 +74,8 @@ class BuildKeys:
             keys += [relate[name] for relate in segment.relates for name in ("pairs", "cluster")]
             keys.append(segment.survivors)
         forgotten = [self.forgotten] if self.forgotten else []
-        return [*keys, self.vocabulary, *self.encoded, self.packed, *forgotten]
+        bridges = [self.bridges] if self.bridges else []
+        return [*keys, self.vocabulary, *self.encoded, self.packed, *forgotten, *bridges]
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> BuildKeys:

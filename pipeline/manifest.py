@@ -194,8 +194,9 @@ def verify(version: Version) -> Iterator[str]:
         (manifest["documents"]["file"], manifest["documents"]),
         (manifest["tokenizer"]["file"], manifest["tokenizer"]),
     ]
-    if said := manifest.get("forgotten"):
-        yield from _verify_list(folder / said["file"], said)
+    for name in ("forgotten", "extended"):
+        if said := manifest.get(name):
+            yield from _verify_list(folder / said["file"], said)
     files += [(shard["file"], shard) for split in manifest["splits"].values() for shard in split["shards"]]
     for name, said in files:
         for problem in _verify_file(folder / name, name, said):
@@ -203,7 +204,7 @@ def verify(version: Version) -> Iterator[str]:
 
 
 def _verify_list(path: Path, said: Mapping[str, Any]) -> Iterator[str]:
-    """Who was forgotten: by content alone."""
+    """Who was forgotten, or whose fate was another in a build at once: by content alone."""
     try:
         if table_digest(read_parquet(path)) != said["digest"]:
             yield f"{path.name} does not list whom the manifest states: its content was changed"

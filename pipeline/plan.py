@@ -80,21 +80,16 @@ def segment_tasks(
     inputs: Sequence[Partition] | Sequence[str],
     left: str = "",
     cuts: Mapping[str, str] | None = None,
+    since: int = 0,
 ) -> list[str]:
     """Plan one task for each partition: of a source (the first segment) or of the segment before.
 
-    `left` is the key of the survivors of the segment before, `cuts` stage and key of what is cut from them.
+    `left` is the key of the survivors of the segment before, `cuts` stage and key of what is cut from them, `since` the
+    number of the first of these partitions there.
     """
-    shape = {
-        "task": "segment",
-        "stages": [[step.stage.use, step.stage.params] for step in segment.steps],
-        "sketches": [[step.stage.use, step.stage.params] for step in segment.relates],
-        "licence": number == 0 and recipe.licence is not None,
-    }
-    code: list[Any] = [step.stage.identity for step in (*segment.steps, *segment.relates)]
-    code += [source_digest("pipeline.tasks")]
+    code, shape = _segment(recipe, segment, number)
     keys = []
-    for position, given in enumerate(inputs):
+    for position, given in enumerate(inputs, since):
         if isinstance(given, Partition):
             # Where the card lies is no part of the key: who changes the recipe later finds it there again.
             source = {"card": given.card.model_dump(mode="json"), "items": list(map(asdict, given.items))}
@@ -106,6 +101,28 @@ def segment_tasks(
             named = spec["upstream"]
         keys.append(store.plan(digest([code, shape, named]), spec))
     return keys
+
+
+def _segment(recipe: Recipe, segment: Segment, number: int) -> tuple[list[Any], Spec]:
+    """What decides the output of a segment but for its input: code, and what is done."""
+    shape = {
+        "task": "segment",
+        "stages": [[step.stage.use, step.stage.params] for step in segment.steps],
+        "sketches": [[step.stage.use, step.stage.params] for step in segment.relates],
+        "licence": number == 0 and recipe.licence is not None,
+    }
+    code: list[Any] = [step.stage.identity for step in (*segment.steps, *segment.relates)]
+    return [*code, source_digest("pipeline.tasks")], shape
+
+
+def segment_key(recipe: Recipe, segment: Segment, number: int, spec: Spec) -> str:
+    """The key that the task of a specification would have now, whatever key it has."""
+    code, shape = _segment(recipe, segment, number)
+    if "source" not in spec:
+        return digest([code, shape, spec.get("upstream")])
+    source = spec["source"]
+    items = tuple(Item.from_dict(item) for item in source["items"])
+    return digest([code, shape, _partition_identity(Partition(Card.model_validate(source["card"]), items))])
 
 
 def _named(path: Path | None) -> str | None:
@@ -199,9 +216,10 @@ def _content(path: Path) -> str:
     return file_digest(path)
 
 
-def encode_tasks(store: Store, parts: Sequence[str], survivors: str, vocabulary: str) -> list[str]:
+def encode_tasks(store: Store, parts: Sequence[str], survivors: str, vocabulary: str, since: int = 0) -> list[str]:
+    """Plan the encoding of every partition, or of those from number `since` on."""
     keys = []
-    for number, part in enumerate(parts):
+    for number, part in enumerate(parts[since:], since):
         spec = {"task": "encode", "part": part, "number": number, "survivors": survivors, "vocabulary": vocabulary}
         keys.append(store.plan(digest([source_digest("pipeline.tokens.tasks"), spec]), spec))
     return keys

@@ -77,6 +77,11 @@ class Books:
 
     def __init__(self, version: Version, store: Store, stages: Sequence[Ruled]) -> None:
         keys = version.build_keys()
+        if keys.bridges:
+            raise ConfigError(
+                f"{version.address} was extended, so who is kept hangs on who was there first; ask its first parent, "
+                f"{version.manifest['parents'][0]}, and extend what comes of it"
+            )
         segments = enumerate(keys.segments)
         # Who was forgotten stays so under any rule.
         self._forgotten = [read_parquet(store.file(keys.forgotten, "ledger.parquet"))] if keys.forgotten else []

@@ -30,7 +30,7 @@ def pairs(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output pairs: what the relating stage found among all documents that entered, verified."""
     relating = stage.load(*spec["stage"])
     sketches = _sketches(store, spec["parts"], relating.name, limits)
-    with _workspace(out, limits) as workspace:
+    with workspace_of(out, limits) as workspace:
         found = relating.compare(sketches, _texts(store, spec["parts"]), workspace)
     out.table("pairs.parquet", found)
     out.result = {"pairs": found.num_rows}
@@ -40,14 +40,14 @@ def find(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """Output pairs: what a stage that cuts found among all documents that entered, as it comes."""
     relating = stage.load(*spec["stage"])
     sketches = _sketches(store, spec["parts"], relating.name, limits)
-    with _workspace(out, limits) as workspace:
+    with workspace_of(out, limits) as workspace:
         found = relating.compare(sketches, _texts(store, spec["parts"]), workspace)
         rows = write_tables(out.folder / "pairs.parquet", relating.module.FOUND, found)
     out.result = {"pairs": rows}
 
 
 @contextlib.contextmanager
-def _workspace(out: Writing, limits: Limits) -> Iterator[Workspace]:
+def workspace_of(out: Writing, limits: Limits) -> Iterator[Workspace]:
     """Room for what is put aside while a task runs, cleared behind it."""
     workspace = Workspace(out.folder / "spill", limits.memory, limits.threads)
     try:
@@ -133,7 +133,7 @@ def cut(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     relating = stage.load(*spec["stage"])
     documents = placed(store, spec["parts"], gone_of(store, spec["ledgers"]))
     found = read_tables(store.file(spec["pairs"], "pairs.parquet"))
-    with _workspace(out, limits) as workspace:
+    with workspace_of(out, limits) as workspace:
         spans = relating.module.spans(documents, found, **relating.params)
         relation = cuts.signals(documents, _kept(out, cuts.gather(documents, len(spec["parts"]), spans, workspace)))
     _conclude(out, named(relating.name, relation), [Rule(**table) for table in spec["rules"]])

@@ -55,6 +55,11 @@ def write(
             f"in {version.address} documents were forgotten, and a build from its sources would read them again: take "
             "them out of the sources and build the recipe"
         )
+    if version.manifest.get("extended"):
+        raise ConfigError(
+            f"{version.address} was extended, and a build from its sources would not keep whom it keeps: change its "
+            f"first parent, {version.manifest['parents'][0]}, and extend what comes of it"
+        )
     said = asking.changed(asking.ruled(version, store), [asking.parse(text) for text in changes])
     sources = _sources(store, version)
     folder = data or next((Path(s["data"]) for s in sources.values() if s.get("data")), None)

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import books, canaries, papers
-from pipeline.books import FORGOTTEN, BuildKeys
+from pipeline.books import BRIDGES, FORGOTTEN, BuildKeys
 from pipeline.digests import canonical, digest
 from pipeline.manifest import FORMAT, Version, content, table_digest, verify, version_digest
 from pipeline.plan import Input
@@ -114,6 +114,8 @@ def _manifest(
         link(store.file(keys.packed, shard["file"]), folder / "shards" / shard["file"])
     if keys.forgotten:
         link(store.file(keys.forgotten, FORGOTTEN), folder / FORGOTTEN)
+    if keys.bridges:
+        link(store.file(keys.bridges, BRIDGES), folder / BRIDGES)
     entries = books.accounting(recipe, store, keys)
     tried = {"canaries": canaries.summary(recipe, store.result(keys.canaries)["rules"])} if keys.canaries else {}
     return {

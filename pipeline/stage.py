@@ -17,8 +17,17 @@ A relating stage is three functions. The decorated one gives the sketch of each 
                                                     that the module lists in CLUSTERED and the signals that its
                                                     `reads(**params)` names, of those who are still there
 
-A `compare` that has a keyword `workspace` is given a `limits.Workspace`: a folder of its own to spill into, and the
-bytes that it may hold. What it returns must not depend on either.
+Where a version is extended, new documents are held against what is stored of the old ones, without their texts; a
+stage that can do that has two functions more:
+
+    compare_new(sketches, since, stored, **params) -> pairs         those of `compare` with a set of no partition before
+                                                                    `since`; stored(part, rows) gives what its
+                                                                    sketches have in a column `set`
+    cluster_new(documents, pairs, before, **params) -> signals, ids `before` are the signals of those who were there,
+                                                                    and stay; the ids are of those who bridge clusters
+
+A `compare` or `compare_new` that has a keyword `workspace` is given a `limits.Workspace`: a folder of its own to spill
+into, and the bytes that it may hold. What it returns must not depend on either.
 
 A stage that measures offers documents that must and must not trip a rule over each of its columns, by a function
 `examples(rule, limit, **params)` in its module (`pipeline.examples`); without it, its rules are reported as untested.
@@ -81,6 +90,23 @@ class Stage:
         function = self.module.compare
         more = {"workspace": workspace} if "workspace" in inspect.signature(function).parameters else {}
         return function(sketches, texts, **self.params, **more)
+
+    @property
+    def grows(self) -> bool:
+        """Whether new documents can be held against what the stage stored of others: it has the two functions."""
+        return all(hasattr(self.module, name) for name in ("compare_new", "cluster_new"))
+
+    def compare_new(
+        self, sketches: Iterator[pa.Table], since: int, stored: Callable[..., Any], workspace: Workspace
+    ) -> pa.Table:
+        """The pairs of a relating stage that are none of the partitions before `since`."""
+        function = self.module.compare_new
+        more = {"workspace": workspace} if "workspace" in inspect.signature(function).parameters else {}
+        return function(sketches, since, stored, **self.params, **more)
+
+    def cluster_new(self, documents: pa.Table, pairs: pa.Table, before: pa.Table) -> tuple[pa.Table, pa.Array]:
+        """The signals of a relating stage where `before` stand, and the ids of the new documents that bridge."""
+        return self.module.cluster_new(documents, pairs, before, **self.params)
 
     def cluster(self, documents: pa.Table, pairs: pa.Table) -> pa.Table:
         """The signals of a relating stage for `documents`: doc_id and the columns of `clustered` and `reads`."""

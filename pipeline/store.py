@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
@@ -28,6 +29,7 @@ from pipeline.digests import canonical, digest
 
 DONE = "_done.json"
 READ_ROWS = 1 << 17
+FEW_ROWS = 256
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -94,13 +96,13 @@ class Store:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def check(self, key: str) -> None:
-        """Hash every file of a key again. Raises StoreError naming the first that differs."""
+    def check(self, key: str, names: Iterable[str] | None = None) -> None:
+        """Hash the files of a key again, or these of them. Raises StoreError naming the first that differs."""
         done = self.done(key)
         if done is None:
             raise StoreError(f"store output {key} is missing: build the version again, or take the whole store along")
-        for name, said in done["files"].items():
-            if checksum(self.file(key, name)) != said["digest"]:
+        for name in done["files"] if names is None else names:
+            if name not in done["files"] or checksum(self.file(key, name)) != done["files"][name]["digest"]:
                 raise self._damaged(key, name, "it does not have the digest that its marker states")
 
     def plan(self, key: str, spec: dict[str, Any]) -> str:
@@ -143,7 +145,9 @@ class Writing:
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Parquet, zstd, with page checksums: a flipped byte is an error when it is read."""
-    pq.write_table(table, path, **_written(table.schema))
+    # Of shingle sets some are read, here and there (`read_rows`), and they are the largest thing in a store.
+    rows = FEW_ROWS if "set" in table.column_names else None
+    pq.write_table(table, path, row_group_size=rows, **_written(table.schema))
 
 
 def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
@@ -160,7 +164,7 @@ def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> i
 
 
 def _written(schema: pa.Schema) -> dict[str, Any]:
-    plain = {"text", "doc_id", "signature"}
+    plain = {"text", "doc_id", "signature", "set"}
     return {
         "compression": "zstd",
         "compression_level": 1,
@@ -187,6 +191,18 @@ def read_group(path: Path, number: int) -> pa.Table:
     """The rows of one table that `write_tables` was given. Raises StoreError as `read_parquet`."""
     with _sound(path), _opened(path) as file:
         return file.read_row_group(number)
+
+
+def read_rows(path: Path, rows: list[int], column: str) -> pa.ChunkedArray:
+    """A column at some rows, of whose row groups the others are not read. Raises StoreError as `read_parquet`."""
+    with _sound(path), _opened(path) as file:
+        sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        group = np.searchsorted(ends, rows, side="right")
+        groups = np.unique(group)
+        begins = np.cumsum([0, *(sizes[number] for number in groups)])
+        local = np.asarray(rows) - (ends - sizes)[group] + begins[np.searchsorted(groups, group)]
+        return file.read_row_groups(groups.tolist(), [column])[column].take(pa.array(local))
 
 
 def _opened(path: Path) -> pq.ParquetFile:

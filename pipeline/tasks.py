@@ -4,6 +4,7 @@
     judge      the rules of a segment over its stored signals: the ledger
     survivors  who is left behind a segment, and to which split each belongs
     pairs, cluster, find, cut   what looks across partitions (`relating`)
+    joined, compare new, cluster new, survivors new, bridges   where a version is extended (`extending.tasks`)
     canaries   every rule tried on documents made for it (`canaries`)
     vocabulary, encode, pack    from survivors to shards (`tokens.tasks`)
 
@@ -52,7 +53,8 @@ def execute(root: str, key: str, limits: Limits = DEFAULT) -> str:
 
 
 def segment(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
-    """Outputs documents, signals, errors, entered, and one sketch table for each relating stage behind."""
+    """Outputs documents, signals, errors, entered, and one sketch table for each relating stage behind; a sketch's
+    column `set` is a table of its own, for few of its rows are ever read."""
     stages = [stage.load(use, params) for use, params in spec["stages"]]
     sketches = [stage.load(use, params) for use, params in spec["sketches"]]
     chunks = from_source(spec["source"]) if "source" in spec else _from_segment(store, spec["upstream"])
@@ -62,6 +64,9 @@ def segment(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     out.table("errors.parquet", outcome.errors)
     out.table("entered.parquet", outcome.entered)
     for name, table in outcome.sketches.items():
+        if "set" in table.column_names:
+            out.table(f"sets-{name}.parquet", table.select(["doc_id", "set"]))
+            table = table.drop_columns(["set"])
         out.table(f"sketch-{name}.parquet", table)
     out.result = {
         "entered": outcome.entered.num_rows,
@@ -177,6 +182,11 @@ def canaries(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     importlib.import_module("pipeline.canaries").execute(store, spec, out, limits)
 
 
+def extending(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
+    """What looks at old and new documents where a version is extended."""
+    importlib.import_module("pipeline.extending.tasks").execute(store, spec, out, limits)
+
+
 ONE_PARTITION = ("segment", "encode")
 KINDS: dict[str, Callable[[Store, Spec, Writing, Limits], None]] = {
     "canaries": canaries,
@@ -190,4 +200,5 @@ KINDS: dict[str, Callable[[Store, Spec, Writing, Limits], None]] = {
     "vocabulary": tokens.train_vocabulary,
     "encode": tokens.encode,
     "pack": tokens.pack_shards,
+    **dict.fromkeys(("joined", "compare new", "cluster new", "survivors new", "bridges"), extending),
 }

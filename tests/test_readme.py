@@ -116,6 +116,10 @@ def my_corpus(folder: Path) -> None:
     card |= {"homepage": "https://example.org", "licence": "CC0-1.0"}
     text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in card.items())
     (folder / "my-source.toml").write_text(text + 'languages = ["en"]\n[params]\npaths = ["mine.jsonl"]\n', "utf-8")
+    dump = [{"text": " ".join(reversed(row["text"].split(". ")))} for row in rows[:60]] + rows[60:70]
+    (folder / "dump.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dump), "utf-8")
+    later = (folder / "my-source.toml").read_text("utf-8").replace("my-source", "my-dump").replace("mine", "dump")
+    (folder / "my-dump.toml").write_text(later, "utf-8")
     [recipe] = blocks("README.md", "toml")
     (folder / "my.toml").write_text(recipe, "utf-8")
     (folder / "catalogs" / "runs").mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.books import FORGOTTEN, SegmentKeys
+from pipeline.books import BRIDGES, FORGOTTEN, SegmentKeys
 from pipeline.catalog import passages
 from pipeline.catalog.lookup import column_row, position, row_of, text_of, word
 from pipeline.catalog.losing import Lost, lost
@@ -28,7 +28,8 @@ class Why:
     """What happened to one document, and what was measured on its way.
 
     `path` are the stages that it came to, in order: stage, kind, segment, what was `measured` there, the `rules` over
-    that, and `verdict`: passed, or how it left. `lost` says to whom it lost, with both texts side by side.
+    that, and `verdict`: passed, or how it left. `lost` says to whom it lost, with both texts side by side. `bridges`
+    are the documents, itself or others through it, whose fate is another than in a build of all sources at once.
     """
 
     doc_id: str
@@ -44,6 +45,7 @@ class Why:
     index: dict[str, Any] | None = None
     cuts: list[Cut] = field(default_factory=list)
     places: list[dict[str, Any]] = field(default_factory=list)
+    bridges: list[dict[str, Any]] = field(default_factory=list)
     excerpt: str | None = None
 
 
@@ -70,6 +72,10 @@ def why(store: Store, version: Version, doc_id: str) -> Why:
             f"`gristmill show {version.address}` lists its sources"
         )
     found.path = list(_path(version, found))
+    if keys.bridges:
+        table = read_parquet(store.file(keys.bridges, BRIDGES))
+        mine = pc.or_kleene(pc.equal(table["doc_id"], doc_id), pc.equal(table["by"], doc_id))
+        found.bridges = table.filter(mine).to_pylist()
     found.lost = lost(store, version, keys, doc_id, found.stage, found.signals)
     _placed(version, found)
     return found

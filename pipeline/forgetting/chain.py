@@ -34,6 +34,7 @@ def chain(mill: Mill, recipe: Recipe, old: BuildKeys, chosen: pa.Table, why: str
     store, gone = mill.store, chosen["doc_id"].combine_chunks()
     strip = Stripper(store, gone)
     keys = BuildKeys([], vocabulary=old.vocabulary, forgotten=_written(store, old, chosen, why))
+    keys.bridges = strip.bridges(old.bridges) if old.bridges else ""
     moved = anew = False
     for number, segment in enumerate(old.segments):
         anew = moved

@@ -21,6 +21,7 @@ from pipeline import recorded
 from pipeline.books import FORGOTTEN, BuildKeys
 from pipeline.build import Mill
 from pipeline.digests import canonical
+from pipeline.extending.operation import entry
 from pipeline.forgetting import statement
 from pipeline.forgetting.chain import chain
 from pipeline.forgetting.purging import purge, versions
@@ -62,6 +63,11 @@ def plan(store: Store, version: Version, keys: BuildKeys, request: Request) -> P
 
     Raises ConfigError where nobody is meant, a split would be left empty, or a shard is not the manifest's.
     """
+    if request.only and keys.bridges:
+        raise ConfigError(
+            f"{version.address} was extended, so who takes a place in it is not the best of a cluster alone; forget "
+            "the whole cluster (without --only)"
+        )
     chosen = everyone(store, keys, request)
     index = version.index(["doc_id", "split", "tokens"])
     hit = pc.is_in(index["doc_id"], chosen["doc_id"].combine_chunks())
@@ -121,7 +127,7 @@ def make(
     made = chain(mill, recipe, keys, chosen, request["reason"], request["only"])
     listed = read_parquet(store.file(made.forgotten, FORGOTTEN))
     operation = {"parent": version.address, "documents": chosen.num_rows, **request}
-    lineage = {
+    lineage: dict[str, Any] = {
         "parents": [*manifest["parents"], version.address],
         "forgotten": {
             "file": FORGOTTEN,
@@ -130,6 +136,8 @@ def make(
             "operations": [*manifest.get("forgotten", {"operations": []})["operations"], operation],
         },
     }
+    if made.bridges:
+        lineage["extended"] = entry(store, made, manifest["extended"]["operations"])
     noted = {**under_way, "was": _counts(version, chosen)} if under_way is not None else None
     beside = {UNDER_WAY: canonical(noted) + "\n"} if noted is not None else {}
     return seal(store, recipe, recorded.planned(store, recipe, made), made, lineage, beside)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.books import SegmentKeys
+from pipeline.books import BRIDGES, SegmentKeys
 from pipeline.digests import digest, source_digest
 from pipeline.plan import Spec
 from pipeline.run import BORN
@@ -133,6 +133,18 @@ class Stripper:
                 sums = {name.rpartition(".cut_")[2]: pc.sum(touched[name]).as_py() or 0 for name in cut}
                 result |= {"documents": touched.num_rows, **sums}
             out.result = result
+
+        return self._write(key, write)
+
+    def bridges(self, key: str) -> str:
+        """Whose fate another build would change; whoever decides it hangs together with them, and goes with them."""
+        if not len(self._hits(key, BRIDGES)):
+            return key
+
+        def write(out: Writing) -> None:
+            table = self._without(read_parquet(self.store.file(key, BRIDGES)))
+            out.table(BRIDGES, table)
+            out.result = {"documents": table.num_rows}
 
         return self._write(key, write)
 

@@ -37,11 +37,16 @@ LANES, STEP = 8, 16
 
 
 class Sketches(NamedTuple):
-    """Of every document: signature uint32 [n, count], digest uint64 [n, 2], number of distinct shingles int64 [n]."""
+    """Of every document: signature uint32 [n, count], digest uint64 [n, 2], number of distinct shingles int64 [n].
+
+    `sets` are the distinct shingles themselves, uint64, document after document, in no order within one; empty where
+    they were not asked for.
+    """
 
     signatures: Words
     digests: Hashes
     sizes: Ints
+    sets: Hashes
 
 
 @functools.cache
@@ -51,21 +56,25 @@ def permutations(count: int, seed: int) -> tuple[Words, Words]:
     return draws[0::2] | np.uint32(1), draws[1::2].copy()
 
 
-def sketches(text: pa.Array, ngram: int, count: int, seed: int) -> Sketches:
-    """Sign and digest the shingle set of every document, one document at a time in cache.
+def sketches(text: pa.Array, ngram: int, count: int, seed: int, keep: bool = False) -> Sketches:
+    """Sign and digest the shingle set of every document, one document at a time in cache; `keep` the sets as well.
 
     An empty set has a signature of all ones, a digest of zeros and size 0. At most about 40 bytes are held for each
-    unit of the longest document, and two for each of its bytes.
+    unit of the longest document, and two for each of its bytes; sets that are kept take 8 bytes a shingle.
     """
     data, offsets = text_buffers(text)
     whole, rows = count + -count % LANES, len(text)
-    out = Sketches(np.empty((rows, whole), np.uint32), np.zeros((rows, 2), np.uint64), np.zeros(rows, np.int64))
-    longest = int(np.diff(offsets).max(initial=0))
+    sizes = np.diff(offsets)
+    longest = int(sizes.max(initial=0))
     most = most_units(longest)
+    # Pages that are not written take no memory.
+    sets = np.empty(int(most_units(sizes).sum()) if keep else 0, np.uint64)
+    out = Sketches(np.empty((rows, whole), np.uint32), np.zeros((rows, 2), np.uint64), np.zeros(rows, np.int64), sets)
     scratch, halves = np.empty((2, most), np.uint64), np.empty(most + STEP, np.uint32)
     a, b = permutations(whole, seed)
     sketch(data, offsets, table(), ngram, frozen(a), frozen(b), room(longest), scratch, halves, *out)
-    return out._replace(signatures=out.signatures[:, :count])
+    kept = sets[: int(out.sizes.sum())] if keep else sets
+    return out._replace(signatures=out.signatures[:, :count], sets=kept)
 
 
 def signatures(sets: Sets, count: int, seed: int) -> Words:
@@ -93,10 +102,12 @@ def sketch(
     signatures: Words,
     digests: Hashes,
     sizes: Ints,
+    sets: Hashes,
 ) -> None:
-    """Fill a row of each output for every document."""
+    """Fill a row of each output for every document, and `sets` with their shingles where it has room."""
     memory = np.empty(1024, np.uint64)
     values = scratch[1]
+    used = 0
     for d in range(offsets.size - 1):
         n = shingles(data, offsets[d], offsets[d + 1], table, ngram, room, scratch[0], values)
         needed = 64
@@ -108,6 +119,10 @@ def sketch(
         add_up(values, 0, n, digests[d])
         sizes[d] = n
         _sign(values, 0, n, a, b, halves, signatures[d])
+        if sets.size:
+            for k in range(n):
+                sets[used + k] = values[k]
+            used += n
 
 
 @kernel

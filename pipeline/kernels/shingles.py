@@ -51,6 +51,13 @@ def most_units(size: Any) -> Any:
     return size // 2 + 1
 
 
+def in_order(values: Hashes, starts: Ints) -> Sets:
+    """Sets whose hashes are distinct and in no order, sorted."""
+    out, widest = np.empty(values.size, np.uint64), int(np.diff(starts).max(initial=0))
+    order(frozen(values), frozen(starts), np.empty(widest, np.uint64), np.empty(widest + 1, np.int32), out)
+    return out, starts
+
+
 def set_digests(sets: Sets) -> pa.Array:
     """The digest of each set, binary(16); null for an empty set."""
     values, starts = sets
@@ -96,6 +103,16 @@ def fill(
         n = shingles(data, offsets[d], offsets[d + 1], table, ngram, room, hashes, scratch)
         used += _sort_unique(scratch, n, counts, values[used:])
         starts[d + 1] = used
+
+
+@kernel
+def order(values: Hashes, starts: Ints, scratch: Hashes, counts: NDArray[np.int32], out: Hashes) -> None:
+    """Sort every set of `values` into `out`."""
+    for d in range(starts.size - 1):
+        n = starts[d + 1] - starts[d]
+        for k in range(n):
+            scratch[k] = values[starts[d] + k]
+        _sort_unique(scratch, n, counts, out[starts[d] : starts[d + 1]])
 
 
 @kernel

@@ -90,6 +90,44 @@ def clusters(documents: pa.Table, pairs: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
+def extended(documents: pa.Table, pairs: pa.Table, before: pa.Table) -> tuple[pa.Table, pa.Array]:
+    """What `clusters` gives where the documents of `before` were clustered first, and the ids of those who bridge.
+
+    `before` are those clusters: the signals of every document of `documents` that was there. Their members stay what
+    they are and only their sizes grow; a new document joins behind them, whatever its id. One that hangs together with
+    several of them bridges: it joins the one whose survivor has the lowest id, and the others stay apart.
+    """
+    ids = whole(documents["doc_id"])
+    place = pc.index_in(ids, whole(before["doc_id"]))
+    new = pc.is_null(place).to_numpy(zero_copy_only=False)
+    at = place.filter(pc.is_valid(place))
+    was = before.take(at)
+    if len(at) != before.num_rows:
+        raise ValueError(f"{before.num_rows - len(at)} documents of the clusters before are not there any more")
+    rank = np.full(len(ids), -1, np.int64)
+    rank[~new] = was["dup_rank"].to_numpy()
+    # Survivors first, then who lost to them, then whoever came later: a component is named by its first.
+    order = np.lexsort((np.arange(len(ids)), rank, new))
+    found = clusters(documents.take(pa.array(order)).combine_chunks(), pairs)
+    found = found.take(pa.array(np.argsort(order, kind="stable"))).combine_chunks()
+    root = pc.index_in(found["cluster"], ids).combine_chunks().to_numpy().astype(np.int64)
+    own = root.copy()
+    own[~new] = pc.index_in(was["cluster"], ids).combine_chunks().to_numpy()
+    size = np.bincount(own, minlength=len(ids))
+    held = np.bincount(own[~new], minlength=len(ids))
+    rank[new] = held[root[new]] + _ranks(root[new])
+    apart = np.zeros(len(ids), bool)
+    apart[root[~new][own[~new] != root[~new]]] = True
+    columns = {"doc_id": ids}
+    for name in found.column_names[1:]:
+        values = whole(found[name])
+        kept = whole(was[name]) if name in was.column_names else pa.nulls(len(at), values.type)
+        columns[name] = pc.replace_with_mask(values, pa.array(~new), kept)
+    columns["dup_rank"], columns["cluster_size"] = pa.array(rank, pa.int32()), pa.array(size[own], pa.int32())
+    columns["dup_of"] = pc.if_else(pa.array(rank == 0), None, columns["cluster"])
+    return pa.table(columns), ids.filter(pa.array(new & apart[root]))
+
+
 def whole(column: pa.ChunkedArray) -> pa.Array:
     """A column as one array."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -55,21 +55,30 @@ def gather(sketches: Iterator[pa.Table], bands: int, rows: int, workspace: Works
 
 
 def pairs(
-    places: NDArray, banded: Spill, bands: int, threshold: float, most: int, neighbours: int, workspace: Workspace
+    places: NDArray,
+    banded: Spill,
+    bands: int,
+    threshold: float,
+    most: int,
+    neighbours: int,
+    workspace: Workspace,
+    since: int = 0,
 ) -> tuple[Spill, int]:
     """PAIR records (a < b) of sets that share a band, each once, and the number of band buckets that were too large.
 
-    Left out are pairs whose sizes alone keep them below `threshold`: no two sets are more alike than their sizes are.
+    Left out are pairs whose sizes alone keep them below `threshold`: no two sets are more alike than their sizes are;
+    and pairs of sets that both stand in a partition before `since`.
     """
     found = Spill(workspace, "candidates", PAIR, RANGES)
     split, large = len(banded) // bands, 0
     for bucket in range(len(banded)):
-        entries = banded.take(bucket)
+        entries = _with_new(banded.take(bucket), places, since)
         sets = entries["set"].copy()
         hashes, mixers = entries["hash"].copy(), ring(places["high"][sets], bucket // split)
         shared, too_many = candidates(hashes, sets, mixers, most, neighbours)
         sizes = places["size"][shared]
         shared = shared[:, sizes.min(axis=0) >= threshold * sizes.max(axis=0)]
+        shared = shared[:, places["part"][shared].max(axis=0) >= since] if since else shared
         found.add(shared[0] * RANGES // max(len(places), 1), _pair(shared))
         large += too_many
     once = Spill(workspace, "pairs", PAIR, RANGES)
@@ -77,6 +86,18 @@ def pairs(
         records = _distinct(records, len(places))
         once.add(records["a"] * RANGES // len(places), records)
     return once, large
+
+
+def _with_new(entries: NDArray, places: NDArray, since: int) -> NDArray:
+    """The entries of hashes that a set has which stands in no partition before `since`."""
+    if not since:
+        return entries
+    hashes = np.ascontiguousarray(entries["hash"])
+    new = np.unique(hashes[places["part"][entries["set"]] >= since])
+    if not new.size:
+        return entries[:0]
+    # They are few among many: to look each up costs a fraction of sorting all.
+    return entries[new[np.minimum(np.searchsorted(new, hashes), new.size - 1)] == hashes]
 
 
 def digests(places: NDArray) -> pa.Array:

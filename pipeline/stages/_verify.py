@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.kernels._jit import Floats, Ints
 from pipeline.kernels.buffers import frozen
-from pipeline.kernels.shingles import Sets, jaccards, set_digests, shingle_sets
+from pipeline.kernels.shingles import Sets, in_order, jaccards, set_digests, shingle_sets
 from pipeline.kernels.unionfind import join
 from pipeline.limits import Workspace
 from pipeline.spill import Spill
@@ -24,18 +24,21 @@ from pipeline.stages._clusters import whole
 from pipeline.stages._distinct import PAIR, SHARE, digests
 from pipeline.threads import ahead
 
+# Gives the texts, or the stored sets, of some rows of a partition.
 Texts = Callable[[int, list[int]], pa.Array]
+# Gives the shingle sets of some documents (PLACE records) of one partition.
+Read = Callable[[NDArray], Sets]
 
 
 def verified(
-    places: NDArray, pairs: Spill, texts: Texts, ngram: int, threshold: float, workspace: Workspace
+    places: NDArray, pairs: Spill, sets: Read, threshold: float, workspace: Workspace
 ) -> tuple[NDArray, Floats]:
     """(PAIR records with a Jaccard similarity of at least `threshold`, sorted; the similarities).
 
-    Raises RuntimeError where a text is not the one that was sketched.
+    Raises RuntimeError where a set is not the one that was sketched.
     """
     block, blocks = _blocks(places, pairs, workspace)
-    read, local = _lay(places, block, blocks, texts, ngram, workspace)
+    read, local = _lay(places, block, blocks, sets, workspace)
     dealt = Spill(workspace, "dealt", PAIR, blocks * blocks)
     for records in pairs.runs(workspace.memory // SHARE):
         a, b = block[records["a"]].astype(np.int64), block[records["b"]].astype(np.int64)
@@ -78,7 +81,7 @@ def _blocks(places: NDArray, pairs: Spill, workspace: Workspace) -> tuple[NDArra
 
 
 def _lay(
-    places: NDArray, block: NDArray[np.int32], blocks: int, texts: Texts, ngram: int, workspace: Workspace
+    places: NDArray, block: NDArray[np.int32], blocks: int, read: Read, workspace: Workspace
 ) -> tuple[Callable[[int], Sets], Ints]:
     """(what gives the sets of a block, position of each set in its block)."""
     wanted = np.flatnonzero(block >= 0)
@@ -95,13 +98,13 @@ def _lay(
         values, begins = np.empty(starts[0][-1], np.uint64), starts[0]
 
         def lay(members: Ints) -> None:
-            found, _ = _read(places[members], texts, ngram)
+            found, _ = _read(places[members], read)
             values[begins[local[members[0]]] :][: found.size] = found
 
         deque(ahead(lay, runs, workspace.threads), maxlen=0)
         return lambda number: (values, begins), local
     sets = Spill(workspace, "sets", np.uint64, blocks)
-    arriving = ahead(lambda members: _read(places[members], texts, ngram)[0], runs, workspace.threads)
+    arriving = ahead(lambda members: _read(places[members], read)[0], runs, workspace.threads)
     for members, found in zip(runs, arriving, strict=True):
         sets.add(np.repeat(block[members], places["size"][members]), found)
     return lambda number: (sets.read(number), starts[number]), local
@@ -112,11 +115,33 @@ def _runs(keys: NDArray, members: Ints) -> Iterator[Ints]:
     yield from np.split(members, np.flatnonzero(np.diff(keys)) + 1) if members.size else ()
 
 
-def _read(places: NDArray, texts: Texts, ngram: int) -> Sets:
+def _read(places: NDArray, read: Read) -> Sets:
     """The shingle sets of some documents of one partition."""
-    part = int(places["part"][0])
-    text = texts(part, places["row"].tolist())
-    sets = shingle_sets(whole(text) if isinstance(text, pa.ChunkedArray) else text, ngram)
+    sets = read(places)
     if not set_digests(sets).equals(digests(places)):
+        part = int(places["part"][0])
         raise RuntimeError(f"near: the texts of partition {part} are not those that were sketched: sketch again")
     return sets
+
+
+def of_texts(texts: Texts, ngram: int) -> Read:
+    """What makes the sets of documents from their texts."""
+
+    def read(places: NDArray) -> Sets:
+        text = texts(int(places["part"][0]), places["row"].tolist())
+        return shingle_sets(whole(text) if isinstance(text, pa.ChunkedArray) else text, ngram)
+
+    return read
+
+
+def of_stored(stored: Texts) -> Read:
+    """What takes the sets of documents from their sketches, where they lie in no order."""
+
+    def read(places: NDArray) -> Sets:
+        found = stored(int(places["part"][0]), places["row"].tolist())
+        column = whole(found) if isinstance(found, pa.ChunkedArray) else found
+        starts = np.append(0, np.cumsum(places["size"], dtype=np.int64))
+        raw = b"".join(value.as_buffer() for value in column)
+        return in_order(np.frombuffer(raw, "<u8").astype(np.uint64, copy=False), starts)
+
+    return read

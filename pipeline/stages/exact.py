@@ -22,13 +22,13 @@ import pyarrow as pa
 
 from pipeline.kernels.buffers import text_buffers
 from pipeline.stage import relate
-from pipeline.stages._clusters import PAIRS, Survivor, check, preferred, reads
+from pipeline.stages._clusters import PAIRS, Survivor, check, extended, preferred, reads
 
 if TYPE_CHECKING:
     from pipeline.examples import Examples
     from pipeline.rules import Rule
 
-__all__ = ["check", "cluster", "compare", "exact", "reads"]
+__all__ = ["check", "cluster", "cluster_new", "compare", "compare_new", "exact", "reads"]
 SIGNALS = ("dup_rank", "dup_of", "cluster", "cluster_size")
 
 
@@ -51,6 +51,19 @@ def cluster(
 ) -> pa.Table:
     """Groups of equal digests among (doc_id ascending, digest): doc_id and the signals, in the same order."""
     return preferred(documents, pairs, reads(survivor=survivor, quality=quality)).select(["doc_id", *SIGNALS])
+
+
+def compare_new(
+    sketches: Iterator[pa.Table], since: int, sets: Callable[[int, list[int]], pa.Array], **params: Any
+) -> pa.Table:
+    """No pairs: equal digests say all."""
+    return PAIRS.empty_table()
+
+
+def cluster_new(documents: pa.Table, pairs: pa.Table, before: pa.Table, **params: Any) -> tuple[pa.Table, pa.Array]:
+    """What `cluster` gives where the documents of `before` were there first (`_clusters.extended`)."""
+    relation, bridging = extended(documents, pairs, before)
+    return relation.select(["doc_id", *SIGNALS]), bridging
 
 
 def examples(rule: Rule, limit: Any, **params: Any) -> Examples:

@@ -47,6 +47,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.kernels.bands import optimal
 from pipeline.kernels.minhash import permutations as permutations_of
@@ -56,9 +57,9 @@ from pipeline.kernels.unicode import table_digest
 from pipeline.limits import UNBOUNDED, Workspace
 from pipeline.stage import relate
 from pipeline.stages import _clusters
-from pipeline.stages._clusters import PAIRS, Survivor, preferred, reads
+from pipeline.stages._clusters import PAIRS, Survivor, extended, preferred, reads
 from pipeline.stages._distinct import PAIR, digests, gather, pairs
-from pipeline.stages._verify import Texts, verified
+from pipeline.stages._verify import Read, Texts, of_stored, of_texts, verified
 
 if TYPE_CHECKING:
     from pipeline.examples import Examples
@@ -93,16 +94,26 @@ def near(
 ) -> dict[str, pa.Array]:
     """Sketch every document: `signature` (bands * rows uint32, little-endian), `digest` of its set, its `shingles`.
 
-    Signature and digest are null where there are no shingles.
+    Signature and digest are null where there are no shingles. Where candidates are verified, `set` is the set itself
+    (uint64, little-endian, in no order): what a later document is held against when a version is extended.
     """
     scheme = Scheme.of(threshold, bands, rows, permutations)
-    sketched = sketches_of(batch["text"], ngram, scheme.bands * scheme.rows, seed)
+    sketched = sketches_of(batch["text"], ngram, scheme.bands * scheme.rows, seed, keep=verify)
     met = sketched.sizes > 0
-    return {
+    found = {
         "signature": packed(sketched.signatures, met, "<"),
         "digest": packed(sketched.digests, met),
         "shingles": pa.array(sketched.sizes, pa.int32()),
     }
+    return {**found, "set": _stored(sketched.sets, sketched.sizes)} if verify else found
+
+
+def _stored(values: NDArray[np.uint64], sizes: NDArray[np.int64]) -> pa.Array:
+    """Sets side by side as large_binary."""
+    ends = pa.py_buffer(np.concatenate([[0], np.cumsum(sizes * 8)]).astype(np.int64))
+    return pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), len(sizes), [None, ends, pa.py_buffer(values.astype("<u8", copy=False))]
+    )
 
 
 class Scheme(NamedTuple):
@@ -192,16 +203,44 @@ def compare(
     `workspace.memory` and waits in files of its folder.
     """
     scheme = Scheme.of(threshold, bands, rows, permutations)
+    return _compared(sketches, scheme, of_texts(texts, ngram) if verify else None, workspace)
+
+
+def compare_new(
+    sketches: Iterator[pa.Table],
+    since: int,
+    sets: Texts,
+    *,
+    threshold: float | None = None,
+    bands: int | None = None,
+    rows: int | None = None,
+    permutations: int = 112,
+    verify: bool = True,
+    workspace: Workspace = UNBOUNDED,
+    **others: Any,
+) -> pa.Table:
+    """The pairs of `compare` of which at least one set stands in no partition before `since`.
+
+    No text is read: `sets(part, rows)` gives the column `set` of those rows of a partition's sketch.
+    """
+    scheme = Scheme.of(threshold, bands, rows, permutations)
+    return _compared(sketches, scheme, of_stored(sets) if verify else None, workspace, since)
+
+
+def _compared(
+    sketches: Iterator[pa.Table], scheme: Scheme, read: Read | None, workspace: Workspace, since: int = 0
+) -> pa.Table:
+    """Candidates, verified by their sets where `read` gives them."""
     places, banded = gather(sketches, scheme.bands, scheme.rows, workspace)
-    candidates, large = pairs(places, banded, scheme.bands, scheme.threshold, BUCKET, NEIGHBOURS, workspace)
+    candidates, large = pairs(places, banded, scheme.bands, scheme.threshold, BUCKET, NEIGHBOURS, workspace, since)
     tried = int(candidates.sizes.sum())
-    if verify:
-        found, similarity = verified(places, candidates, texts, ngram, scheme.threshold, workspace)
+    if read:
+        found, similarity = verified(places, candidates, read, scheme.threshold, workspace)
         alike = pa.array(similarity)
     else:
         found = np.concatenate([np.empty(0, PAIR), *candidates.runs(workspace.memory)])
         alike = pa.nulls(found.size, pa.float64())
-    said = {"candidates": str(tried), "verified": str(found.size if verify else 0), "large_buckets": str(large)}
+    said = {"candidates": str(tried), "verified": str(found.size if read else 0), "large_buckets": str(large)}
     columns = [*(digests(places[found[end]]) for end in "ab"), alike]
     return pa.table(columns, schema=PAIRS.with_metadata(said))
 
@@ -209,6 +248,11 @@ def compare(
 def cluster(documents: pa.Table, pairs: pa.Table, **params: Any) -> pa.Table:
     """Clusters among (doc_id ascending, digest): doc_id and the signals of every document, in the same order."""
     return preferred(documents, pairs, reads(**params))
+
+
+def cluster_new(documents: pa.Table, pairs: pa.Table, before: pa.Table, **params: Any) -> tuple[pa.Table, pa.Array]:
+    """What `cluster` gives where the documents of `before` were there first (`_clusters.extended`)."""
+    return extended(documents, pairs, before)
 
 
 def examples(

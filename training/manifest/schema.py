@@ -111,6 +111,16 @@ class Forgotten(_Checked):
     operations: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
+class Extended(_Checked):
+    """How the version came from others by more sources, and whose fate is another than in a build of all at once; the
+    trainer has no use for that list."""
+
+    file: Literal["bridges.parquet"]
+    digest: Digest
+    documents: Count
+    operations: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
 class Manifest(_Checked):
     """What a version says of itself: only fields that are known, so that nothing it asks for is passed over."""
 
@@ -130,6 +140,7 @@ class Manifest(_Checked):
     documents: DocumentIndex
     parents: list[str]
     forgotten: Forgotten | None = None
+    extended: Extended | None = None
     targets: Targets | None = None
 
     @model_validator(mode="after")
