@@ -219,7 +219,8 @@ def test_a_damaged_version_is_refused_or_does_not_matter(kept, verb, damage):
         assert last(result)["problems"]
     else:
         assert result.exit_code == 2 and len(said) == 1 and said[0].startswith("error: "), result.output
-        assert any(word in said[0] for word in ("restore", "build", "remove")), f"it does not say what to do: {said[0]}"
+        what = ("restore", "build", "remove", "again")
+        assert any(word in said[0] for word in what), f"it does not say what to do: {said[0]}"
 
 
 def test_verbs_that_take_a_version_are_found():

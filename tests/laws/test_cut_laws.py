@@ -18,6 +18,7 @@ from pipeline.audit import audit
 from pipeline.catalog import queries
 from pipeline.contract import ContractError
 from pipeline.recipe import Recipe
+from pipeline.schema import cuts_file
 from pipeline.stage import ConfigError
 from pipeline.store import Store, read_parquet
 from pipeline.tokens import vocabulary
@@ -101,7 +102,7 @@ def test_the_text_is_what_it_was_without_its_spans(built):
     key, cut = first.relates[-1]["cuts"], 0
     spans: dict[str, list[tuple[int, int]]] = {}
     for part in range(len(first.parts)):
-        for row in read_parquet(store.file(key, cuts.file(part))).to_pylist():
+        for row in read_parquet(store.file(key, cuts_file(part))).to_pylist():
             spans[row["doc_id"]] = list(zip(row["start"], row["end"], strict=True))
     for doc_id, text in after.items():
         raw = before[doc_id].encode()

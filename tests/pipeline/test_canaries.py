@@ -315,7 +315,7 @@ def test_an_edited_verdict_is_noticed_and_moves_no_version(built):
     table["summaries"]["canaries"]["rules"]["gopher.word_count.below"]["verdict"] = "untested"
     assert manifest.version_digest(table) == version.manifest["version"]
     [problem] = manifest.verify(manifest.Version(version.folder, table))
-    assert problem == "manifest.json does not say of its canaries what was written: it was edited"
+    assert problem == "manifest.json was edited: it does not say of its canaries what was written"
 
 
 def test_a_dead_rule_stops_the_build_before_anything_is_read(corpus, tmp_path):

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
-from pipeline import addresses, books, cuts, excerpts, manifest, whatif
+from pipeline import addresses, books, excerpts, manifest, whatif
 from pipeline.audit import audit
 from pipeline.build import Mill
 from pipeline.catalog import queries
@@ -28,6 +28,7 @@ from pipeline.forgetting import operation, statement
 from pipeline.forgetting.selecting import Request
 from pipeline.manifest import Version
 from pipeline.rebuild import rebuild
+from pipeline.schema import cuts_file
 from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError
 from tests import builds
@@ -173,7 +174,7 @@ def check_places(store: Store, version: Version) -> None:
         assert left and all(ids[row["part"]][row["row"]] == row["doc_id"] for row in left)
         if segment.cuts:
             for number, here in enumerate(ids):
-                for row in pq.read_table(store.file(segment.cuts["cuts"], cuts.file(number))).to_pylist():
+                for row in pq.read_table(store.file(segment.cuts["cuts"], cuts_file(number))).to_pylist():
                     assert here[row["row"]] == row["doc_id"]
             texts = [pq.read_table(store.file(key, "documents.parquet"))["text"].to_pylist() for key in segment.parts]
             groups: dict[int, set[str]] = {}

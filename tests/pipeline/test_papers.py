@@ -21,7 +21,7 @@ from pipeline.catalog import cards
 from pipeline.manifest import Version
 from pipeline.papers import card, facts
 from pipeline.stage import ConfigError
-from pipeline.store import Store, StoreError
+from pipeline.store import Store
 from tests import builds
 from tests.conftest import ROOT
 
@@ -234,7 +234,7 @@ def test_papers_of_a_damaged_version_are_refused_and_nothing_is_written(plain: V
         papers.again(Version(tmp_path / "copy", table))
     other = builds.build(builds.make_recipe(builds.write_corpus(tmp_path / "other", 60)), tmp_path / "store")
     shutil.copyfile(other.folder / "documents.parquet", tmp_path / "copy" / "documents.parquet")
-    with pytest.raises(StoreError, match="not the document index"):
+    with pytest.raises(ConfigError, match="not the document index"):
         papers.again(manifests.read(tmp_path / "copy"))
     assert not any((tmp_path / "copy" / name).exists() for name in papers.PAPERS)
 

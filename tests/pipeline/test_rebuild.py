@@ -23,7 +23,7 @@ from pipeline.rebuild import rebuild
 from pipeline.sources import SourceError
 from pipeline.stage import ConfigError
 from pipeline.stages import gopher
-from pipeline.store import Store, StoreError
+from pipeline.store import Store
 from tests import builds
 
 
@@ -170,7 +170,7 @@ def test_a_damaged_version_is_no_measure_and_verify_says_whose_tokens_are_hit(co
     ids = version.index(["doc_id"])["doc_id"].to_pylist()[shard["first_document"] :][: shard["documents"]]
     [problem] = manifest.verify(standing)
     assert problem.endswith(f"; it holds {len(ids)} documents, from {ids[0]} to {ids[-1]}")
-    with pytest.raises(StoreError, match="is damaged, so there is nothing to compare with"):
+    with pytest.raises(ConfigError, match="is damaged, so there is nothing to compare with"):
         again(store, version.address)
 
 
