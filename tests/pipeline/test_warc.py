@@ -15,7 +15,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import books
+from pipeline.audit import audit
 from pipeline.sources import warc
+from pipeline.store import Store
+from tests import builds
 
 Row = dict[str, Any]
 
@@ -103,6 +107,25 @@ def test_real_crawls_are_read_whole_as_fastwarc_reads_them(shared_data: Path) ->
 def test_wrong_chunks_are_taken_as_they_are_where_digests_are_not_checked(shared_data: Path) -> None:
     documents, rejects = read(shared_data / "warc" / "edge" / "example-wrong-chunks.warc.gz", verify_digests=False)
     assert not rejects and [len(row["text"]) for row in documents] == [1270]
+
+
+def test_build_from_a_crawl_keeps_its_books(tmp_path: Path) -> None:
+    """From a damaged archive to shards: HTML becomes text, and each bad record stands in the ledger."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    text = "<html><body><p>The mill wheel number {} turns with water from the river.</p></body></html>"
+    pages = [page(text.format(n).encode()) for n in range(60)]
+    members = [gzip.compress(p, mtime=0) for p in pages]
+    members[20] = members[20][:60] + bytes(20) + members[20][80:]
+    (folder / "a.warc.gz").write_bytes(b"".join(members)[:-30] + page(b"", b"404 Not Found"))
+    card = 'name = "crawl"\nkind = "warc"\ntitle = "t"\ndescription = "d"\nhomepage = "https://example.org"\n'
+    (folder / "crawl.toml").write_text(card + 'licence = "CC0-1.0"\nlanguages = ["en"]\n[params]\npaths = ["*.gz"]\n')
+    stages = [{"use": "html", "extractor": "plain"}, {"use": "exact", "drop": {"dup_rank": {"above": 0}}}]
+    recipe = builds.make_recipe(folder, stages, sources=["crawl.toml"])
+    version = builds.build(recipe, tmp_path / "store")
+    assert not audit(version, Store(tmp_path / "store")).problems
+    rows = books.ledger(Store(tmp_path / "store"), version.build_keys()).to_pylist()
+    assert {row["reason"] for row in rows} == {"corrupt_stream"} and len(rows) == 2
 
 
 # Damage
