@@ -29,6 +29,7 @@ from pipeline.rebuild import rebuild
 from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError, read_parquet
 from tests import builds
+from tests.bench import living
 from tests.conftest import ROOT
 from training import manifest as reader
 
@@ -459,3 +460,12 @@ def test_the_proof_names_what_differs(copied, tmp_path):
     assert list(proof.differences(Version(version.folder, altered), parent)) == [
         f"split train: {shard['file']}: digest was {was}, and is {'0' * 32}"
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("new", ["installation-guide-arm64", "installation-guide-amd64"])
+def test_the_shared_corpus_grows_as_if_built_at_once_but_for_the_bridges(shared_data, new, tmp_path):
+    """The guide of a second processor; the names of the first come before it, those of the second behind."""
+    said = list(living.trial(shared_data, tmp_path, new))
+    assert said[1].endswith("agrees") and said[2] == "audit and proof: sound", said
+    assert said[1].startswith("bridges: 0;") == (new == "installation-guide-arm64")
