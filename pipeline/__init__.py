@@ -9,6 +9,7 @@ worker does; `spill` is where it puts aside what it cannot hold), `build` (the w
 `seal` and `manifest` (make a version, find it again), `audit` (re-read what lies on disk and
 account for every document), `changes`, `stored`, `rejudge` and `whatif` (other rules over what was
 stored), `remaking` (the recipe with its rules changed), `recorded` and `rebuild` (built again from its records),
-`forgetting` (a version without some documents, a store without their text), `licences` (what SPDX expressions let in),
-`papers` (attribution, cards and statements of a version), `choices` (which documents hang on a dialect).
+`extending` (a version with more sources, from what is stored of it), `forgetting` (a version without some documents, a
+store without their text), `licences` (what SPDX expressions let in), `papers` (attribution, cards and statements of a
+version), `choices` (which documents hang on a dialect).
 """

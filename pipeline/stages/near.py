@@ -11,6 +11,9 @@ picks bands and rows of up to `permutations` positions by datasketch's optimiser
 too many and a pair missed alike. Here a pair too many costs its check and is gone, so `bands` and `rows` that find
 more, like 14 x 8 at .8, are often the better choice: state both.
 
+Where candidates are verified, the sets lie in the store, 8 bytes a shingle and so about as much as the texts: a version
+is extended without reading its texts again.
+
 Sketches of all documents that entered the segment are compared, before any rule: so clusters can be formed anew among
 whichever documents pass. Documents with equal sets are one and need no pair.
 

@@ -246,6 +246,43 @@ def test_clusters_are_formed_among_those_present(stage, batch):
 
 
 @cases("relate")
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
+def test_new_documents_are_held_against_old_ones_as_all_against_all(stage, batch, share):
+    """Stored pairs and new ones are the pairs of everybody; who was there stays what he was, and only sizes grow."""
+    if not stage.grows:
+        pytest.skip("it cannot hold new documents against old ones, so no version with it is extended")
+    order = np.random.default_rng(6).permutation(batch.num_rows)
+    old = batch.take(pa.array(order[: int(share * len(order))]))
+    whole, once = relation(stage, batch, [order])
+    before, clusters = relation(stage, old, [np.arange(old.num_rows)])
+    cut = [old, *(batch.take(pa.array(part)) for part in np.array_split(order[old.num_rows :], 2))]
+    sketched = [stage(documents) for documents in cut]
+    tables = []
+    for number, (documents, columns) in enumerate(zip(cut, sketched, strict=True)):
+        place = {
+            "part": pa.array([number] * documents.num_rows, pa.int32()),
+            "row": pa.array(range(documents.num_rows), pa.int32()),
+        }
+        tables.append(pa.table({"doc_id": documents["doc_id"], **columns, **place}))
+    new = stage.compare_new(iter(tables), 1, lambda part, rows: sketched[part]["set"].take(pa.array(rows)), UNBOUNDED)
+    pairs = pa.concat_tables([before.replace_schema_metadata(), new.replace_schema_metadata()])
+    assert sorted(map(str, pairs.to_pylist())) == sorted(map(str, whole.to_pylist()))
+    met = pa.concat_tables(table.select(["doc_id", "digest"]) for table in tables).sort_by("doc_id").combine_chunks()
+    found, bridging = stage.cluster_new(met, pairs, clusters)
+    if not old.num_rows:
+        assert found.equals(once) and not len(bridging)
+    was, rows = ({row["doc_id"]: row for row in table.to_pylist()} for table in (clusters, found))
+    sizes = Counter(row["cluster"] for row in rows.values())
+    for doc_id, row in rows.items():
+        assert row["cluster_size"] == sizes[row["cluster"]] and (row["dup_rank"] == 0) == (row["cluster"] == doc_id)
+        if doc_id in was:
+            assert {**row, "cluster_size": 0} == {**was[doc_id], "cluster_size": 0}
+    assert set(bridging.to_pylist()) <= rows.keys() - was.keys()
+    ranks = Counter((row["cluster"], row["dup_rank"]) for row in rows.values())
+    assert ranks == Counter((name, rank) for name, size in sizes.items() for rank in range(size))
+
+
+@cases("relate")
 def test_nobody_to_compare(stage, batch):
     pairs, found = relation(stage, batch.slice(0, 0), [np.arange(0)])
     assert pairs.num_rows == found.num_rows == 0

@@ -26,9 +26,12 @@ from pipeline.forgetting import operation as forgetting
 from pipeline.forgetting.selecting import Request as Forget
 from pipeline.manifest import Version
 from pipeline.rebuild import rebuild
+from pipeline.runner import Local, workers
 from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError, read_parquet
+from pipeline.tasks import execute
 from tests import builds
+from tests.bench import living
 from tests.conftest import ROOT
 from training import manifest as reader
 
@@ -256,12 +259,40 @@ def test_no_old_text_is_read(copied, tmp_path):
 
 def test_the_work_may_be_cut_in_any_way(copied, tmp_path):
     folder, store = copied
-    shutil.copytree(folder / "store", tmp_path / "again")
-    first = extend(store, "test", folder / "later" / "later.toml")
-    second = extend(
-        Store(tmp_path / "again"), "test", folder / "later" / "later.toml", partition_bytes=2000, batch_rows=7
-    )
-    assert first.address == second.address and canonical(first.manifest) == canonical(second.manifest)
+    card = folder / "later" / "later.toml"
+    for number in (1, 2):
+        shutil.copytree(folder / "store", tmp_path / str(number))
+    first = extend(store, "test", card)
+    settings = {"partition_bytes": 2000, "batch_rows": 7, "memory": 100_000}
+    second = extend(Store(tmp_path / "1"), "test", card, **settings)
+    with workers(2, True) as pool:
+        third = extend(Store(tmp_path / "2"), "test", card, runner=Local(pool), workers=2, partition_bytes=3000)
+    assert first.address == second.address == third.address
+    assert canonical(first.manifest) == canonical(second.manifest) == canonical(third.manifest)
+
+
+def test_what_was_interrupted_goes_on(copied, monkeypatch):
+    """Stopped before each of its tasks in turn; the version before stands alone until the new one is whole."""
+    folder, store = copied
+    before, done = manifest.find(store, "test"), list[str]()
+
+    def one(root: str, key: str, *more: Any) -> str:
+        if done:
+            raise KeyboardInterrupt
+        done.append(execute(root, key, *more))
+        return done[0]
+
+    monkeypatch.setattr("pipeline.runner.execute", one)
+    stops, version = 0, None
+    while version is None:
+        done.clear()
+        try:
+            version = extend(store, "test", folder / "later" / "later.toml")
+        except KeyboardInterrupt:
+            stops += 1
+            assert manifest.versions(store, "test") == [before.manifest["version"]]
+    assert stops >= 8 and version.manifest["parents"] == [before.address]
+    assert audit(version, store).problems == [] and list(proof.differences(version, before)) == []
 
 
 def test_it_is_extended_again_forgotten_in_and_built_again(copied, tmp_path):
@@ -459,3 +490,12 @@ def test_the_proof_names_what_differs(copied, tmp_path):
     assert list(proof.differences(Version(version.folder, altered), parent)) == [
         f"split train: {shard['file']}: digest was {was}, and is {'0' * 32}"
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("new", ["installation-guide-arm64", "installation-guide-amd64"])
+def test_the_shared_corpus_grows_as_if_built_at_once_but_for_the_bridges(shared_data, new, tmp_path):
+    """The guide of a second processor; the names of the first come before it, those of the second behind."""
+    said = list(living.trial(shared_data, tmp_path, new))
+    assert said[1].endswith("agrees") and said[2] == "audit and proof: sound", said
+    assert said[1].startswith("bridges: 0;") == (new == "installation-guide-arm64")
