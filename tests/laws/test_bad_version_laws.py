@@ -94,6 +94,7 @@ def kept(trained, gristmill, tmp_path_factory) -> Kept:
         "step": 2,
         "token": 3,
         "changes": "gopher.word_count.below=25",
+        "source": "samples",
         "check": True,
         "direct": True,
         "workers": 1,
