@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -80,11 +81,14 @@ def _named(name: str, blocks: Iterator[bytes]) -> Member:
 def _zip(item: Item, ratio: int) -> Iterator[Member]:
     try:
         archive = zipfile.ZipFile(item.location)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, IndexError, struct.error) as error:
         raise StreamError("corrupt_archive", f"no readable zip archive: {error}") from error
     with archive:
         spent = 0
         for info in archive.infolist():
+            if fault := _fault(archive, info):
+                yield Member(info.filename, iter(()), fault)
+                continue
             if info.is_dir():
                 continue
             if spent > JUDGED and spent > ratio * item.size:
@@ -100,6 +104,20 @@ def _claimed(item: Item) -> int:
     """How many members a zip's last record counts: `zipfile` itself does not compare."""
     with Path(item.location).open("rb") as file:
         return int(zipfile._EndRecData(file)[4])  # type: ignore[attr-defined]
+
+
+def _fault(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> StreamError | None:
+    """What is wrong where the directory and the member itself differ: by a damaged name nobody would ask for it."""
+    if not info.filename or "\0" in info.orig_filename:
+        return StreamError("corrupt_member", "the directory has no sound name for it")
+    try:
+        if not info.flag_bits & 1:
+            archive.open(info).close()
+    except NotImplementedError:
+        return None
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, struct.error) as error:
+        return StreamError("corrupt_member", f"damaged: {error}")
+    return None
 
 
 def _unzipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:

@@ -14,8 +14,8 @@ crawler says so. Parameters:
     maximum_record_bytes   a longer record (or body, inflated) is rejected, not held
 
 The law: every record of these types is a document or a reject, whatever the file has gone through: see `_records`
-and `_salvage`. A file is an item. The number that matters: MB of plain WARC that a core reads in a second
-(`tests/bench/sources.py`).
+and `_salvage`. A file is an item. The number that matters: 140 MB of text from plain WARC that a core reads in a
+second, 76 from .gz (`tests/bench/sources.py`).
 """
 
 from __future__ import annotations

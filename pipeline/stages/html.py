@@ -1,16 +1,16 @@
 """HTML to text: the main text of a page, or all of it, by the library that the recipe names.
 
-    extractor       trafilatura (the best), resiliparse (twelve times as fast), or plain (resiliparse's whole page)
+    extractor       trafilatura (the best), resiliparse (six times as fast), or plain (resiliparse's whole page)
     favour          of trafilatura alone: precision leaves more out, recall less
     maximum_depth   elements within elements: a page that lies deeper is quarantined before a library sees it
     seconds         CPU time of a page, beyond which it is quarantined. Only this can differ between machines
 
 On 95 pages of scrapinghub's article benchmark, F1 of tokens (of 4-grams, as its authors count): trafilatura .961
-(.955), with favour = "precision" .970 (.964), resiliparse .926 (.916), plain .67 (`tests/bench/extraction.py`).
+(.955), with favour = "precision" .970 (.965), resiliparse .920 (.909), plain .70 (`tests/bench/extraction.py`).
 
 The law: a document that its source does not call HTML (`content_type` in `meta`), or that no source judged and that has
-no tag, stays as it is; a page without main text becomes empty, for a rule to judge. The number that matters: 60 pages
-a second and core for trafilatura, 700 for resiliparse.
+no tag, stays as it is; a page without main text becomes empty, for a rule to judge. The number that matters: 52 pages
+a CPU second for trafilatura, 345 for resiliparse.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def grams(text: str, size: int) -> Counter[tuple[str, ...]]:
 
 
 def test_f1_against_what_people_marked(shared_data: Path) -> None:
-    assert shares(shared_data, "resiliparse", 1) >= 0.92
+    assert shares(shared_data, "resiliparse", 1) >= 0.91
     assert 0.6 < shares(shared_data, "plain", 1) < 0.75
 
 
