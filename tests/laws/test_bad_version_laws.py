@@ -257,6 +257,15 @@ def test_a_version_a_run_or_a_document_that_never_was_is_refused(kept, verb):
             assert files(store) == before
 
 
+def test_a_run_that_read_what_was_forgotten_says_what_is_left(kept):
+    store = kept.fresh()
+    without_its_parent(store)
+    told = run(kept, "trace")
+    assert told.exit_code == 2 and len(told.stderr.strip().splitlines()) == 1
+    assert f"were forgotten, and it was removed; what is left of it is {kept.child}" in told.stderr
+    assert "cannot go on" in told.stderr
+
+
 UNREADABLE = ["MIT AND", "(MIT", "public domain", "MIT/ISC"]
 
 
