@@ -22,6 +22,7 @@ HELP = """Train on a sealed version, continue texts with what was trained, say w
   torchrun --nproc-per-node 2 -m training fit RUN.toml ...        the same in two processes
   python -P -m training keys                                      every key of a run file and its default
   python -P -m training generate RUN --prompt "The mill"          continue a text
+  python -P -m training serve RUN                                 answer the OpenAI API over HTTP
   python -P -m training trace RUN --step 9                        the documents that a step was trained on
   python -P -m training export RUN FOLDER                         write what transformers loads
 

@@ -143,6 +143,7 @@ def serve(
 
     \b
       gristmill serve mine --port 8000
+      gristmill serve exported --host 0.0.0.0 --name mill --batch 64 --max-tokens 512
       curl http://127.0.0.1:8000/v1/completions -d '{"model": "mine", "prompt": "A mill is", "max_tokens": 20}'
     """
     from training import serving

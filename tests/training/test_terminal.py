@@ -17,7 +17,7 @@ from tests.training import runs
 from training import TrainingError, config, keys, models, objectives, terminal
 from training.__main__ import app
 
-VERBS = ("fit", "keys", "generate", "export", "trace", "report")
+VERBS = ("fit", "keys", "generate", "serve", "export", "trace", "report")
 
 
 def said(*arguments: str) -> str:
@@ -29,7 +29,9 @@ def said(*arguments: str) -> str:
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_teaches_by_examples_and_explains_every_option(verb):
     page = said(verb, "--help")
-    assert len(re.findall(r"^    (python|torchrun) ", page, re.MULTILINE)) >= (1 if verb == "report" else 3)
+    assert len(re.findall(r"^    (python|torchrun|gristmill|curl) ", page, re.MULTILINE)) >= (
+        1 if verb == "report" else 3
+    )
     assert all(line.startswith("    ") or len(line) <= 120 for line in page.splitlines())
     for option in re.findall(r"^  (--[a-z-]+.*)$", page, re.MULTILINE):
         assert re.search(r"  \S.*\w{3}", option), f"{option} says nothing"

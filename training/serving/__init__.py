@@ -56,6 +56,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen(2048)  # who comes before the model is there waits for it
     except OSError as error:
         raise TrainingError(f"{host}:{port}: cannot listen there ({error.strerror}); give another --port") from error
     listening.set_inheritable(True)
