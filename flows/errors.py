@@ -1,7 +1,7 @@
 """What can go wrong, as a person is told it: one sentence, and an exit code that a script can tell apart.
 
     0    done
-    1    something is wrong: a problem that verify or audit found, a store damaged under a build, a lost worker, or a bug
+    1    something is wrong: a problem that verify or audit found, a store damaged under a build, a lost worker, a bug
     2    the input is not what it should be: a recipe, a card, a run file, an address, a version that was edited or is
          damaged, a model that cannot be had
     130  stopped by Ctrl-C or SIGTERM; the same command goes on

@@ -13,9 +13,9 @@ from typing import Any
 
 import orjson
 
-from pipeline.sources import _charset
+from pipeline.sources import Guard, Item, _charset
 from pipeline.sources._rows import RowError
-from pipeline.sources._streams import StreamError, inflate, lines
+from pipeline.sources._streams import StreamError, inflate, lines, raw
 
 LINES, TABLES, TEXT, HTML = (".jsonl", ".ndjson"), (".csv", ".tsv"), (".txt", ".md"), (".html", ".htm", ".xhtml")
 STREAMED = LINES + TABLES + TEXT + HTML
@@ -30,15 +30,21 @@ def split(name: str) -> tuple[str, str]:
     return (before.lower(), last.lower()) if last.lower() in COMPRESSED else (last.lower(), "")
 
 
+def plain(item: Item, guard: Guard) -> Iterator[bytes]:
+    """The blocks of an item's file as they were before it was packed."""
+    blocks, compression = raw(item, guard), split(item.path)[1]
+    return inflate(blocks, compression) if compression else blocks
+
+
 def rows(blocks: Iterator[bytes], form: str, compression: str, limit: int, first: int = 1) -> Iterator[tuple[int, Row]]:
     """Numbered rows, or what is wrong with them. A form that is none of STREAMED is read as plain text."""
-    plain = inflate(blocks, compression) if compression else blocks
+    unpacked = inflate(blocks, compression) if compression else blocks
     if form in LINES:
-        yield from _json_lines(plain, limit, first)
+        yield from _json_lines(unpacked, limit, first)
     elif form in TABLES:
-        yield from _table(plain, limit, "\t" if form == ".tsv" else ",")
+        yield from _table(unpacked, limit, "\t" if form == ".tsv" else ",")
     else:
-        yield from _text(plain, limit, form in HTML)
+        yield from _text(unpacked, limit, form in HTML)
 
 
 def _json_lines(plain: Iterator[bytes], limit: int, first: int) -> Iterator[tuple[int, Row]]:

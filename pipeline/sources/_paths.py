@@ -7,9 +7,11 @@ It is relative to the folder before the first wildcard; a plain path is its file
 from __future__ import annotations
 
 import glob
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.sources import SourceError
+from pipeline.sources import Item, SourceError
+from pipeline.sources._streams import whole
 
 
 def find(patterns: list[str]) -> list[tuple[str, Path]]:
@@ -32,6 +34,21 @@ def find(patterns: list[str]) -> list[tuple[str, Path]]:
     if not patterns:
         raise SourceError("`paths` is empty; name at least one file or glob")
     return sorted(by_path.items())
+
+
+def wholes(patterns: list[str], named: Callable[[str], object] = bool, otherwise: str = "") -> Iterator[Item]:
+    """An item for each file that the globs match, hashed whole.
+
+    Raises SourceError: as `find`, where one cannot be read, or, with `otherwise`, where `named` says of its path
+    that it is none of the source's.
+    """
+    for logical, path in find(patterns):
+        if not named(logical):
+            raise SourceError(f"{path}: {otherwise}")
+        try:
+            yield Item(logical, str(path), path.stat().st_size, whole(path))
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be read: {error}") from error
 
 
 def _matches(pattern: str) -> list[tuple[str, Path]]:

@@ -12,10 +12,19 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from xml.parsers import expat
 
+from pipeline.sources import Item
+from pipeline.sources._formats import COMPRESSED, split
+from pipeline.sources._paths import wholes
 from pipeline.sources._streams import StreamError
 
 DEPTH = 64
 STEP = 64 << 10
+
+
+def dumps(patterns: list[str]) -> Iterator[Item]:
+    """An item for each dump that the globs match. Raises SourceError as `wholes`, and where one is none by its name."""
+    said = f"no dump by its name; has: .xml, with or without {', '.join(COMPRESSED)}"
+    return wholes(patterns, lambda logical: split(logical)[0] == ".xml", said)
 
 
 class Element(NamedTuple):

@@ -24,12 +24,12 @@ from typing import Any
 
 import orjson
 
-from pipeline.sources import Chunk, Collector, Guard, Item, SourceError, _columns
+from pipeline.sources import Chunk, Collector, Guard, Item, _columns
 from pipeline.sources._formats import COMPRESSED, STREAMED, Row, rows, split
 from pipeline.sources._members import KINDS, Member, kind_of, members_of
-from pipeline.sources._paths import find
+from pipeline.sources._paths import wholes
 from pipeline.sources._rows import Column, Mapped, RowError
-from pipeline.sources._streams import StreamError, whole
+from pipeline.sources._streams import StreamError
 
 MEMBERS = [f"*{form}{packed}" for form in STREAMED for packed in ("", *COMPRESSED)]
 
@@ -44,13 +44,7 @@ def survey(
     maximum_ratio: int = 200,
 ) -> Iterator[Item]:
     """An item for each archive that the globs match. Raises SourceError: no match, no archive by its name."""
-    for logical, path in find(paths):
-        if not kind_of(logical):
-            raise SourceError(f"{path}: no archive by its name; has: {', '.join(KINDS)}; narrow the glob")
-        try:
-            yield Item(logical, str(path), path.stat().st_size, whole(path))
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read: {error}") from error
+    yield from wholes(paths, kind_of, f"no archive by its name; has: {', '.join(KINDS)}; narrow the glob")
 
 
 def read(

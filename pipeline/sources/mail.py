@@ -28,11 +28,11 @@ from typing import Any
 
 import orjson
 
-from pipeline.sources import Chunk, Collector, Guard, Item, SourceError, _charset
-from pipeline.sources._formats import split
-from pipeline.sources._paths import find
+from pipeline.sources import Chunk, Collector, Guard, Item, _charset
+from pipeline.sources._formats import plain, split
+from pipeline.sources._paths import wholes
 from pipeline.sources._rows import RowError
-from pipeline.sources._streams import StreamError, inflate, raw, whole
+from pipeline.sources._streams import StreamError
 
 BOXES = (".mbox", ".mbx")
 # "From " and an address, then a date with a year: a line of a letter rarely goes on like that.
@@ -44,11 +44,7 @@ PARTS = 200
 
 def survey(*, paths: list[str], people: bool = False, maximum_message_bytes: int = 32 << 20) -> Iterator[Item]:
     """An item for each file that the globs match. Raises SourceError when one matches nothing or cannot be read."""
-    for logical, path in find(paths):
-        try:
-            yield Item(logical, str(path), path.stat().st_size, whole(path))
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read: {error}") from error
+    yield from wholes(paths)
 
 
 def read(
@@ -62,11 +58,8 @@ def read(
 ) -> Iterator[Chunk]:
     """Documents and rejects of one file. Raises SourceError for one that changed."""
     guard, collector, number = Guard(item), Collector(source, item.path, licence), 0
-    form, compression = split(item.path)
-    blocks = raw(item, guard)
-    plain = inflate(blocks, compression) if compression else blocks
     try:
-        for offset, data in _messages(plain, form in BOXES, maximum_message_bytes):
+        for offset, data in _messages(plain(item, guard), split(item.path)[0] in BOXES, maximum_message_bytes):
             _collect(collector, number, offset, data, people, maximum_message_bytes)
             number += 1
             if collector.full:

@@ -22,11 +22,10 @@ from urllib.parse import quote
 
 import orjson
 
-from pipeline.sources import Chunk, Collector, Guard, Item, SourceError
-from pipeline.sources._formats import COMPRESSED, split
-from pipeline.sources._paths import find
-from pipeline.sources._streams import StreamError, inflate, raw, whole
-from pipeline.sources._xml import elements
+from pipeline.sources import Chunk, Collector, Guard, Item
+from pipeline.sources._formats import plain
+from pipeline.sources._streams import StreamError
+from pipeline.sources._xml import dumps, elements
 
 
 def survey(
@@ -37,13 +36,7 @@ def survey(
     maximum_page_bytes: int = 64 << 20,
 ) -> Iterator[Item]:
     """An item for each file that the globs match. Raises SourceError: no match, or no XML by its name."""
-    for logical, path in find(paths):
-        if split(logical)[0] != ".xml":
-            raise SourceError(f"{path}: no dump by its name; has: .xml, with or without {', '.join(COMPRESSED)}")
-        try:
-            yield Item(logical, str(path), path.stat().st_size, whole(path))
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read: {error}") from error
+    yield from dumps(paths)
 
 
 def read(
@@ -81,11 +74,9 @@ def read(
 
 def _pages(item: Item, guard: Guard, limit: int) -> Iterator[dict[str, Any]]:
     """What a dump says of each page."""
-    compression = split(item.path)[1]
-    blocks = raw(item, guard)
     page: dict[str, Any] = {}
     base, parents = "", ["", ""]
-    for element in elements(inflate(blocks, compression) if compression else blocks, limit):
+    for element in elements(plain(item, guard), limit):
         name, depth = element.name, element.depth
         del parents[depth + 1 :]
         if element.attributes is not None:

@@ -22,11 +22,10 @@ from typing import Any, Literal
 
 import orjson
 
-from pipeline.sources import Chunk, Collector, Guard, Item, SourceError
-from pipeline.sources._formats import COMPRESSED, split
-from pipeline.sources._paths import find
-from pipeline.sources._streams import StreamError, inflate, raw, whole
-from pipeline.sources._xml import elements
+from pipeline.sources import Chunk, Collector, Guard, Item
+from pipeline.sources._formats import plain
+from pipeline.sources._streams import StreamError
+from pipeline.sources._xml import dumps, elements
 
 Kind = Literal["question", "answer", "comment"]
 KINDS: list[Kind] = ["question", "answer", "comment"]
@@ -43,13 +42,7 @@ def survey(
     maximum_row_bytes: int = 16 << 20,
 ) -> Iterator[Item]:
     """An item for each file that the globs match. Raises SourceError: no match, or no XML by its name."""
-    for logical, path in find(paths):
-        if split(logical)[0] != ".xml":
-            raise SourceError(f"{path}: no dump by its name; has: .xml, with or without {', '.join(COMPRESSED)}")
-        try:
-            yield Item(logical, str(path), path.stat().st_size, whole(path))
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read: {error}") from error
+    yield from dumps(paths)
 
 
 def read(
@@ -89,9 +82,7 @@ def read(
 
 
 def _rows(item: Item, guard: Guard, limit: int) -> Iterator[dict[str, str]]:
-    compression = split(item.path)[1]
-    blocks = raw(item, guard)
-    for element in elements(inflate(blocks, compression) if compression else blocks, limit):
+    for element in elements(plain(item, guard), limit):
         if element.name == "row" and element.attributes is not None:
             yield element.attributes
 

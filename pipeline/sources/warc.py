@@ -26,12 +26,12 @@ from typing import Any
 
 import orjson
 
-from pipeline.sources import Chunk, Collector, Guard, Item, SourceError, _charset, _http
-from pipeline.sources._paths import find
+from pipeline.sources import Chunk, Collector, Guard, Item, _charset, _http
+from pipeline.sources._paths import wholes
 from pipeline.sources._records import Damage, Reader, Record, verify
 from pipeline.sources._rows import RowError
 from pipeline.sources._salvage import Stream, salvage
-from pipeline.sources._streams import raw, whole
+from pipeline.sources._streams import raw
 
 TYPES = ["response", "resource", "conversion"]
 HTML = ["text/html", "application/xhtml+xml"]
@@ -50,11 +50,7 @@ def survey(
     maximum_record_bytes: int = 64 << 20,
 ) -> Iterator[Item]:
     """An item for each file that the globs match. Raises SourceError when one matches nothing or cannot be read."""
-    for logical, path in find(paths):
-        try:
-            yield Item(logical, str(path), path.stat().st_size, whole(path))
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read: {error}") from error
+    yield from wholes(paths)
 
 
 def read(
