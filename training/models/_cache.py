@@ -44,10 +44,7 @@ class Store:
 
 
 class Cache:
-    """What the layers of a decoder have read: `rows` rows, of which each has its own length.
-
-    `joinable` says where rows of two caches may stand side by side: always, if they are of the same model.
-    """
+    """What the layers of a decoder have read: `rows` rows, of which each has its own length."""
 
     def __init__(self, layers: int, rows: int, heads: int, head_width: int, like: Tensor) -> None:
         self.device = like.device

@@ -1,7 +1,7 @@
 """A trained model over HTTP: the OpenAI API for completions and chat, and `/v1/classify` for classifiers.
 
-Read in this order: `protocol` (what may be asked), `answers` (what is answered), `engine` (a thread that owns the model
-and writes for all requests side by side), `metrics`, `app` (routes and errors). `serve` opens the door.
+Read in this order: `protocol` (what may be asked), `asking` and `chat` (from there to tokens), `engine` (a thread that
+owns the model and works for all requests side by side), `answers`, `metrics`, `app` (routes). `serve` opens the door.
 
 The law: a request is answered, refused in the words of the OpenAI API, or its client has gone; none is lost. Stopping
 takes no new ones and finishes those that were taken.
