@@ -17,6 +17,8 @@ from pipeline.sources._streams import BLOCK, StreamError, inflate
 FEED = 64 << 10
 MAGIC = b"\x1f\x8b\x08"
 HEADER = 10
+LONGEST = 1 << 17  # bytes of a member without an end that are looked through for others; more than any header has
+EXTRA, EXTRA_BYTES = 4, 1 << 10  # a flag, and what is believed of it behind damage: archives write a dozen bytes
 ZSTD = b"\x28\xb5\x2f\xfd"
 LINE = 64 << 10
 _BLANKS = re.compile(rb"[\r\n]*")
@@ -57,35 +59,51 @@ def salvage(blocks: Iterator[bytes], packed: bool) -> Iterator[Event]:
 
 
 def _members(blocks: Iterator[bytes]) -> Iterator[Event]:
+    pieces = (block[start : start + FEED] for block in blocks for start in range(0, len(block), FEED))
     held, offset, lost, member = b"", 0, 0, 0
+    kept, told = b"", False  # what a member without an end has had, and whether it gave anything for that
     state, seeking = None, False
-    for block in blocks:
-        for start in range(0, len(block), FEED):
-            held += block[start : start + FEED]
-            while held:
-                if state is None:
-                    skipped, found = _begin(held, seeking)
-                    lost += len(held[:skipped].strip(b"\0"))
-                    held, offset = held[skipped:], offset + skipped
-                    if not found:
-                        break
-                    if lost and not seeking:
-                        yield _rubbish(lost, offset)
-                    state, member, lost, seeking = zlib.decompressobj(wbits=31), offset, 0, False
-                try:
-                    for plain in _inflated(state, held):
-                        yield member, 0, plain
-                except zlib.error as error:
-                    yield Break("corrupt_stream", f"damaged gzip member: {error}", member)
-                    skip = 1 if member == offset else 0
-                    held, offset, state, seeking = held[skip:], offset + skip, None, True
-                    continue
-                rest = state.unused_data if state.eof else b""
-                offset += len(held) - len(rest)
-                state, held = (None, rest) if state.eof else (state, b"")
-    if state is not None:
+    while True:
+        piece = next(pieces, b"")
+        held += piece
+        while held:
+            if state is None:
+                skipped, found = _begin(held, seeking)
+                lost += len(held[:skipped].strip(b"\0"))
+                held, offset = held[skipped:], offset + skipped
+                if not found:
+                    break
+                if lost and not seeking:
+                    yield _rubbish(lost, offset)
+                state, member, lost, seeking = zlib.decompressobj(wbits=31), offset, 0, False
+                kept, told = b"", False
+            try:
+                for plain in _inflated(state, held):
+                    told = True
+                    yield member, 0, plain
+                if not (told or state.eof) and len(kept) > LONGEST:
+                    raise zlib.error("its header has no end")
+            except zlib.error as error:
+                yield Break("corrupt_stream", f"damaged gzip member: {error}", member)
+                # A damaged header may have taken what follows for its own.
+                held, offset = (held, offset) if told else (kept + held, offset - len(kept))
+                skip = 1 if member == offset else 0
+                held, offset, state, seeking = held[skip:], offset + skip, None, True
+                continue
+            rest = state.unused_data if state.eof else b""
+            offset += len(held) - len(rest)
+            if not state.eof and len(kept) <= LONGEST:
+                kept += held
+            state, held = (None, rest) if state.eof else (state, b"")
+        if piece:
+            continue
+        if state is None:
+            break
         yield Break("truncated_stream", "the gzip member ends early; copy the file again", member)
-    elif (lost := lost + len(held.strip(b"\0"))) and not seeking:
+        if len(kept) > LONGEST:
+            return
+        held, offset, state, seeking = kept[1:], member + 1, None, True
+    if (lost := lost + len(held.strip(b"\0"))) and not seeking:
         yield _rubbish(lost, offset + len(held))
 
 
@@ -97,14 +115,20 @@ def _begin(held: bytes, seeking: bool) -> tuple[int, bool]:
     """How many bytes to pass, and whether a member begins behind them (if not, more bytes are needed to tell)."""
     start = 0
     while (start := held.find(MAGIC, start)) >= 0:
-        head = held[start : start + HEADER]
+        head = held[start : start + HEADER + 2]
         if len(head) < HEADER:
             return start, False
-        if not seeking or (head[3] < 32 and head[8] in (0, 2, 4) and (head[9] < 14 or head[9] == 255)):
+        if not seeking or _plausible(head):
             return start, True
         start += 1
     tail = next((n for n in (2, 1) if held.endswith(MAGIC[:n])), 0)
     return len(held) - tail, False
+
+
+def _plausible(head: bytes) -> bool:
+    """Whether these are the first bytes of a member, where chance may have made them (RFC 1952, 2.3)."""
+    extra = int.from_bytes(head[HEADER:], "little") if head[3] & EXTRA else 0
+    return head[3] < 32 and head[8] in (0, 2, 4) and (head[9] < 14 or head[9] == 255) and extra < EXTRA_BYTES
 
 
 def _inflated(state: zlib._Decompress, piece: bytes) -> Iterator[bytes]:

@@ -183,6 +183,20 @@ def test_damage_anywhere_costs_no_other_record(tmp_path_factory, form: str, data
     assert len(documents) == 8 or rejects
 
 
+@pytest.mark.parametrize("member", [0, 3, 7])
+@pytest.mark.parametrize("extra", [0, 1, 200, 5000, 60_000])
+def test_a_header_that_takes_other_members_for_its_own_costs_one(tmp_path: Path, member: int, extra: int) -> None:
+    """The flag of an extra field is set, and its length is what the damage says (RFC 1952, 2.3)."""
+    whole = bytearray(FORMS["members"])
+    start = sum(SIZES["members"][:member])
+    whole[start + 3] = 4
+    whole[start + 10 : start + 12] = extra.to_bytes(2, "little")
+    (path := tmp_path / NAMES["members"]).write_bytes(whole)
+    documents, rejects = read(path)
+    assert [row["text"] for row in documents] == [text for n, text in enumerate(TEXTS) if n != member]
+    assert len(rejects) == 1 and rejects[0]["reason"] in ("corrupt_stream", "truncated_stream")
+
+
 def test_flipped_byte_is_found_by_the_digest(tmp_path: Path) -> None:
     content = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>the miller grinds</p>"
     digest = "sha256:" + hashlib.sha256(content).hexdigest()
