@@ -44,7 +44,7 @@ def _become(verb: str, rest: list[str]) -> None:
     if not rest or HELP & set(rest):
         process.become(verb, "--help")
     if rest[0].startswith("-"):
-        from pipeline.stage import ConfigError
+        from pipeline.mistakes import ConfigError
 
         raise ConfigError(f"{verb}: the model comes first: gristmill {verb} MODEL [OPTIONS]; got {rest[0]!r}")
     process.become(verb, str(runs.usable(Path(store).expanduser(), rest[0])), *rest[1:])

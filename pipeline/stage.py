@@ -88,8 +88,7 @@ class Stage:
     def compare(self, sketches: Iterator[pa.Table], texts: Callable[..., Any], workspace: Workspace) -> pa.Table:
         """The pairs of a relating stage, which is told its workspace if it has a parameter of that name."""
         function = self.module.compare
-        more = {"workspace": workspace} if "workspace" in inspect.signature(function).parameters else {}
-        return function(sketches, texts, **self.params, **more)
+        return function(sketches, texts, **self.params, **_asked(function, workspace))
 
     @property
     def grows(self) -> bool:
@@ -101,8 +100,7 @@ class Stage:
     ) -> pa.Table:
         """The pairs of a relating stage that are none of the partitions before `since`."""
         function = self.module.compare_new
-        more = {"workspace": workspace} if "workspace" in inspect.signature(function).parameters else {}
-        return function(sketches, since, stored, **self.params, **more)
+        return function(sketches, since, stored, **self.params, **_asked(function, workspace))
 
     def cluster_new(self, documents: pa.Table, pairs: pa.Table, before: pa.Table) -> tuple[pa.Table, pa.Array]:
         """The signals of a relating stage where `before` stand, and the ids of the new documents that bridge."""
@@ -134,6 +132,11 @@ class Stage:
             "code": self.code,
             "resources": resources(**self.params) if resources else {},
         }
+
+
+def _asked(function: Callable[..., Any], workspace: Workspace) -> dict[str, Workspace]:
+    """The workspace by its keyword, if the function has one."""
+    return {"workspace": workspace} if "workspace" in inspect.signature(function).parameters else {}
 
 
 def measure(**signals: str) -> Callable[[F], F]:

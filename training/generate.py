@@ -9,7 +9,7 @@ batches decide nothing; greedy tokens are those of `transformers.generate`.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from training import TrainingError, decoding
@@ -49,17 +49,24 @@ def generate(
         raise TrainingError(f"new_tokens {new_tokens} must be 0 or more, return_sequences {return_sequences} 1 or more")
     for number, prompt in enumerate(prompts):
         fits(model, prompt, new_tokens, f"prompt {number}")
-    known, asked = frozenset([eot] if ends is None else ends), Counter[tuple[int, ...]]()
-    made: list[list[Writing]] = []
-    for prompt in prompts:
-        first = asked[tuple(prompt)] * return_sequences
-        asked[tuple(prompt)] += 1
-        numbers = range(first, first + return_sequences)
-        made.append([Writing(prompt, sampling, new_tokens, known, number) for number in numbers])
+    known = frozenset([eot] if ends is None else ends)
+    made = [
+        [Writing(prompt, sampling, new_tokens, known, number) for number in numbers]
+        for prompt, numbers in zip(prompts, sequences(prompts, return_sequences), strict=True)
+    ]
     if new_tokens:
         for _ in write(model, [writing for some in made for writing in some], eot, batch):
             pass
     return [[writing.tokens for writing in some] for some in made]
+
+
+def sequences(prompts: Iterable[Sequence[int]], each: int) -> Iterator[range]:
+    """The numbers of the `each` sequences of every prompt: one that is asked twice goes on with others."""
+    asked = Counter[tuple[int, ...]]()
+    for prompt in prompts:
+        first = asked[tuple(prompt)] * each
+        asked[tuple(prompt)] += 1
+        yield range(first, first + each)
 
 
 def write(model: Any, writings: Sequence[Writing], start: int, batch: int = BATCH) -> Iterator[None]:

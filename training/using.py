@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -167,15 +166,17 @@ def _asked(
     """Everything that is to be written. Raises TrainingError where a prompt has no room."""
     from training.decoding import Writing, room
     from training.generate import fits
+    from training.generate import sequences as numbers
     from training.streaming import Stream
 
-    found, before = [], Counter[str]()
-    for number, text in enumerate(texts):
-        what = f"prompt {number + 1}" if len(texts) > 1 else "the prompt"
-        ids = loaded.read(text, what)
+    found = []
+    names = [f"prompt {number + 1}" if len(texts) > 1 else "the prompt" for number in range(len(texts))]
+    prompts = [loaded.read(text, what) for text, what in zip(texts, names, strict=True)]
+    numbered = numbers(prompts, sequences)
+    for text, what, ids, its in zip(texts, names, prompts, numbered, strict=True):
         most = min(NEW_TOKENS, room(loaded.model, ids, what)) if new_tokens is None else new_tokens
         fits(loaded.model, ids, most, what)
-        for sequence in range(sequences):
+        for number in its:
             stream = Stream(
                 loaded.tokenizer,
                 [] if loaded.pairs else ids,
@@ -183,9 +184,7 @@ def _asked(
                 ends=loaded.ends,
                 special=loaded.pairs,
             )
-            name = before[text] * sequences + sequence  # a prompt that is asked twice goes on with other texts
-            found.append(Asked(text, Writing(ids, sampling, most, loaded.ends, name, stream.add), stream))
-        before[text] += 1
+            found.append(Asked(text, Writing(ids, sampling, most, loaded.ends, number, stream.add), stream))
     return found
 
 

@@ -74,7 +74,7 @@ def why(store: Store, version: Version, doc_id: str) -> Why:
     found.path = list(_path(version, found))
     if keys.bridges:
         table = read_parquet(store.file(keys.bridges, BRIDGES))
-        mine = pc.or_kleene(pc.equal(table["doc_id"], doc_id), pc.equal(table["by"], doc_id))
+        mine = pc.or_kleene(*(pc.equal(table[name], word(doc_id)) for name in ("doc_id", "by")))
         found.bridges = table.filter(mine).to_pylist()
     found.lost = lost(store, version, keys, doc_id, found.stage, found.signals)
     _placed(version, found)

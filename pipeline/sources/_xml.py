@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from xml.parsers import expat
 
-from pipeline.sources import Item
+from pipeline.sources import Chunk, Collector, Guard, Item
 from pipeline.sources._formats import COMPRESSED, split
 from pipeline.sources._paths import wholes
 from pipeline.sources._streams import StreamError
@@ -25,6 +25,33 @@ def dumps(patterns: list[str]) -> Iterator[Item]:
     """An item for each dump that the globs match. Raises SourceError as `wholes`, and where one is none by its name."""
     said = f"no dump by its name; has: .xml, with or without {', '.join(COMPRESSED)}"
     return wholes(patterns, lambda logical: split(logical)[0] == ".xml", said)
+
+
+# A document, the reason and the words of a reject, or nothing where a page was not asked for.
+Made = dict[str, Any] | tuple[str, str] | None
+
+
+def collected(collector: Collector, guard: Guard, found: Iterator[Made], nothing: str) -> Iterator[Chunk]:
+    """What the pages of one dump come to, up to where it is damaged; one without any that was asked for is a reject."""
+    number, met = -1, False
+    try:
+        for number, made in enumerate(found):
+            if made is None:
+                continue
+            met = True
+            if isinstance(made, tuple):
+                collector.reject(number, *made)
+            else:
+                collector.document(number, made)
+            if collector.full:
+                yield from collector.take()
+    except StreamError as error:
+        met = True
+        collector.reject(number + 1, error.reason, str(error))
+    guard.finish()
+    if not met:
+        collector.reject(0, "empty_file", nothing)
+    yield from collector.take()
 
 
 class Element(NamedTuple):

@@ -24,8 +24,7 @@ import orjson
 
 from pipeline.sources import Chunk, Collector, Guard, Item
 from pipeline.sources._formats import plain
-from pipeline.sources._streams import StreamError
-from pipeline.sources._xml import dumps, elements
+from pipeline.sources._xml import Made, collected, dumps, elements
 
 
 def survey(
@@ -51,25 +50,14 @@ def read(
 ) -> Iterator[Chunk]:
     """Documents and rejects of one file. Raises SourceError for one that changed."""
     guard, collector = Guard(item), Collector(source, item.path, licence)
-    number, met = -1, False
-    try:
-        for number, page in enumerate(_pages(item, guard, maximum_page_bytes)):
-            if int(page["namespace"]) not in namespaces or ("redirect" in page and not redirects):
-                continue
-            met = True
-            if reason := _wrong(page, maximum_page_bytes):
-                collector.reject(number, *reason)
-            else:
-                collector.document(number, _document(page))
-            if collector.full:
-                yield from collector.take()
-    except StreamError as error:
-        met = True
-        collector.reject(number + 1, error.reason, str(error))
-    guard.finish()
-    if not met:
-        collector.reject(0, "empty_file", "the file has no page of these namespaces")
-    yield from collector.take()
+
+    def made(page: dict[str, Any]) -> Made:
+        if int(page["namespace"]) not in namespaces or ("redirect" in page and not redirects):
+            return None
+        return _wrong(page, maximum_page_bytes) or _document(page)
+
+    found = map(made, _pages(item, guard, maximum_page_bytes))
+    yield from collected(collector, guard, found, "the file has no page of these namespaces")
 
 
 def _pages(item: Item, guard: Guard, limit: int) -> Iterator[dict[str, Any]]:

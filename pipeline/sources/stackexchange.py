@@ -24,8 +24,7 @@ import orjson
 
 from pipeline.sources import Chunk, Collector, Guard, Item
 from pipeline.sources._formats import plain
-from pipeline.sources._streams import StreamError
-from pipeline.sources._xml import dumps, elements
+from pipeline.sources._xml import Made, collected, dumps, elements
 
 Kind = Literal["question", "answer", "comment"]
 KINDS: list[Kind] = ["question", "answer", "comment"]
@@ -58,27 +57,18 @@ def read(
 ) -> Iterator[Chunk]:
     """Documents and rejects of one file. Raises SourceError for one that changed."""
     guard, collector = Guard(item), Collector(source, item.path, licence)
-    number, met = -1, False
-    try:
-        for number, row in enumerate(_rows(item, guard, maximum_row_bytes)):
-            kind = _POSTS.get(row.get("PostTypeId", ""), row.get("PostTypeId", "comment"))
-            if kind not in kinds or (minimum_score is not None and _number(row, "Score", 0) < minimum_score):
-                continue
-            met = True
-            text = row.get("Text" if kind == "comment" else "Body", "")
-            if text.strip():
-                collector.document(number, _document(row, kind, text, site))
-            else:
-                collector.reject(number, "empty_text", f"{kind} {row.get('Id', '')} has no text")
-            if collector.full:
-                yield from collector.take()
-    except StreamError as error:
-        met = True
-        collector.reject(number + 1, error.reason, str(error))
-    guard.finish()
-    if not met:
-        collector.reject(0, "empty_file", f"the file has no {', '.join(kinds)}")
-    yield from collector.take()
+
+    def made(row: dict[str, str]) -> Made:
+        kind = _POSTS.get(row.get("PostTypeId", ""), row.get("PostTypeId", "comment"))
+        if kind not in kinds or (minimum_score is not None and _number(row, "Score", 0) < minimum_score):
+            return None
+        text = row.get("Text" if kind == "comment" else "Body", "")
+        if text.strip():
+            return _document(row, kind, text, site)
+        return "empty_text", f"{kind} {row.get('Id', '')} has no text"
+
+    found = map(made, _rows(item, guard, maximum_row_bytes))
+    yield from collected(collector, guard, found, f"the file has no {', '.join(kinds)}")
 
 
 def _rows(item: Item, guard: Guard, limit: int) -> Iterator[dict[str, str]]:

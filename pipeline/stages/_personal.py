@@ -99,6 +99,14 @@ def candidates(text: pa.Array) -> list[int]:
     return rows
 
 
+def look(text: pa.Array, kinds: Sequence[str], countries: Sequence[str]) -> Iterator[tuple[int, str, list[Found]]]:
+    """(row, its text, what was found in it) of each row of a column that holds any."""
+    for row in candidates(text):
+        value: str = text[row].as_py()
+        if found := find(value, kinds, countries):
+            yield row, value, found
+
+
 def find(text: str, kinds: Sequence[str], countries: Sequence[str]) -> list[Found]:
     """What of these kinds stands in a text, by place; no two overlap."""
     found: list[Found] = []

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from pipeline.schema import replace
 from pipeline.stage import rewrite
 from pipeline.stages.c4 import cleaned
 from pipeline.stages.c4 import resources as resources
@@ -23,8 +24,7 @@ def c4_lines(
 ) -> pa.RecordBatch:
     """Rewrite every text."""
     _, out, ends = cleaned(batch["text"], dialect, terminal_punctuation, writes=True)
-    field = batch.schema.field("text")
     offsets = np.concatenate([[0], ends])
     last = int(offsets[-1])
     whole = pa.LargeStringArray.from_buffers(len(batch), pa.py_buffer(offsets), pa.py_buffer(out[:last]))
-    return batch.set_column(batch.schema.get_field_index("text"), field, whole.cast(field.type))
+    return replace(batch, text=whole.cast(batch.schema.field("text").type))

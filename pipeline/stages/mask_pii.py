@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.schema import replace
 from pipeline.stage import rewrite
-from pipeline.stages._personal import KINDS, candidates, find, masked
+from pipeline.stages._personal import KINDS, look, masked
 from pipeline.stages._personal import check as check
 from pipeline.stages._personal import resources as resources
 
@@ -22,14 +23,10 @@ def mask_pii(
 ) -> pa.RecordBatch:
     """Rewrite the texts that hold any; `kinds` are all by default, `countries` (of phones without a "+") none."""
     text = batch["text"]
-    changed = {}
-    for row in candidates(text):
-        value = text[row].as_py()
-        if found := find(value, KINDS if kinds is None else kinds, countries or ()):
-            changed[row] = masked(value, found)
+    found = look(text, KINDS if kinds is None else kinds, countries or ())
+    changed = {row: masked(value, spans) for row, value, spans in found}
     if not changed:
         return batch
     rows = np.zeros(len(batch), bool)
     rows[list(changed)] = True
-    text = pc.replace_with_mask(text, pa.array(rows), pa.array(changed.values(), text.type))
-    return batch.set_column(batch.schema.get_field_index("text"), batch.schema.field("text"), text)
+    return replace(batch, text=pc.replace_with_mask(text, pa.array(rows), pa.array(changed.values(), text.type)))

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from pipeline.kernels.tidy import UNKNOWN, UNSETTLED, flaws
 from pipeline.kernels.unicode import ASSIGNED, NFC_INERT, NFKC_INERT, code_points, table, table_digest
+from pipeline.schema import replace
 from pipeline.stage import rewrite
 
 Form = Literal["NFC", "NFKC"]
@@ -43,8 +44,7 @@ def normalise(batch: pa.RecordBatch, *, form: Form = "NFC") -> pa.RecordBatch:
         tidy(value, form, bool(found[row] & UNSETTLED), bool(found[row] & UNKNOWN))
         for row, value in zip(rows.tolist(), text.take(pa.array(rows)).to_pylist(), strict=True)
     ]
-    text = pc.replace_with_mask(text, pa.array(found > 0), pa.array(clean, text.type))
-    return batch.set_column(batch.schema.get_field_index("text"), batch.schema.field("text"), text)
+    return replace(batch, text=pc.replace_with_mask(text, pa.array(found > 0), pa.array(clean, text.type)))
 
 
 def resources(**params: object) -> dict[str, str]:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.stage import measure
-from pipeline.stages._personal import KINDS, candidates, find
+from pipeline.stages._personal import KINDS, look
 from pipeline.stages._personal import check as check
 from pipeline.stages._personal import resources as resources
 
@@ -43,9 +43,9 @@ def pii(
     """Count in every document; `kinds` are all by default, `countries` (of phones without a "+") none."""
     wanted = columns(kinds=kinds)
     counts = np.zeros((len(batch), len(wanted)), np.int32)
-    for row in candidates(batch["text"]):
-        for found in find(batch["text"][row].as_py(), wanted, countries or ()):
-            counts[row, wanted.index(found.kind)] += 1
+    for row, _, found in look(batch["text"], wanted, countries or ()):
+        for each in found:
+            counts[row, wanted.index(each.kind)] += 1
     counts[:, -1] = counts.sum(1)
     return {name: pa.array(np.ascontiguousarray(counts[:, n])) for n, name in enumerate(wanted)}
 

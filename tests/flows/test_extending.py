@@ -12,6 +12,7 @@ import pytest
 from pipeline import manifest as manifests
 from pipeline.store import Store
 from tests import builds
+from tests.flows import conftest
 from tests.flows.conftest import last
 
 
@@ -68,19 +69,7 @@ def test_a_damaged_shard_of_the_old_version_breaks_the_proof(built, store, later
 
 
 RECIPE = 'name = "small"\nextends = "{address}"\nsources = ["later.toml"]\n'
-STAGES = """
-[[stage]]
-use = "normalise"
-[[stage]]
-use = "gopher"
-drop.word_count = {below = 20}
-[[stage]]
-use = "exact"
-drop.dup_rank = {above = 0}
-[[stage]]
-use = "near"
-drop.dup_rank = {above = 0}
-"""
+STAGES = conftest.RECIPE[conftest.RECIPE.index("[[stage]]") : conftest.RECIPE.index("[tokens]")]
 
 
 def test_a_recipe_that_extends_makes_the_same(built, store, later, gristmill):

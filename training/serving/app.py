@@ -230,23 +230,21 @@ def application(loaded: Loaded, name: str, limits: Limits) -> FastAPI:
     app = FastAPI(title="Gristmill", lifespan=living, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.server = server
 
+    async def written(request: Request, what: str, form: type[Any], plan: Callable[[Any], Any]) -> Response:
+        async def answer(work: Work) -> Response:
+            body = read(form, await server.body(request))
+            server.known(body.model)
+            return await server.write(request, work, body, await run_in_threadpool(plan, body))
+
+        return await server.counted(what, answer)
+
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
-        async def answer(work: Work) -> Response:
-            body = read(Completion, await server.body(request))
-            server.known(body.model)
-            return await server.write(request, work, body, await run_in_threadpool(asking.completion, loaded, body))
-
-        return await server.counted("completions", answer)
+        return await written(request, "completions", Completion, lambda body: asking.completion(loaded, body))
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        async def answer(work: Work) -> Response:
-            body = read(Chat, await server.body(request))
-            server.known(body.model)
-            return await server.write(request, work, body, await run_in_threadpool(asking.dialogue, loaded, body, name))
-
-        return await server.counted("chat", answer)
+        return await written(request, "chat", Chat, lambda body: asking.dialogue(loaded, body, name))
 
     @app.post("/v1/classify")
     async def classify(request: Request) -> Response:
