@@ -17,10 +17,14 @@ from training.order import derive, mix
 from training.shards import Rows
 
 
+def share(step: int, batch: int, rank: int = 0, world: int = 1) -> tuple[int, int]:
+    """First global position of `rank` in 0-based `step`, and the end of its share; sizes differ by one row at most."""
+    return step * batch + batch * rank // world, step * batch + batch * (rank + 1) // world
+
+
 def positions(step: int, batch: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
-    """Global positions of `rank` in 0-based `step`: a contiguous share, sizes differing by at most one row."""
-    first, last = (batch * r // world for r in (rank, rank + 1))
-    return np.arange(step * batch + first, step * batch + last, dtype=np.int64)
+    """The global positions of that share."""
+    return np.arange(*share(step, batch, rank, world), dtype=np.int64)
 
 
 def micro_batches(rows: Rows, parts: int) -> Iterator[Rows]:

@@ -34,8 +34,8 @@ from training.manifest.arrays import integers
 from training.shards import Rows, Split
 from training.tables import suggest
 
-RUN = 1024
-AT_ONCE, PLACES = 128, 1 << 20  # rows that are laid out together, of so many places at the most
+RUN = 4096  # positions whose rows are worked out together
+AT_ONCE, PLACES = 256, 1 << 20  # rows that are laid out together, of so many places at the most
 LONGEST = 1 << 16  # positions of a cycle; laying out so many takes about a tenth of a second
 
 
@@ -175,24 +175,22 @@ class Stream:
 
     def step(self, step: int, rank: int = 0, world: int = 1) -> Rows:
         """The rows of a 0-based step that are `rank`'s (all of them by default), laid out."""
-        positions = batch.positions(step, self.run.batch.rows, rank, world)
+        first, last = batch.share(step, self.run.batch.rows, rank, world)
         if world > 1:
-            return self.split.take(self._known(positions))
+            return self.split.take(self._known(first, last))
         # So few rows cost as much as some more, and those are what the next step reads.
-        first, last = int(positions[0]), int(positions[-1]) + 1
         begin, laid = self._laid
         if laid is None or not begin <= first <= last <= begin + len(laid):
             end = max(last, first + min(AT_ONCE, PLACES // self.split.length))
-            begin, laid = first, self.split.take(self._known(np.arange(first, end)))
+            begin, laid = first, self.split.take(self._known(first, end))
             self._laid = begin, laid
         return laid.slice(first - begin, last - begin)
 
-    def _known(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """As `rows`, of positions side by side: worked out in runs of `RUN`, of which the newest is kept.
+    def _known(self, first: int, last: int) -> NDArray[np.int64]:
+        """As `rows`, of the positions from `first` to before `last`: worked out in runs of `RUN`, the newest kept.
 
         A few rows cost as much as a run of them.
         """
-        first, last = int(positions[0]), int(positions[-1]) + 1
         if not self._run[0] <= first <= last <= self._run[1]:
             self._run = first, max(last, first + RUN)
             self._run_rows = self.rows(np.arange(*self._run))

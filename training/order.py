@@ -85,9 +85,13 @@ def _network_back(values: NDArray[np.uint64], half: int, keys: tuple[np.uint64, 
 
 def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finaliser of splitmix64 (Steele, Lea and Flood 2014): every input bit reaches every output bit."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    y = x >> np.uint64(30)
+    y ^= x
+    y *= np.uint64(0xBF58476D1CE4E5B9)
+    shifted = y >> np.uint64(27)
+    y ^= shifted
+    y *= np.uint64(0x94D049BB133111EB)
+    return y ^ np.right_shift(y, np.uint64(31), out=shifted)
 
 
 def uniform(keys: NDArray[np.uint64], places: NDArray[np.uint64], *name: str) -> NDArray[np.float64]:

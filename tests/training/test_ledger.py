@@ -46,7 +46,7 @@ def test_another_order_of_the_same_rows_is_refused(stream, tmp_path, monkeypatch
     plain = order.permutation
     monkeypatch.setattr(order, "permutation", lambda n, s, e, p: (plain(n, s, e, p) + 1) % n)
     changed = Stream(stream.run, stream.versions[0])
-    assert not np.array_equal(changed.rows(np.arange(9)), stream._known(np.arange(9)))
+    assert not np.array_equal(changed.rows(np.arange(9)), stream._known(0, 9))
     with pytest.raises(TrainingError, match="other documents"):
         Ledger(changed.start, changed.step).restore(state, tmp_path, "v@1")
 

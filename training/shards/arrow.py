@@ -82,10 +82,16 @@ def _values(column: pa.Array) -> Ints:
 def by_block(at: Ints) -> Iterator[tuple[int, Ints]]:
     """Each block that is named in `at`, and where."""
     order = np.argsort(at, kind="stable")
-    cuts = np.flatnonzero(np.diff(at[order], prepend=-1, append=-1))
-    return ((int(at[order[a]]), order[a:z]) for a, z in itertools.pairwise(cuts))
+    return ((number, order[here]) for number, here in runs(at[order]))
+
+
+def runs(ascending: Ints) -> Iterator[tuple[int, slice]]:
+    """Each number of an ascending array, and where it stands."""
+    cuts = np.flatnonzero(np.diff(ascending, prepend=-1, append=-1)).tolist()
+    return ((int(ascending[a]), slice(a, z)) for a, z in itertools.pairwise(cuts))
 
 
 def numbered(sizes: Ints) -> NDArray[Any]:
     """0, 1, ..., sizes[0] - 1, 0, 1, ..., sizes[1] - 1, ..."""
-    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)

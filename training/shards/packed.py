@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from training.manifest import Manifest
-from training.shards.arrow import by_block, numbered, view
+from training.shards.arrow import numbered, runs, view
 from training.shards.rows import Ints, Row, Rows
 
 LISTS = ("starts", "documents", "offsets")
@@ -94,26 +94,41 @@ class Layout:
 
         `first_documents` is where the documents of each row's block begin.
         """
+        # Block by block, where what is read lies together; `back` is the order that was asked for.
+        order = np.argsort(at, kind="stable")
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        local = local[order]
+        groups = [(blocks[number], here) for number, here in runs(at[order])]
         tokens = np.empty((len(index), self.length), self.dtype)
-        used, count = np.empty(len(index), np.int32), np.empty(len(index), np.int64)
-        groups = [(blocks[number], where) for number, where in by_block(at)]
-        for block, where in groups:
-            tokens[where] = block.tokens[local[where]]
-            used[where] = block.used[local[where]]
-            count[where] = block.ends[local[where] + 1] - block.ends[local[where]]
-        first = np.cumsum(count) - count
-        row = np.repeat(np.arange(len(index)), count)
-        starts, documents, offsets = (np.empty(len(row), np.int32) for _ in range(3))
-        for block, where in groups:
-            nth = numbered(count[where])
-            target = np.repeat(first[where], count[where]) + nth
-            origin = np.repeat(block.ends[local[where]], count[where]) + nth
-            for column, values in ((starts, block.starts), (documents, block.documents), (offsets, block.offsets)):
-                column[target] = values[origin]
+        used, low, high = (np.empty(len(index), np.int32) for _ in range(3))
+        for block, here in groups:
+            mine = local[here]
+            block.tokens.take(mine, 0, tokens[here], "clip")  # "raise" would copy twice
+            used[here], low[here], high[here] = block.used[mine], block.ends[mine], block.ends[mine + 1]
+        count = high - low
+        ends = np.cumsum(count)
+        nth = numbered(count)
+        origin = np.repeat(low, count) + nth
+        lists = np.empty((3, len(origin)), np.int32)
+        first = 0
+        for block, here in groups:
+            last = int(ends[here.stop - 1])
+            where = origin[first:last]
+            for column, values in zip(lists, (block.starts, block.documents, block.offsets), strict=True):
+                values.take(where, None, column[first:last], "clip")
+            first = last
+        if len(groups) > 1:
+            begins = (ends - count)[back]
+            tokens, used, count = tokens[back], used[back], count[back]
+            ends = np.cumsum(count)
+            lists = lists[:, np.repeat(begins, count) + numbered(count)]
+        starts, documents, offsets = lists
         documents += np.repeat(first_documents, count)
-        ends = np.append(starts[1:], 0)
-        ends[np.cumsum(count) - 1] = used
-        return Rows(index, tokens, used, row, starts, ends - starts, documents, offsets)
+        lengths = np.empty_like(starts)
+        np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
+        lengths[ends - 1] = used - starts[ends - 1]
+        return Rows(index, tokens, used, np.repeat(np.arange(len(index)), count), starts, lengths, documents, offsets)
 
 
 def _lengths(block: Block) -> Ints:

@@ -58,7 +58,7 @@ class Rows:
 
     def slice(self, first: int, last: int) -> Rows:
         """Rows [first, last) of these."""
-        low, high = np.searchsorted(self.piece_row, [first, last])
+        low, high = self.piece_row.searchsorted((first, last)).tolist()
         return Rows(
             self.index[first:last],
             self.tokens[first:last],
