@@ -187,8 +187,8 @@ def clip(model: nn.Module, scale: float, limit: float | None) -> torch.Tensor:
 
     Of sharded gradients the norm is over all shards, and every rank must take part."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    torch._foreach_mul_(gradients, scale)
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if limit is not None:
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    norm = torch.nn.utils.get_total_norm(gradients) * scale
+    whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    shortened = 1.0 if limit is None else (limit / (whole + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_
+    torch._foreach_mul_(gradients, scale * shortened)
+    return whole

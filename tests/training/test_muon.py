@@ -43,7 +43,7 @@ def test_singular_values_end_near_one_and_vectors_stay(shape, kind, scale):
     bound = values.pow(4).sum() ** 0.25
     seen = values >= 0.01 * bound
     assert (ends[seen] > 0.6).all() and (ends < 1.3).all() and (ends > -0.02).all()
-    assert torch.linalg.matrix_norm(rest, 2) < 0.1
+    assert torch.linalg.matrix_norm(rest, 2) < 0.15
 
 
 def test_each_step_is_the_best_of_its_kind():
