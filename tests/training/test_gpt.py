@@ -123,8 +123,10 @@ def test_gradients_of_rotations_and_gates_are_those_of_their_formulas():
     x.requires_grad_()
     assert torch.autograd.gradcheck(lambda a: layers.rotate(a, (angles.cos(), angles.sin()), a.dtype), x)
     gate, up = (torch.randn(5, 7, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(_gradients.Gated.apply, (gate, up))
-    assert torch.equal(_gradients.Gated.apply(gate, up), torch.nn.functional.silu(gate) * up)
+    weight = torch.randn(4, gate.shape[-1], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(_gradients.Gated.apply, (gate, up, weight))
+    wanted = torch.nn.functional.linear(torch.nn.functional.silu(gate) * up, weight)
+    assert torch.equal(_gradients.Gated.apply(gate, up, weight), wanted)
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)

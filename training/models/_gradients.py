@@ -69,16 +69,24 @@ def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class Gated(torch.autograd.Function):
-    """silu(gate) * up, that keeps these two alone: silu(gate) is worked out again for the gradient."""
+    """(silu(gate) * up) W^T, that keeps these three alone: the product of the first two is worked out again.
+
+    With a feed-forward of 8/3 of the width it would be a tenth of what a layer keeps.
+    """
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        return functional.silu(gate).mul_(up)
+    def forward(ctx: Any, gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:
+        weight = weight.to(gate.dtype)
+        ctx.save_for_backward(gate, up, weight)
+        return functional.linear(functional.silu(gate).mul_(up), weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        gate, up, weight = ctx.saved_tensors
         (given,) = gradients
-        return torch.ops.aten.silu_backward(given * up, gate), functional.silu(gate).mul_(given)
+        silu = functional.silu(gate)
+        to_weight = given.flatten(0, -2).T @ (silu * up).flatten(0, -2)
+        to_product = given @ weight
+        to_up = silu.mul_(to_product)
+        return torch.ops.aten.silu_backward(to_product.mul_(up), gate), to_up, to_weight

@@ -220,8 +220,7 @@ class SwiGLU(nn.Module):
         self.down = Linear(feed_forward, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        product: Tensor = Gated.apply(self.gate(x), self.up(x))
-        result: Tensor = self.down(product)
+        result: Tensor = Gated.apply(self.gate(x), self.up(x), self.down.weight)
         return result
 
 
