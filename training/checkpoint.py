@@ -26,7 +26,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from training import TrainingError
 from training.config import Checkpoint
@@ -34,6 +33,7 @@ from training.files import sync, write_text
 from training.manifest import file_digest
 from training.optim import Optimizer
 from training.parallel import Group
+from training.sharded import is_sharded
 
 FORMAT = "gristmill.checkpoint/2"
 # One process needs no torch.distributed, and is told so at every save.
@@ -83,9 +83,10 @@ class Writer:
 
     def _copy(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor, or this process's rows of it, in memory of its own."""
-        if not isinstance(tensor, DTensor):
+        if not is_sharded(tensor):
             return tensor.detach().to("cpu", copy=True).contiguous()
         from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.tensor import DTensor
 
         mesh = init_device_mesh("cpu", (self.group.world,))
         rows = tensor.to_local().detach().to("cpu", copy=True).contiguous()

@@ -34,7 +34,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate
+
+from training.sharded import is_sharded
 
 STEPS = ((8.0172, -22.941, 16.6113), (3.6119, -2.6521, 0.5123), (2.661, -1.9451, 0.4357))
 SMALLEST = 1e-7  # torch.optim.Muon's
@@ -67,11 +68,13 @@ class Muon(torch.optim.Muon):
             momentum = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(gradient))
             momentum.lerp_(gradient, 1 - group["momentum"])
             update = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
-            room.copy_(split(update.full_tensor() if isinstance(update, DTensor) else update, heads))
+            room.copy_(split(update.full_tensor() if is_sharded(update) else update, heads))
         rate = _adjust_lr(group["lr"], group["adjust_lr_fn"], shape[1:])
         for parameter, turned in zip(parameters, polar(parts.flatten(0, 1)).view_as(parts), strict=True):
             factor = join(turned, heads)
-            if isinstance(parameter, DTensor):
+            if is_sharded(parameter):
+                from torch.distributed.tensor import DTensor, Replicate
+
                 here = DTensor.from_local(factor.contiguous(), parameter.device_mesh, [Replicate()], run_check=False)
                 factor = here.redistribute(placements=parameter.placements)
             parameter.mul_(1 - group["lr"] * group["weight_decay"])

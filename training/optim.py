@@ -14,13 +14,13 @@ import math
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from training import TrainingError
 from training.config import Optimizer as Settings
 from training.config import Schedule
 from training.models.layers import Linear
 from training.muon import Muon
+from training.sharded import is_sharded
 
 
 def factor(schedule: Schedule, step: int) -> float:
@@ -188,7 +188,7 @@ def clip(model: nn.Module, scale: float, limit: float | None) -> torch.Tensor:
     Of sharded gradients the norm is over all shards, and every rank must take part."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients) * scale
-    whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    whole = norm.full_tensor() if is_sharded(norm) else norm
     shortened = 1.0 if limit is None else (limit / (whole + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_
     torch._foreach_mul_(gradients, scale * shortened)
     return whole
