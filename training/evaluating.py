@@ -41,6 +41,9 @@ def evaluate(
     batch: Annotated[
         int, typer.Option(metavar="N", min=1, help="Continuations, or rows, that are computed side by side.")
     ] = BATCH,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of each process; default: the cores, shared out.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -60,7 +63,8 @@ def evaluate(
 
     Every score has a 95 % bootstrap interval over its items and the score of chance; the answers to every item are
     written beside them. Items that the model was trained on, where its version lists them, are scored apart. The same
-    numbers come out for any number of processes (torchrun); another --batch may move log-likelihoods by .001 nats.
+    bits come out for any number of processes (torchrun); other --threads or another --batch may move log-likelihoods by
+    .001 nats.
     A prompt that is longer than the context loses its beginning, and is counted.
 
     \b
@@ -74,7 +78,7 @@ def evaluate(
     from training.suites import load
 
     asked = load(suite) if suite else None
-    with parallel.joined(Precision()) as group:
+    with parallel.joined(Precision(threads=threads)) as group:
         versions = _versions(sets or [], group)
         loaded = loading.load(folder, str(group.device))
         if export_lm_eval:
@@ -129,8 +133,9 @@ def _scored(
         result["prediction"] = predict(folder, loaded, version, split or "val", batch, group, reporter)
     taken = []
     if suite is not None:
-        known = exposure.of_run(place, versions) if place.run else {}
-        taken = taking.take(suite, loaded, versions, group, reporter, batch=batch, exposed=known)
+        asked = {one.set: versions[one.set] for one in suite.set if one.set in versions}
+        known = {} if place.run is None or place.step is None else exposure.of_run(place.run, place.step, asked)
+        taken = taking.take(suite, loaded, versions, group, reporter, batch=batch, groups=known)
         result |= {"suite": suite.name, "sets": [one.said for one in taken]}
     if group.first:
         target = out or place.target(suite.name if suite else f"split-{result['prediction']['split']}")

@@ -80,10 +80,8 @@ def arc(work: Path, model: Path, peer: str, data: Path, items: int) -> None:
     print(f"ARC-easy, {items} items: gristmill {seconds:.0f} s, lm-eval {theirs:.0f} s")
     for name, metric in (("raw", "acc,none"), ("normalised", "acc_norm,none")):
         one = scores[name]
-        print(
-            f"  {name:<11} gristmill {one['score']:.4f} [{one['low']:.4f}, {one['high']:.4f}], chance {one['chance']:.4f}; "
-            f"lm-eval {found[metric]:.4f}"
-        )
+        interval = f"[{one['low']:.4f}, {one['high']:.4f}], chance {one['chance']:.4f}"
+        print(f"  {name:<11} gristmill {one['score']:.4f} {interval}; lm-eval {found[metric]:.4f}")
     lines = max((work / "peer").rglob("samples_*.jsonl")).read_text("utf-8").splitlines()
     peers = {row["doc"]["doc_id"]: [float(r[0][0]) for r in row["resps"]] for row in map(json.loads, lines)}
     table = pq.read_table(work / "arc" / "arc-easy.parquet", columns=["doc_id", "nats"]).to_pylist()

@@ -241,8 +241,8 @@ def test_a_suite_scores_every_item_of_every_set(loaded: Loaded, riddles: Version
 
 def test_known_items_are_scored_apart(loaded: Loaded, riddles: Version) -> None:
     asked = Suite.model_validate({"name": "s", "set": [{"set": "riddles"}]})
-    some = frozenset(item.doc_id for item in items.read(riddles)[:4])
-    (found,) = taking.take(asked, loaded, {"riddles": riddles}, ALONE, Silent(), exposed={"riddles": some})
+    known = {item.doc_id: "contaminated" if n < 4 else "clean" for n, item in enumerate(items.read(riddles))}
+    (found,) = taking.take(asked, loaded, {"riddles": riddles}, ALONE, Silent(), groups={"riddles": known})
     groups = found.said["groups"]
     assert [groups[name]["items"] for name in taking.GROUPS] == [30, 26, 4]
     total = sum(groups[name]["items"] * groups[name]["metrics"]["raw"]["score"] for name in taking.GROUPS[1:])

@@ -4,8 +4,9 @@ Requests with the same context share what was read of it: the context is read on
 every continuation. Those of about one length are read side by side.
 
 The law: which requests are computed together hangs on the requests and on `batch` alone, never on how many processes
-there are; so the same numbers come out, to the bit. Another `batch` adds them up in another order: log-likelihoods then
-agree to .001 nats, and where two choices are closer than that to one another, either may win.
+there are; so the same numbers come out, to the bit, where each has the same number of threads. Other threads or
+another `batch` add up in another order: log-likelihoods then agree to .001 nats, and where two choices are closer than
+that to one another, either may win.
 """
 
 from __future__ import annotations

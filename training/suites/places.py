@@ -39,6 +39,7 @@ class Place:
             "step": self.step,
             "suite": result.get("suite"),
             "split": result.get("prediction", {}).get("split"),
+            "prediction": _brief(result.get("prediction")),
             "folder": os.path.relpath(folder.absolute(), self.run.absolute()),
             "sets": [
                 {"name": one["name"], "version": one["version"], "groups": one["groups"]}
@@ -48,6 +49,11 @@ class Place:
         same = ("step", "suite", "split")
         others = [one for one in books.table.get("evaluations", []) if any(one[key] != entry[key] for key in same)]
         books.note(evaluations=sorted([*others, entry], key=lambda one: [str(one[key]) for key in same]))
+
+
+def _brief(prediction: dict[str, Any] | None) -> dict[str, Any] | None:
+    known = ("version", "measure", "bits_per_byte", "perplexity", "targets", "bytes", "documents")
+    return {name: prediction[name] for name in known} if prediction else None
 
 
 def of(folder: Path, name: str) -> Place:

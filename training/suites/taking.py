@@ -47,10 +47,10 @@ def take(
     progress: Reporter,
     *,
     batch: int = likelihood.BATCH,
-    exposed: Mapping[str, frozenset[str]] | None = None,
+    groups: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Taken]:
-    """Every set of a suite, on every rank. `versions` are the sets by name; `exposed` are ids of the items of each set
-    that the model was trained on, where that is known of the set.
+    """Every set of a suite, on every rank. `versions` are the sets by name; `groups` say of the items of a set, by id,
+    which the model was trained on, where that is known of the set (`exposure`).
 
     Raises TrainingError for a set that is not given or holds no items, and for a model that continues no text.
     """
@@ -58,7 +58,7 @@ def take(
     for name in suite.sources:
         if name not in versions:
             raise TrainingError(f"suite {suite.name!r}: the set {name!r} is not given; has: {', '.join(versions)}")
-    return [_set(each, loaded, versions, group, progress, batch, (exposed or {}).get(each.set)) for each in suite.set]
+    return [_set(each, loaded, versions, group, progress, batch, (groups or {}).get(each.set)) for each in suite.set]
 
 
 def _set(
@@ -68,7 +68,7 @@ def _set(
     group: Group,
     progress: Reporter,
     batch: int,
-    exposed: frozenset[str] | None,
+    groups: Mapping[str, str] | None,
 ) -> Taken:
     asked, metrics = put(how, loaded, versions)
     requests = [request for one in asked for request in (*one.requests, *one.alone)]
@@ -81,9 +81,9 @@ def _set(
         nats, alone = answers.nats[first:middle].tolist(), answers.nats[middle:last].tolist()
         greedy = answers.greedy[first:middle].tolist()
         values = {metric: scores.of_item(metric, one, nats, alone, greedy) for metric in metrics}
-        rows.append(_row(one, nats, alone, greedy, exposed, values))
+        rows.append(_row(one, nats, alone, greedy, groups, values))
     table = pa.Table.from_pylist(rows, schema=_schema(metrics))
-    return Taken(_said(how, versions[how.set], table, metrics, exposed is not None), table)
+    return Taken(_said(how, versions[how.set], table, metrics, groups is not None), table)
 
 
 def put(how: Set, loaded: Loaded, versions: Mapping[str, Version]) -> tuple[list[Asked], tuple[Metric, ...]]:
@@ -124,17 +124,20 @@ def _row(
     nats: list[float],
     alone: list[float],
     greedy: list[bool],
-    exposed: frozenset[str] | None,
+    groups: Mapping[str, str] | None,
     values: Mapping[Any, float],
 ) -> dict[str, Any]:
-    group = None if exposed is None else GROUPS[1 + (one.item.doc_id in exposed)]
+    group = None if groups is None else groups[one.item.doc_id]
     known = {"doc_id": one.item.doc_id, "choices": one.item.choices, "gold": one.item.gold, "cut": one.cut}
     lists = {"nats": nats, "nats_alone": alone, "bytes": list(one.sizes), "greedy": greedy}
     return {**known, "group": group, **lists, **values}
 
 
 def _said(how: Set, version: Version, table: pa.Table, metrics: tuple[Metric, ...], known: bool) -> dict[str, Any]:
-    """What a result says of a set: all of it, and its clean and contaminated items where they are known apart."""
+    """What a result says of a set: all of it, and its clean and contaminated items where they are known apart.
+
+    Those that are too short to be looked for are in neither.
+    """
     choices = table["choices"].to_numpy()
     values: dict[str, Any] = {metric: table[metric].to_numpy() for metric in metrics}
     group = np.array(table["group"].to_pylist(), object)
