@@ -49,6 +49,7 @@ split = {{}}
 def register(verb: Callable[..., Callable[..., None]]) -> None:
     """Make the functions of this room verbs of the command line."""
     verb(evaluate, name="eval")
+    verb(compare)
 
 
 def evaluate(
@@ -230,3 +231,52 @@ def _of_file(path: Path, folder: Path) -> Path:
         f"name = {json.dumps(name)}\n\n[[set]]\nset = {json.dumps(card.name)}\nname = {json.dumps(name)}\n"
     )
     return suite
+
+
+def compare(
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Complete runs, by name or folder; two or more.")
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="FILE.html", help="The page.")] = "comparison.html",
+    store: StoreOption = ".gristmill",
+    as_json: JsonOption = False,
+) -> None:
+    """Hold runs against the first: paired bootstrap over items and seeds, curves over tokens, data, cost.
+
+    Compared is what all answered: the documents of their own evaluation, and every suite that `gristmill eval` has put
+    to each of them. Runs that differ in their seed alone are one side.
+
+    \b
+      gristmill compare small large --out page.html
+      gristmill compare plain-1 plain-2 plain-3 better-1 better-2 better-3 --json | jq .differences
+    """
+    from flows import process, runs
+
+    root = Path(store).expanduser()
+    folders = [runs.find(root, name) for name in names]
+    diffs = root / "suites" / "diffs.json"
+    diffs.parent.mkdir(parents=True, exist_ok=True)
+    diffs.write_text(json.dumps(_diffs(root, folders), default=str), "utf-8")
+    options = ["--out", out, "--diffs", str(diffs), *(["--json"] if as_json else [])]
+    process.become("compare", *map(str, folders), *options)
+
+
+def _diffs(root: Path, folders: list[Path]) -> list[dict[str, Any]]:
+    """What sets the versions of the runs apart from that of the first, as far as their books lie in the store."""
+    from flows.differing import plain_data
+    from flows.runs import of
+    from pipeline import addresses
+    from pipeline.diff import diff
+    from pipeline.mistakes import ConfigError
+    from pipeline.store import Store, StoreError
+
+    known = {run.folder.resolve(): run.address for run in of(root)}
+    read = [*dict.fromkeys(known[folder.resolve()] for folder in folders if folder.resolve() in known)]
+    place, found = Store(root), []
+    for other in read[1:]:
+        try:
+            a, b = (addresses.find(place, address) for address in (read[0], other))
+            found.append(plain_data(diff(place, a, b, 0)))
+        except (ConfigError, StoreError):  # a version that was forgotten, or came without its books
+            continue
+    return found

@@ -114,3 +114,27 @@ def scored(result: Mapping[str, Any]) -> list[str]:
             for name, entry in list(told[f"by_{kind}"].items())[:12]:
                 lines.append(f"    {kind:<9} {name:<28} {entry['bits_per_byte']:.4f}")
     return [*lines, f"scores: {result['folder']}"]
+
+
+def compared(result: Mapping[str, Any]) -> list[str]:
+    """Scores of each side, then what sets the others apart from the first."""
+    from training.suites.page import SHARES, WORDS
+
+    def said(entry: Mapping[str, Any], sign: str = "") -> str:
+        times, places = (100, 1) if entry["metric"] in SHARES else (1, 4)
+        score, low, high = (f"{entry[name] * times:{sign}.{places}f}" for name in ("score", "low", "high"))
+        return f"{score:>8}  [{low}, {high}]  ({entry['items']:,} items)"
+
+    lines = []
+    for side in result["sides"]:
+        runs = side["runs"]
+        read = f"{runs[0]['tokens_read']:,} tokens, {sum(run['seconds'] for run in runs):,.0f} s, {runs[0]['version']}"
+        lines.append(f"{side['name']}: {runs[0]['parameters']:,} parameters, {read}")
+        mine = [entry for entry in result["scores"] if entry["side"] == side["name"]]
+        lines += [f"  {one['what']:<28} {WORDS[one['metric']]:<29} {said(one)}" for one in mine]
+    for one in result["differences"]:
+        apart = "" if one["low"] <= 0 <= one["high"] else "  apart"
+        lines.append(f"{one['side']} less {one['to']}: {one['what']}, {WORDS[one['metric']]} {said(one, '+')}{apart}")
+    if not result["differences"] and len(result["sides"]) > 1:
+        lines.append("nothing was answered by all of them under the same conditions: score each with the same suite")
+    return [*lines, f"page: {result['page']}"]
