@@ -139,7 +139,7 @@ def prepared(suite: str, mill: Any, screen: Screen) -> tuple[Path, dict[str, Pat
         path = shipped() / f"{suite}.toml"
     strict = path.parent == mill.root / "suites"
     names = _sources(path)
-    return path, {name: _version(name, path.parent, mill, screen, strict) for name in names}
+    return path, {name: version_of(name, path.parent, mill, screen, strict) for name in names}
 
 
 def _sources(path: Path) -> list[str]:
@@ -158,7 +158,7 @@ def _sources(path: Path) -> list[str]:
     return [*dict.fromkeys(name for name in named if isinstance(name, str))]
 
 
-def _version(name: str, folder: Path, mill: Any, screen: Screen, strict: bool) -> Path:
+def version_of(name: str, folder: Path, mill: Any, screen: Screen, strict: bool) -> Path:
     """The folder of a set's version: one that is sealed, or built of a card. Raises ConfigError."""
     from flows import making
     from flows.parameters import BuildParameters
