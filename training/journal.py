@@ -182,6 +182,7 @@ def _open(runs: Path, run: Run, version: Version, name: str | None, here: dict[s
         "resumed_at": [],
         "validations": [],
         "evaluation": None,
+        "evaluations": [],
     }
     _begin(journal, _reading(run, version, folder), here)
 

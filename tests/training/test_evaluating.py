@@ -138,7 +138,7 @@ def test_a_run_and_its_export_score_alike(training: Call, asked: list[object], t
         assert "riddles" in page and "<script" not in page
         assert json.loads((Path(found["folder"]) / "scores.json").read_text("utf-8"))["suite"] == "small"
     table, other = json.loads(before), json.loads((done.folder / "run.json").read_text("utf-8"))
-    assert other.pop("evaluations") and table == other
+    assert table.pop("evaluations") == [] and other.pop("evaluations") and table == other
     # Of every prompt the beginning is cut, and with it the end-of-text token that only a run reads.
     assert said[0] == said[1] and all(said[0]["cut"].to_pylist())
     text = training("eval", done.folder, *asked)
