@@ -18,6 +18,7 @@ from flows import (
     choosing,
     comparing,
     errors,
+    evaluating,
     extending,
     finding,
     forgetting,
@@ -49,6 +50,8 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill train my-run.toml              a version to a trained, evaluated model
   gristmill generate RUN --prompt TEXT     continue a text with a trained model
   gristmill serve RUN                      answer the OpenAI API over HTTP with it
+  gristmill eval RUN --suite riddles       score it: questions with known answers, bits per byte
+  gristmill compare RUN RUN                hold runs against one another, on one page
   gristmill ls                             versions, runs, and what can be built
   gristmill show quickstart                sources, stages and counts, splits and shards of a version
   gristmill trace RUN --step 9              the documents that a step of a run was trained on
@@ -304,6 +307,7 @@ choosing.register(verb)
 publishing.register(verb)
 forgetting.register(verb)
 using.register(verb)
+evaluating.register(verb)
 extending.register(verb)
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from pipeline.store import Store, StoreError
 
 
 def everything(root: Path) -> dict[str, Any]:
-    """Versions, the newest of a name first, runs, recipes, run files and cards."""
+    """Versions, the newest of a name first, runs, recipes, run files, suites and cards."""
+    from flows import evaluating
     from pipeline import recipe as recipes
 
     return {
@@ -30,6 +31,7 @@ def everything(root: Path) -> dict[str, Any]:
         "runs": [run.summary() for run in runs.of(root)],
         "recipes": recipes.available(),
         "run_files": runs.available(),
+        "suites": evaluating.available(),
         "cards": cards(),
     }
 
@@ -90,6 +92,7 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
     layout.listing(screen, "runs", ("name", "status", "steps", "bits per byte", "version"), table)
     layout.listing(screen, "recipes (gristmill build NAME)", ("name",), [(name,) for name in found["recipes"]])
     layout.listing(screen, "run files (gristmill train NAME)", ("name",), [(name,) for name in found["run_files"]])
+    layout.listing(screen, "suites (gristmill eval MODEL --suite NAME)", ("name",), [(n,) for n in found["suites"]])
     known = [(c["name"], c["title"], c["licence"], ", ".join(c["languages"])) for c in found["cards"]]
     layout.listing(screen, "cards of sources", ("name", "title", "licence", "languages"), known)
 

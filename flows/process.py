@@ -125,11 +125,14 @@ def asked(folders: Sequence[Path], ids: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def become(verb: str, *arguments: str) -> NoReturn:
+def become(verb: str, *arguments: str, processes: int = 1) -> NoReturn:
     """Go on as the trainer, with this terminal and these signals: nothing stands between it and who started it."""
     sys.stdout.flush()
     sys.stderr.flush()
     command = _verb(verb, *arguments)
+    if processes > 1:
+        many = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+        command = [*command[:2], *many, *command[2:]]
     os.execv(command[0], command)
 
 

@@ -150,8 +150,18 @@ def run(screen: Screen, found: Run) -> None:
             parts = value.items() if isinstance(value, Mapping) else ()
             said = ", ".join(f"{key} {number(each)}" for key, each in parts) or number(value) or "none"
             branch.add(plain(f"{name}: {said}"))
+    for entry in found.table.get("evaluations", []):
+        branch = tree.add(plain(f"{entry['suite'] or entry['split']}, step {entry['step']:,}"))
+        for one in entry["sets"]:
+            scores = one["groups"]["all"]["metrics"].items()
+            branch.add(plain(f"{one['name']}: {', '.join(_scored(metric, said) for metric, said in scores)}"))
     tree.add(plain(found.folder, "dim"))
     screen.say(tree)
+
+
+def _scored(metric: str, said: Mapping[str, Any]) -> str:
+    chance = "" if said["chance"] is None else f", chance {number(said['chance'])}"
+    return f"{metric} {number(said['score'])} [{number(said['low'])}, {number(said['high'])}{chance}]"
 
 
 def why(screen: Screen, address: str, found: Why) -> None:

@@ -230,6 +230,7 @@ def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None 
     _check_order(recipe, where)
     _check_sizes(recipe, where)
     _check_targets(recipe, where)
+    _check_items(recipe, where)
     return recipe
 
 
@@ -350,4 +351,22 @@ def _check_targets(recipe: Recipe, where: str) -> None:
             raise ConfigError(
                 f"{where} [pack]: layout {recipe.pack.layout!r} has no place for the target that card {card.name!r} "
                 f'({card.file}) maps; write layout = "examples", or take target out of the card\'s columns'
+            )
+
+
+def _check_items(recipe: Recipe, where: str) -> None:
+    """What an evaluation set asks stands beside a document of its own row, and no other text is made of it."""
+    card = next((card for card in recipe.sources if card.kind == "items"), None)
+    if card is None:
+        return
+    if recipe.pack.layout != "examples":
+        raise ConfigError(
+            f"{where} [pack]: layout {recipe.pack.layout!r} has no place for the items of card {card.name!r} "
+            f'({card.file}); write layout = "examples"'
+        )
+    for number, step in enumerate(recipe.steps, 1):
+        if step.stage.kind == "extend":
+            raise ConfigError(
+                f"{recipe.place(number)}: card {card.name!r} holds evaluation items, and one that was changed is "
+                "another; leave this stage out"
             )

@@ -1,7 +1,8 @@
 """The tables that pass between rooms, and the words for what can happen to a document.
 
 A document is one row. It ends in exactly one of three ways: kept, dropped with a
-reason, or quarantined with an error; the ledger holds a row for each that left.
+reason, or quarantined with an error; the ledger holds a row for each that left. `item` is what an evaluation set
+asks there, as JSON to the byte (`sources.items`): no stage changes it, whatever becomes of the text.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ DOCUMENT = pa.schema(
         pa.field("parent_id", pa.string()),
         pa.field("label", pa.string()),
         pa.field("target", pa.large_string()),
+        pa.field("item", pa.large_string()),
         pa.field("licence", pa.string()),
         pa.field("url", pa.string()),
         pa.field("meta", pa.string()),

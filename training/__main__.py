@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from training import TrainingError, terminal, using
+from training import TrainingError, comparing, evaluating, terminal, using
 
 HELP = """Train on a sealed version, continue texts with what was trained, say what a step read, export.
 
@@ -23,6 +23,8 @@ HELP = """Train on a sealed version, continue texts with what was trained, say w
   python -P -m training keys                                      every key of a run file and its default
   python -P -m training generate RUN --prompt "The mill"          continue a text
   python -P -m training serve RUN                                 answer the OpenAI API over HTTP
+  python -P -m training eval RUN --suite SUITE.toml               score it by suites of questions
+  python -P -m training compare RUN RUN                           hold runs against one another
   python -P -m training trace RUN --step 9                        the documents that a step was trained on
   python -P -m training export RUN FOLDER                         write what transformers loads
 
@@ -175,6 +177,8 @@ def keys(
 
 app.command()(using.generate)
 app.command()(using.serve)
+app.command("eval")(evaluating.evaluate)
+app.command()(comparing.compare)
 
 
 @app.command()

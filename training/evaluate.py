@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -68,8 +69,11 @@ class Tally:
         return {"documents": scored, "targets": int(self.targets[pick].sum()), "bytes": int(self.size[pick].sum())}
 
     def by(self, column: str) -> dict[str, NDArray[np.bool_]]:
-        """Which scored documents have each value of a column of the index; null is 'unknown'."""
-        values = np.array([v or "unknown" for v in self.version.documents[column].to_pylist()], object)
+        """Which scored documents have each value of a column of the index, or the domain of its address; null is
+        'unknown'."""
+        given = self.version.documents["url" if column == "domain" else column].to_pylist()
+        found = map(_domain, given) if column == "domain" else given
+        values = np.array([v or "unknown" for v in found], object)
         return {name: (values == name) & (self.targets > 0) for name in sorted(set(values[self.targets > 0]))}
 
     def write(self, folder: Path) -> str:
@@ -152,6 +156,14 @@ def judge(
             enter(part, documents_at(part, objective.targets(part, keys)), batch, answers)
             progress.advance(len(part) * group.world)
     model.train()
+
+
+def _domain(url: str | None) -> str | None:
+    """The host of an address, in lower case."""
+    try:
+        return urlsplit(url or "").hostname
+    except ValueError:
+        return None
 
 
 def spread(count: int, rows: int | None) -> NDArray[np.int64]:

@@ -166,7 +166,7 @@ def fill(model: Any, folder: Path, version: Version, seed: int = 0, *, extra_tok
     parameters and tokens that are not from the folder.
     """
     found = source(folder)
-    known = _same_tokenizer(found, version, extra_tokens)
+    known = same_tokenizer(found, version, extra_tokens)
     tensors, fresh = found.tensors(), dict[str, Tensor]()
     if isinstance(model, Classifier):
         model.initialise_head(seed)
@@ -189,7 +189,7 @@ def _under_a_head(
     return {**named, **{name: top[name] for name in top if name in model.on_top()}}, fresh
 
 
-def _same_tokenizer(found: Source, version: Version, extra_tokens: Sequence[str]) -> int:
+def same_tokenizer(found: Source, version: Version, extra_tokens: Sequence[str]) -> int:
     """How many of the objective's tokens have weights there. Raises TrainingError where the tokenizer is another.
 
     It is compared by bytes, or else by content: the same tokenizer written by another release has other bytes.

@@ -57,6 +57,11 @@ class Journal:
             self._go_on(self.table["starts"][-1])
         write_text(self.folder / "run.json", json.dumps(self.table, sort_keys=True, indent=1) + "\n")
 
+    def note(self, **changes: Any) -> None:
+        """Change run.json of a run that is over, whatever says when it was under way."""
+        self.table |= changes
+        write_text(self.folder / "run.json", json.dumps(self.table, sort_keys=True, indent=1) + "\n")
+
     def _go_on(self, start: dict[str, Any]) -> None:
         now = datetime.now(UTC)
         start["seconds"] = (now - datetime.fromisoformat(start["began"])).total_seconds()
@@ -177,6 +182,7 @@ def _open(runs: Path, run: Run, version: Version, name: str | None, here: dict[s
         "resumed_at": [],
         "validations": [],
         "evaluation": None,
+        "evaluations": [],
     }
     _begin(journal, _reading(run, version, folder), here)
 
@@ -253,15 +259,20 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def read(folder: Path, *, verify: bool = True) -> tuple[Journal, Run, Version]:
     """A run that stands: its journal, its run file and the version that it read. Raises TrainingError."""
-    path = folder / "run.json"
-    if not path.is_file():
-        raise TrainingError(
-            f"{folder}: no run here (no run.json); give the folder of one, STORE/runs/NAME (gristmill ls lists them)"
-        )
-    journal = Journal(folder, _table(path))
-    run = check(Run, journal.table["config"], f"{path} config")
+    journal = read_books(folder)
+    run = check(Run, journal.table["config"], f"{folder / 'run.json'} config")
     version, *others = (
         open_version(folder / found["manifest"], verify=verify)
         for found in [journal.table["version"], *journal.table.get("beside", [])]
     )
     return journal, run, version.with_others(others)
+
+
+def read_books(folder: Path) -> Journal:
+    """The journal of a run that stands. Raises TrainingError."""
+    path = folder / "run.json"
+    if not path.is_file():
+        raise TrainingError(
+            f"{folder}: no run here (no run.json); give the folder of one, STORE/runs/NAME (gristmill ls lists them)"
+        )
+    return Journal(folder, _table(path))

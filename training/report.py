@@ -46,7 +46,7 @@ def render(content: dict[str, Any]) -> str:
     """The page as HTML that stands alone. The shape of `content` is that of report.json; null means absent."""
     # As it is written down: the same page now, and when it is drawn again from report.json.
     present = _present(json.loads(canonical(content)))
-    page = _environment().get_template("report.html")
+    page = environment().get_template("report.html")
     return page.render(
         **{name: present.get(name) for name in PARTS},
         plots=_plots(present),
@@ -74,7 +74,7 @@ def verdict(evaluation: Mapping[str, Any]) -> list[tuple[str, Any, float]]:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
     """Templates escape everything, and `visible` comes before that on every value that is printed."""
     made = Environment(
         loader=PackageLoader("training", "."),

@@ -80,3 +80,61 @@ def traced(found: Mapping[str, Any]) -> list[str]:
         named = (piece["source"], piece["language"] or "-", piece["doc_id"], piece["url"] or "")
         lines.append("  ".join((place, *named)).rstrip())
     return lines
+
+
+def scored(result: Mapping[str, Any]) -> list[str]:
+    """The scores of a model, a line each, and where they lie."""
+    from training.suites.page import rows
+
+    step = result["model"]["step"]
+    lines = [f"{result['model']['name']}{f', step {step:,}' if step is not None else ''}"]
+    found = rows(dict(result))
+    width = max((len(row["set"]) for row in found), default=0)
+    for row in found:
+        numbers = [row[name] for name in ("score", "low", "high")]
+        share = 100 if row["share"] else 1
+        said = ["n/a" if value is None else f"{value * share:.{1 if row['share'] else 3}f}" for value in numbers]
+        chance = "" if row["chance"] is None else f", chance {row['chance'] * 100:.1f}"
+        group = "" if row["group"] == "all" else f", {row['group']}"
+        lines.append(
+            f"  {row['set']:<{width}}  {row['metric']:<29} {said[0]:>6}  [{said[1]}, {said[2]}]{chance}  "
+            f"({row['items']:,} items{group})"
+        )
+    cut = {one["name"]: one["cut"] for one in result.get("sets", []) if one["cut"]}
+    lines += [
+        f"  {name}: {count:,} prompts were longer than the context and lost their beginning"
+        for name, count in cut.items()
+    ]
+    if told := result.get("prediction"):
+        lines.append(
+            f"  {told['split']} of {told['version']}: {told['bits_per_byte']:.4f} bits per byte, {told['measure']} "
+            f"{told['perplexity']:.2f}, {told['targets']:,} targets"
+        )
+        for kind in ("source", "language", "domain"):
+            for name, entry in list(told[f"by_{kind}"].items())[:12]:
+                lines.append(f"    {kind:<9} {name:<28} {entry['bits_per_byte']:.4f}")
+    return [*lines, f"scores: {result['folder']}"]
+
+
+def compared(result: Mapping[str, Any]) -> list[str]:
+    """Scores of each side, then what sets the others apart from the first."""
+    from training.suites.page import SHARES, WORDS
+
+    def said(entry: Mapping[str, Any], sign: str = "") -> str:
+        times, places = (100, 1) if entry["metric"] in SHARES else (1, 4)
+        score, low, high = (f"{entry[name] * times:{sign}.{places}f}" for name in ("score", "low", "high"))
+        return f"{score:>8}  [{low}, {high}]  ({entry['items']:,} items)"
+
+    lines = []
+    for side in result["sides"]:
+        runs = side["runs"]
+        read = f"{runs[0]['tokens_read']:,} tokens, {sum(run['seconds'] for run in runs):,.0f} s, {runs[0]['version']}"
+        lines.append(f"{side['name']}: {runs[0]['parameters']:,} parameters, {read}")
+        mine = [entry for entry in result["scores"] if entry["side"] == side["name"]]
+        lines += [f"  {one['what']:<28} {WORDS[one['metric']]:<29} {said(one)}" for one in mine]
+    for one in result["differences"]:
+        apart = "" if one["low"] <= 0 <= one["high"] else "  apart"
+        lines.append(f"{one['side']} less {one['to']}: {one['what']}, {WORDS[one['metric']]} {said(one, '+')}{apart}")
+    if not result["differences"] and len(result["sides"]) > 1:
+        lines.append("nothing was answered by all of them under the same conditions: score each with the same suite")
+    return [*lines, f"page: {result['page']}"]

@@ -51,6 +51,8 @@ def collect(collector: Collector, number: int, row: dict[str, Any] | RowError, m
 def _plain(batch: pa.RecordBatch, mapped: Mapped) -> bool:
     """Whether every column but those for `meta` is a string of sound UTF-8 (a label may be whole numbers)."""
     names = batch.schema.names
+    if "text" not in mapped.columns:  # a text that is made of several columns
+        return False
     if batch.nbytes > 2 * CHUNK_CHARACTERS:
         return False
     kinds = {target: batch.schema.field(name).type for target, (name, _) in mapped.columns.items() if name in names}

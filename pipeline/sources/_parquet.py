@@ -204,8 +204,7 @@ def check(path: Path | Remote, schema: pa.Schema, mapped: Mapped) -> None:
     for name in mapped.wanted:
         if names.count(name) > 1:
             raise SourceError(f"{path}: has {names.count(name)} columns named {name!r}; rename all but one")
-    text = schema.field(mapped.columns["text"][0]).type
-    if not is_text(text):
+    if "text" in mapped.columns and not is_text(text := schema.field(mapped.columns["text"][0]).type):
         raise SourceError(f"{path}: column {mapped.columns['text'][0]!r} is {text}, not text; see `columns`")
 
 

@@ -47,7 +47,7 @@ def survey(
     Raises SourceError when a glob matches nothing, a format is unknown, or a Parquet file lacks a column.
     """
     mapped = Mapped.of(columns, meta)
-    for logical, path in _found(paths, private_addresses):
+    for logical, path in found(paths, private_addresses):
         yield from items(logical, path, mapped, ATOM_BYTES)
 
 
@@ -60,16 +60,17 @@ def items(logical: str, path: Path | Remote, mapped: Mapped, target: int) -> Ite
         raise SourceError(f"{path}: cannot be read: {error}") from error
 
 
-def _found(paths: list[str], private: bool) -> list[tuple[str, Path | Remote]]:
+def found(paths: list[str], private: bool) -> list[tuple[str, Path | Remote]]:
+    """The files that globs and URLs match, with their logical names, sorted by them. Raises SourceError."""
     local, remote = [p for p in paths if not is_url(p)], [p for p in paths if is_url(p)]
-    found: list[tuple[str, Path | Remote]] = [
+    here: list[tuple[str, Path | Remote]] = [
         *(find(local) if local or not remote else []),
         *_stores.find(remote, private),
     ]
-    for (logical, path), (again, other) in itertools.pairwise(found := sorted(found, key=lambda file: file[0])):
+    for (logical, path), (again, other) in itertools.pairwise(here := sorted(here, key=lambda file: file[0])):
         if logical == again:
             raise SourceError(f"{path} and {other} would both be {logical!r} in doc_ids; rename one")
-    return found
+    return here
 
 
 def _format(path: Path | Remote, logical: str) -> tuple[str, str]:
@@ -108,17 +109,22 @@ def read(
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Chunk]:
     """Documents and rejects of one item. Raises SourceError for a damaged Parquet file or a file that changed."""
+    collector = Collector(source, item.path, licence)
+    yield from chunks(item, Mapped.of(columns, meta), collector, private_addresses, maximum_row_bytes)
+
+
+def chunks(item: Item, mapped: Mapped, collector: Collector, private: bool, limit: int) -> Iterator[Chunk]:
+    """Documents and rejects of one item by a mapping. Raises SourceError as `read` does."""
     form, compression = _format(place(item.location), item.path)
-    mapped, collector = Mapped.of(columns, meta), Collector(source, item.path, licence)
     if form in PARQUET + ARROW:
-        batches = (_parquet if form in PARQUET else _arrow).batches(item, mapped, private_addresses)
-        chunks: Iterator[Chunk] = (
+        batches = (_parquet if form in PARQUET else _arrow).batches(item, mapped, private)
+        given: Iterator[Chunk] = (
             chunk for number, batch in batches for chunk in _columns.chunks(batch, number, mapped, collector)
         )
     else:
-        chunks = _from_rows(_rows(item, form, compression, private_addresses, maximum_row_bytes), mapped, collector)
+        given = _from_rows(_rows(item, form, compression, private, limit), mapped, collector)
     empty = True
-    for chunk in chunks:
+    for chunk in given:
         empty = False
         yield chunk
     if empty:

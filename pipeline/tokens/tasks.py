@@ -42,6 +42,8 @@ INDEX = pa.schema(
         pa.field("split_group", pa.string()),
     ]
 )
+# Behind them where a source holds evaluation items: what is asked, to the byte, for a model of any tokenizer.
+ITEM = pa.field("item", pa.string())
 ENCODE_ROWS = 512
 
 
@@ -111,7 +113,10 @@ def encode(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     known |= {name: left[name] for name in ("split", "split_group")}
     known["text_bytes"] = pc.binary_length(documents["text"]).cast(pa.int64())
     known["tokens"] = pa.array(counts, pa.int32())
-    out.table("documents.parquet", pa.table([known[name] for name in INDEX.names], schema=INDEX))
+    index = pa.table([known[name] for name in INDEX.names], schema=INDEX)
+    if documents["item"].null_count < documents.num_rows:
+        index = index.append_column(ITEM, documents["item"].cast(ITEM.type))
+    out.table("documents.parquet", index)
     out.result = {"documents": len(counts), "tokens": sum(counts)}
 
 
@@ -158,7 +163,7 @@ def pack_shards(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     same as one of its own is that very file. `changed` are the outputs that may hold other tokens of a document.
     """
     tables = [read_parquet(store.file(key, "documents.parquet")) for key in spec["encoded"]]
-    index = pa.concat_tables(tables)
+    index = pa.concat_tables(tables, promote_options="default")
     encoded = _flat(store, spec["encoded"], "tokens")
     written = _flat(store, spec["encoded"], "target") if spec["layout"] == "examples" else []
     before = Before(store, spec["before"], spec["changed"]) if "before" in spec else None
@@ -210,7 +215,8 @@ class Before:
             return None
         mine = self._index.slice(found["first_document"], found["documents"])
         anew = pc.any(pc.is_in(block["doc_id"], self._changed)).as_py()
-        return found if not anew and mine.equals(block.cast(mine.schema)) else None
+        alike = mine.column_names == block.column_names
+        return found if not anew and alike and mine.equals(block.cast(mine.schema)) else None
 
 
 def _again(store: Store, key: str, shard: Spec, folder: Path, first: int, number: int) -> Spec:

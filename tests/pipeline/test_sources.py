@@ -70,6 +70,7 @@ def test_row_becomes_document(path: Path) -> None:
         "parent_id": None,
         "label": "3",
         "target": None,
+        "item": None,
         "licence": "MIT",
         "url": "https://e.org",
         "meta": '{"who":{"a":null,"b":1},"year":1850}',

@@ -61,7 +61,8 @@ def make_version(
     for row, ids in zip(table, encoded, strict=True):
         row["tokens"] = len(ids)
     known = [{k: v for k, v in row.items() if k not in ("text", "target")} for row in table]
-    index = pa.Table.from_pylist(known, schema=INDEX)
+    asked = any("item" in row for row in table)
+    index = pa.Table.from_pylist(known, schema=INDEX.append(pa.field("item", pa.string())) if asked else INDEX)
     pq.write_table(index, folder / "documents.parquet")
     labels = sorted({row["label"] for row in table if row.get("label") is not None})
     targets = None
