@@ -202,7 +202,7 @@ def load(name_or_path: str, data: Path | None = None) -> Recipe:
 
 
 def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None = None) -> Recipe:
-    """Check a recipe's table. Relative card paths and tokenizers are looked up from `folder`."""
+    """Check a recipe's table. Relative card paths, tokenizers and files of stages are looked up from `folder`."""
     known = {"name", "seed", "sources", "licence", "stage", "tokens", "pack"}
     if unknown := sorted(set(table) - known):
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}{suggest(unknown[0], known)}")
@@ -221,7 +221,7 @@ def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None 
         seed=seed,
         sources=_sources(table.get("sources"), where, folder, data),
         licence=_licence(table["licence"], f"{where} [licence]") if "licence" in table else None,
-        steps=tuple(_step(t, f"{where} stage {n}") for n, t in enumerate(tables, 1)),
+        steps=tuple(_step(t, f"{where} stage {n}", folder, data) for n, t in enumerate(tables, 1)),
         tokens=tokens,
         pack=_model(Pack, table.get("pack", {}), f"{where} [pack]"),
         tokenizer=(folder / tokens.tokenizer).resolve() if tokens.tokenizer else None,
@@ -256,14 +256,14 @@ def _sources(names: Any, where: str, folder: Path, data: Path | None) -> tuple[c
     return tuple(loaded)
 
 
-def _step(table: dict[str, Any], where: str) -> Step:
+def _step(table: dict[str, Any], where: str, folder: Path, data: Path | None) -> Step:
     table = dict(table)
     use = table.pop("use", None)
     if not isinstance(use, str):
         raise ConfigError(f"{where}: a stage table needs `use`{suggest('use', stage.available())}")
     verbs = {verb: table.pop(verb, {}) for verb in ("keep", "drop")}
     expected = table.pop("expect", {})
-    bound = stage.load(use, table, where)
+    bound = stage.load(use, table, where, folder, data)
     for verb, columns in verbs.items():
         if not isinstance(columns, dict):
             raise ConfigError(f"{where} ({use}): write {verb}.COLUMN = ..., not {verb} = {columns!r}")

@@ -23,8 +23,8 @@ import pyarrow as pa
 
 from pipeline.fasttext_model import END_OF_SENTENCE, FastTextModel, huffman
 from pipeline.kernels._jit import Bytes, Hashes, Ints, allocating_kernel
-from pipeline.kernels.buffers import frozen, text_buffers
-from pipeline.kernels.fasttext_memory import aligned, keep_all, lines_for
+from pipeline.kernels.buffers import aligned, frozen, text_buffers
+from pipeline.kernels.fasttext_memory import keep_all, lines_for
 from pipeline.kernels.fasttext_rows import Memory, Rows, Scratch, sum_rows
 from pipeline.kernels.fasttext_scores import MARGIN, descend, scan
 from pipeline.kernels.fasttext_token import Ids, Layout
@@ -114,17 +114,18 @@ def _subwords(model: FastTextModel) -> tuple[Rows, Hashes]:
 
     Rows begin at multiples of 64 bytes: with 16 dimensions a row is one line of the processor's cache.
     """
-    order = np.arange(model.input.shape[0])
     directory = np.zeros((2, 0), np.uint64)
-    if model.pruned is not None:
-        buckets = np.array(sorted(model.pruned), np.int64)
-        first = len(model.words)
-        order[first : first + buckets.size] = first + np.array([model.pruned[b] for b in buckets.tolist()], np.int64)
-        bits = np.zeros((model.buckets // 64 + 1) * 64, np.uint8)
-        bits[buckets] = 1
-        words = np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
-        counts = np.add.reduceat(bits, np.arange(0, bits.size, 64), dtype=np.int64)
-        directory = np.stack([words, (first + np.cumsum(counts) - counts).astype(np.uint64)])
+    if model.pruned is None:
+        return model.input, directory
+    order = np.arange(model.input.shape[0])
+    buckets = np.array(sorted(model.pruned), np.int64)
+    first = len(model.words)
+    order[first : first + buckets.size] = first + np.array([model.pruned[b] for b in buckets.tolist()], np.int64)
+    bits = np.zeros((model.buckets // 64 + 1) * 64, np.uint8)
+    bits[buckets] = 1
+    words = np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
+    counts = np.add.reduceat(bits, np.arange(0, bits.size, 64), dtype=np.int64)
+    directory = np.stack([words, (first + np.cumsum(counts) - counts).astype(np.uint64)])
     rows = aligned(model.input.shape, np.float32)
     rows[:] = model.input[order]
     return rows, directory
