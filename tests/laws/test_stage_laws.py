@@ -17,9 +17,10 @@ from pipeline import stage as stages
 from pipeline.limits import UNBOUNDED, Workspace
 from pipeline.models import ModelError, language_model
 from pipeline.stage import Stage
+from tests.given import GIVEN, HERE
 from tests.laws import nasty
 
-# A stage is tried with its defaults, and with what is listed here.
+# A stage is tried with its defaults and what it must be given, and with what is listed here.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "normalise": [{"form": "NFKC"}],
     "gopher": [
@@ -39,10 +40,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"keep": "none", "most_documents": 2, "min_characters": 1},
     ],
     "substring": [{"length": 2}, {"length": 7}],
+    "classifier": [{"label": "cc"}, {"card": str(HERE / "filter.json")}],
     "html": [{"extractor": "resiliparse"}, {"extractor": "plain"}],
     "eda": [{"children": 3, "deletion": 0.0, "swap": 0.5}, {"swap": 0.0, "deletion": 0.9}],
 }
-CASES = [(name, params) for name in stages.available() for params in [{}, *VARIANTS.get(name, [])]]
+CASES = [
+    (name, {**GIVEN.get(name, {}), **params}) for name in stages.available() for params in [{}, *VARIANTS.get(name, [])]
+]
 
 
 def kind(case: tuple[str, dict[str, Any]]) -> str:
@@ -54,8 +58,13 @@ def kind(case: tuple[str, dict[str, Any]]) -> str:
 def cases(*kinds: str) -> Any:
     """Parametrise over the stages of these kinds (all where none is given)."""
     chosen = [case for case in CASES if not kinds or kind(case) in kinds]
-    names = [f"{name}-{'-'.join(map(str, params.values())) or 'default'}" for name, params in chosen]
+    names = [f"{name}-{'-'.join(map(_short, params.values())) or 'default'}" for name, params in chosen]
     return pytest.mark.parametrize("stage", chosen, ids=names, indirect=True)
+
+
+def _short(value: Any) -> str:
+    """A parameter in the name of a test: of a file its name."""
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else str(value)
 
 
 @pytest.fixture
