@@ -32,6 +32,7 @@ from pipeline.kernels.wide import after
 from pipeline.memory import keeps
 
 MEMORY_BYTES = 32 << 20
+FILLED_ROWS = 1 << 16
 MOST_CHARACTERS = 1 << 62
 HIERARCHICAL, SOFTMAX, INDEPENDENT = 0, 1, 2
 
@@ -72,6 +73,7 @@ class Labeller:
             frozen(arena),
             frozen(starts),
             frozen(directory),
+            frozen(_filled(model)),
             frozen(left),
             frozen(right),
         )
@@ -129,6 +131,21 @@ def _subwords(model: FastTextModel) -> tuple[Rows, Hashes]:
     rows = aligned(model.input.shape, np.float32)
     rows[:] = model.input[order]
     return rows, directory
+
+
+def _filled(model: FastTextModel) -> Hashes:
+    """A bit for each bucket whose row is not all zeros, 64 in a word; of a model with subwords, or pruned, empty.
+
+    Training with one thread leaves the rows of n-grams that were never met as they were: zeros, which need not be read.
+    """
+    if model.max_n > 0 or model.pruned is not None:
+        return np.zeros(0, np.uint64)
+    rows = model.input[len(model.words) :]
+    bits = np.zeros((len(rows) // 64 + 1) * 64, np.uint8)
+    for first in range(0, len(rows), FILLED_ROWS):
+        some = rows[first : first + FILLED_ROWS].any(axis=1)
+        bits[first : first + len(some)] = some
+    return np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
 
 
 @allocating_kernel
