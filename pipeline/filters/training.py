@@ -98,5 +98,5 @@ def train(texts: Mapping[str, Iterable[str]], settings: Settings, model: Path) -
     if done.returncode or not model.is_file():
         said = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise ConfigError(
-            f"fastText did not train: {said[0]}; a lower learning rate keeps numbers in bounds, fewer buckets save memory"
+            f"fastText did not train: {said[0]}; a lower learning rate, or fewer buckets, may do"
         )

@@ -143,8 +143,7 @@ def _filled(model: FastTextModel) -> Hashes:
     rows = model.input[len(model.words) :]
     bits = np.zeros((len(rows) // 64 + 1) * 64, np.uint8)
     for first in range(0, len(rows), FILLED_ROWS):
-        some = rows[first : first + FILLED_ROWS].any(axis=1)
-        bits[first : first + len(some)] = some
+        bits[first : min(first + FILLED_ROWS, len(rows))] = rows[first : first + FILLED_ROWS].any(axis=1)
     return np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
 
 
