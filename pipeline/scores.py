@@ -6,14 +6,25 @@ It is rounded to 5 decimals, so that another machine's exponentials say the same
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline import fasttext_model, given
 from pipeline.fasttext_model import FastTextModel
 from pipeline.kernels.fasttext import MOST_CHARACTERS, Labeller
 
 PREFIX, DECIMALS = "__label__", 5
+
+
+@functools.lru_cache(4)
+def labeller(model: str) -> Labeller:
+    """The model that a stage was given (`given.File`), laid out once a process. Raises ModelError where it is not
+    there, ValueError where it is none.
+    """
+    return Labeller(fasttext_model.read(given.find(model)))
 
 
 def labels(model: FastTextModel | Labeller) -> list[str]:

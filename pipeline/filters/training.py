@@ -97,6 +97,4 @@ def train(texts: Mapping[str, Iterable[str]], settings: Settings, model: Path) -
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **ZEROS})
     if done.returncode or not model.is_file():
         said = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise ConfigError(
-            f"fastText did not train: {said[0]}; a lower learning rate, or fewer buckets, may do"
-        )
+        raise ConfigError(f"fastText did not train: {said[0]}; a lower learning rate, or fewer buckets, may do")

@@ -18,12 +18,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import fasttext_model, given
+from pipeline import given
 from pipeline.filters import card as cards
 from pipeline.given import File
-from pipeline.kernels.fasttext import Labeller
 from pipeline.mistakes import suggest
-from pipeline.scores import labels, pulls, scores
+from pipeline.scores import labeller, labels, pulls, scores
 from pipeline.stage import measure
 
 if TYPE_CHECKING:
@@ -67,12 +66,6 @@ def check(*, model: str, label: str, card: str | None) -> None:
         raise ValueError(
             f"the card is of another model or label: of {said['label']!r}, sha256 {said['model']['sha256']}"
         )
-
-
-@functools.lru_cache(4)
-def labeller(model: str) -> Labeller:
-    """A model, laid out once a process. Raises ModelError where it is not there, ValueError where it is none."""
-    return Labeller(fasttext_model.read(given.find(model)))
 
 
 def _card(card: str) -> dict[str, Any]:

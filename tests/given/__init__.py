@@ -13,4 +13,6 @@ from typing import Any
 HERE = Path(__file__).parent
 GIVEN: dict[str, dict[str, Any]] = {
     "classifier": {"model": str(HERE / "filter.bin")},
+    "toxicity": {"words": [str(HERE / "words.txt")]},
+    "url": {"hosts": str(HERE / "hosts.txt"), "words": str(HERE / "url_words.txt")},
 }

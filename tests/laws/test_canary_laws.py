@@ -27,9 +27,10 @@ from tests.laws.test_stage_laws import CASES, cases, stage
 __all__ = ["stage"]
 # Two documents and more are compared for every limit of a stage that cuts.
 FEWER = {"float64": (0.1, 0.8), "int32": (1, 7), "int64": (1, 300)}
+BINARY = {"host_listed"}
 LIMITS = {"float64": (0.1, 0.5, 0.8, 3.3, 7.5), "int32": (1, 2, 7), "int64": (1, 2, 7)}
-# Similarities are found from the threshold on, and without a check none is.
-FEW = {"jaccard": 1, "via_jaccard": 1}
+# Similarities are found from the threshold on, and without a check none is; a host is listed or not.
+FEW = {"jaccard": 1, "via_jaccard": 1, "host_listed": 1}
 NEVER = {("near", "jaccard"), ("near", "via_jaccard")}
 
 
@@ -39,7 +40,7 @@ def rules(stage: Stage, column: str) -> dict[str, list[Rule]]:
     if pa.types.is_string(kind):
         values = ["zh", "de"] if column == "lang" else ["mill:a.txt:0"]
         return {operator: [Rule(stage.name, column, operator, values)] for operator in ("in", "not in")}
-    limits = (FEWER if stage.cuts else LIMITS)[str(kind).replace("double", "float64")]
+    limits = (0, 1) if column in BINARY else (FEWER if stage.cuts else LIMITS)[str(kind).replace("double", "float64")]
     return {
         operator: [Rule(stage.name, column, operator, limit) for limit in limits] for operator in ("below", "above")
     }

@@ -31,7 +31,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "repetition": [{"units": "script"}, {"dialect": "dolma"}, {"dialect": "dclm"}],
     "fineweb": [{"dialect": "paper"}, {"units": "script"}],
-    "language": [{"characters": 5}],
+    "language": [{"characters": 5}, {"second": str(HERE / "filter.bin"), "doubt": 0.3}],
     "pii": [{"kinds": ["phone", "email"], "countries": ["US"]}],
     "mask_pii": [{"kinds": ["phone", "email"], "countries": ["US"]}],
     "near": [{"ngram": 1, "bands": 3, "rows": 3}, {"verify": False}],
@@ -41,6 +41,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "substring": [{"length": 2}, {"length": 7}],
     "classifier": [{"label": "cc"}, {"card": str(HERE / "filter.json")}],
+    "toxicity": [{"model": str(HERE / "filter.bin"), "label": "cc"}],
+    "url": [{"subwords": str(HERE / "url_words.txt")}],
     "html": [{"extractor": "resiliparse"}, {"extractor": "plain"}],
     "eda": [{"children": 3, "deletion": 0.0, "swap": 0.5}, {"swap": 0.0, "deletion": 0.9}],
 }
@@ -64,6 +66,8 @@ def cases(*kinds: str) -> Any:
 
 def _short(value: Any) -> str:
     """A parameter in the name of a test: of a file its name."""
+    if isinstance(value, list):
+        return str([_short(one) if str(one).startswith("/") else one for one in value])
     return Path(value).name if isinstance(value, str) and value.startswith("/") else str(value)
 
 
