@@ -6,7 +6,7 @@ A path is relative to the recipe, or begins with `{data}`. Where the file is the
 `sha256:DIGEST` as the recipe is read: so keys, manifests and versions know the content and no path, and a file that
 changed is another parameter. Where it lies is noted in the cache folder, for worker processes and for whoever builds a
 version again. A file that is not there is an error when the work is planned, in one sentence with the module's
-`MISSING[parameter]`, how to come by it.
+`MISSING[parameter]`, how to come by it (`{folder}` there is where it should lie).
 
 The law: what is opened has the digest that the parameter says, or nothing is opened.
 """
@@ -110,7 +110,8 @@ def missing(params: Mapping[str, Any], files: typing.Iterable[str], hints: Mappi
             if path is None or NAMED.fullmatch(path):
                 continue
             data = "; {data} needs --data DIR or GRISTMILL_DATA" if path.startswith("{data}") else ""
-            return f"{name}: there is no file {path}{data}{'; ' if name in hints else ''}{hints.get(name, '')}"
+            hint = hints.get(name, "").replace("{folder}", str(Path(path).parent))
+            return f"{name}: there is no file {path}{data}{'; ' if hint else ''}{hint}"
     return None
 
 

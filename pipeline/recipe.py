@@ -137,8 +137,11 @@ class Recipe:
 
     @property
     def foreign(self) -> bool:
-        """Whether code may run that holds the GIL for long: somebody's own, or a source that parses in Python."""
-        return any("." in step.stage.use for step in self.steps) or any(card.kind != "files" for card in self.sources)
+        """Whether code may run that holds the GIL for long: somebody's own, a stage that says so (`HOLDS_LOCK`), or a
+        source that parses in Python.
+        """
+        locked = any(getattr(step.stage.module, "HOLDS_LOCK", "." in step.stage.use) for step in self.steps)
+        return locked or any(card.kind != "files" for card in self.sources)
 
     @property
     def rules(self) -> list[Rule]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.rules import Rule
 
 PULLING = 16
-TRAIN = "train it: gristmill train-filter NAME --positive CARD --negative CARD writes model.bin and card.json"
+TRAIN = "train it: gristmill train-filter NAME --positive CARD --negative CARD --out {folder}"
 MISSING = {"model": TRAIN, "card": TRAIN}
 
 

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from pipeline.examples import Examples
     from pipeline.rules import Rule
 
-MISSING = {"model": "train it: gristmill train-filter NAME --labels toxic,clean --positive CARD --negative CARD"}
+MISSING = {
+    "model": "train it: gristmill train-filter NAME --labels toxic,clean --positive CARD --negative CARD --out {folder}"
+}
 UNITS = Ask(by_script=True)
 
 
@@ -105,10 +107,8 @@ def examples(rule: Rule, limit: Any, *, words: list[str] | None, model: str | No
 
     if rule.column == "score":
         texts = mixtures(str(model), label)
-        values = toxicity(pa.record_batch([pa.array(texts, pa.large_string())], ["text"]), **params)[
-            "score"
-        ].to_pylist()
-        return chosen(rule, [(text,) for text in texts], values)
+        values = scores(labeller(str(model)), pa.array(texts, pa.large_string()), label).tolist()
+        return chosen(rule, [(text,) for text in texts], [None if np.isnan(v) else round(v, 6) for v in values])
     entry = min(_entries(tuple(words or ())), key=lambda one: (len(one.split()), len(one), one))
     measure = measured(toxicity, rule.column, words=words, model=model, label=label)
     if rule.column == "listed":

@@ -41,6 +41,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "substring": [{"length": 2}, {"length": 7}],
     "classifier": [{"label": "cc"}, {"card": str(HERE / "filter.json")}],
+    "perplexity": [{"head": 60.0, "tail": 200.0, "units": "script", "normalise": False}],
     "toxicity": [{"model": str(HERE / "filter.bin"), "label": "cc"}],
     "url": [{"subwords": str(HERE / "url_words.txt")}],
     "html": [{"extractor": "resiliparse"}, {"extractor": "plain"}],
