@@ -20,6 +20,7 @@ from flows import (
     errors,
     evaluating,
     extending,
+    filtering,
     finding,
     forgetting,
     guard,
@@ -60,6 +61,7 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill why DOC_ID                     what was measured on a document, and why it was kept or not
   gristmill dialects my-recipe.toml        which documents hang on whose reading of a rule
   gristmill papers quickstart              attribution, data set card, Croissant and statement of a version
+  gristmill train-filter NAME              a classifier of documents from two labelled sources
   gristmill extend VERSION --source CARD   a version with one source more, from what is stored of the others
   gristmill forget VERSION --doc ID        a version without some documents, and a store without their text
   gristmill where DOC_ID                   where it lies in the shards, and which steps of which runs read it
@@ -309,6 +311,7 @@ forgetting.register(verb)
 using.register(verb)
 evaluating.register(verb)
 extending.register(verb)
+filtering.register(verb)
 
 if __name__ == "__main__":
     main()

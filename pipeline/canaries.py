@@ -169,7 +169,7 @@ class Seen:
 
     @classmethod
     def of(cls, items: Sequence[Item], stages: Sequence[Stage]) -> Seen:
-        whole = batch([tuple(d if isinstance(d, str) else d[1] for d in item) for item in items])
+        whole = batch([tuple(d[1] if isinstance(d, tuple) else d for d in item) for item in items])
         ids = iter(whole["doc_id"].to_pylist())
         places = {id(item): [next(ids) for _ in item] for item in items}
         chunk = Chunk(whole.select(DOCUMENT.names), pa.RecordBatch.from_pylist([], LEDGER))

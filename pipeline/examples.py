@@ -19,6 +19,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -32,8 +33,18 @@ from pipeline.run import widen
 from pipeline.schema import documents
 from pipeline.stage import Stage, load
 
-# A document by its text, or by its id and its text. Several stand in a corpus of their own, and the last is judged.
-Document = str | tuple[str, str]
+
+@dataclass(frozen=True)
+class Page:
+    """A document by its text and where it was found."""
+
+    text: str
+    url: str
+
+
+# A document by its text, by its id and its text, or as a page. Several stand in a corpus of their own, and the last is
+# judged.
+Document = str | tuple[str, str] | Page
 Item = tuple[Document, ...]
 # Steps that a ladder climbs at the most, and after which a value that has not moved is taken for one that never does.
 TOP, FLAT = 1 << 21, 1 << 9
@@ -142,9 +153,15 @@ def batch(items: Sequence[Item]) -> pa.RecordBatch:
     rows = []
     for number, item in enumerate(items):
         for place, one in enumerate(item):
-            doc_id, text = one if isinstance(one, tuple) else (f"canary:{number:06}:{place:06}", one)
-            rows.append({"doc_id": doc_id, "text": text, "source": "canary"})
+            doc_id = one[0] if isinstance(one, tuple) else f"canary:{number:06}:{place:06}"
+            row = {"doc_id": doc_id, "text": text_of(one), "source": "canary"}
+            rows.append({**row, "url": one.url} if isinstance(one, Page) else row)
     return widen(documents(rows))
+
+
+def text_of(document: Document) -> str:
+    """The text of a document of an item."""
+    return document.text if isinstance(document, Page) else document[1] if isinstance(document, tuple) else document
 
 
 def related(stage: Stage, met: pa.RecordBatch, signals: pa.Table | None = None) -> pa.Table:

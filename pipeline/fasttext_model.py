@@ -8,6 +8,7 @@ expanded once: a row is what fastText itself adds up, norm times centroid, in fl
 
 from __future__ import annotations
 
+import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.kernels.buffers import aligned
 
 MAGIC, VERSIONS = 793712314, (11, 12)
 LOSSES = {1: "hierarchical softmax", 2: "negative sampling", 3: "softmax", 4: "one-vs-all"}
@@ -52,7 +55,13 @@ class FastTextModel:
 
 def read(path: Path) -> FastTextModel:
     """Read a model. Raises FastTextError where the file is not one, is damaged, or was not trained on labels."""
-    file = _Bytes(path.read_bytes(), path)
+    with path.open("rb") as opened:
+        try:
+            # A model of the usual two million buckets has 800 MB, which are held once: as the matrix.
+            data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError as error:
+            raise FastTextError(f"{path}: damaged: empty") from error
+    file = _Bytes(data, path)
     magic, version = file.take("<2i")
     if magic != MAGIC or version not in VERSIONS:
         raise FastTextError(f"{path}: not a fastText model (magic {magic}, version {version}; known: {VERSIONS})")
@@ -73,7 +82,11 @@ def read(path: Path) -> FastTextModel:
     inputs = _matrix(file, quantised)
     outputs = _matrix(file, bool(*file.take("<?")) and quantised)
     file.end()
-    rows = len(words) + (max(pruned.values(), default=-1) + 1 if pruned is not None else buckets * (max_n > 0))
+    # A hash of a subword or of an n-gram of words falls in any bucket; without a bucket there is none to fall in.
+    hashed = buckets * (max_n > 0 or word_ngrams > 1)
+    if (max_n > 0 or word_ngrams > 1) and not buckets:
+        raise FastTextError(f"{path}: damaged: n-grams without a bucket")
+    rows = len(words) + (max(pruned.values(), default=-1) + 1 if pruned is not None else hashed)
     if inputs.shape[0] < rows or inputs.shape[1] != dim or outputs.shape[1] != dim:
         raise FastTextError(f"{path}: damaged: matrices {inputs.shape}, {outputs.shape} for {rows} rows of {dim}")
     if outputs.shape[0] < len(labels) - (loss == 1) or not labels:
@@ -110,7 +123,7 @@ def huffman(counts: tuple[int, ...]) -> tuple[NDArray[np.int32], NDArray[np.int3
 class _Bytes:
     """A file's bytes with a position; whoever asks for more than is left hears of it."""
 
-    data: bytes
+    data: mmap.mmap
     path: Path
     at: int = 0
 
@@ -170,9 +183,11 @@ def _dictionary(
 def _matrix(file: _Bytes, quantised: bool) -> NDArray[np.float32]:
     if not quantised:
         rows, columns = file.take("<2q")
-        if columns > MOST_DIMENSIONS or columns < 1:
-            raise FastTextError(f"{file.path}: damaged: a matrix of {rows} x {columns}")
-        return file.array("<f4", rows * columns).reshape(rows, columns)
+        if columns > MOST_DIMENSIONS or columns < 1 or not 0 <= rows * columns * 4 <= len(file.data):
+            raise FastTextError(f"{file.path}: damaged or cut short: a matrix of {rows} x {columns}")
+        values = aligned((rows, columns), np.float32)
+        values[:] = file.array("<f4", rows * columns).reshape(rows, columns)
+        return values
     (normed,) = file.take("<?")
     rows, _ = file.take("<2q")
     (size,) = file.take("<i")
@@ -193,7 +208,7 @@ def _expanded(file: _Bytes, codes: NDArray[np.uint8], rows: int) -> NDArray[np.f
         raise FastTextError(f"{file.path}: damaged: {codes.size} codes for {rows} rows of {pieces}")
     centroids = file.array("<f4", dim * CENTROIDS)
     codes = codes.reshape(rows, pieces)
-    values = np.empty((rows, dim), np.float32)
+    values = aligned((rows, dim), np.float32)
     for piece in range(pieces):
         wide = width if piece < pieces - 1 else last
         begin = piece * CENTROIDS * width

@@ -137,8 +137,11 @@ class Recipe:
 
     @property
     def foreign(self) -> bool:
-        """Whether code may run that holds the GIL for long: somebody's own, or a source that parses in Python."""
-        return any("." in step.stage.use for step in self.steps) or any(card.kind != "files" for card in self.sources)
+        """Whether code may run that holds the GIL for long: somebody's own, a stage that says so (`HOLDS_LOCK`), or a
+        source that parses in Python.
+        """
+        locked = any(getattr(step.stage.module, "HOLDS_LOCK", "." in step.stage.use) for step in self.steps)
+        return locked or any(card.kind != "files" for card in self.sources)
 
     @property
     def rules(self) -> list[Rule]:
@@ -202,7 +205,7 @@ def load(name_or_path: str, data: Path | None = None) -> Recipe:
 
 
 def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None = None) -> Recipe:
-    """Check a recipe's table. Relative card paths and tokenizers are looked up from `folder`."""
+    """Check a recipe's table. Relative card paths, tokenizers and files of stages are looked up from `folder`."""
     known = {"name", "seed", "sources", "licence", "stage", "tokens", "pack"}
     if unknown := sorted(set(table) - known):
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}{suggest(unknown[0], known)}")
@@ -221,7 +224,7 @@ def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None 
         seed=seed,
         sources=_sources(table.get("sources"), where, folder, data),
         licence=_licence(table["licence"], f"{where} [licence]") if "licence" in table else None,
-        steps=tuple(_step(t, f"{where} stage {n}") for n, t in enumerate(tables, 1)),
+        steps=tuple(_step(t, f"{where} stage {n}", folder, data) for n, t in enumerate(tables, 1)),
         tokens=tokens,
         pack=_model(Pack, table.get("pack", {}), f"{where} [pack]"),
         tokenizer=(folder / tokens.tokenizer).resolve() if tokens.tokenizer else None,
@@ -257,14 +260,14 @@ def _sources(names: Any, where: str, folder: Path, data: Path | None) -> tuple[c
     return tuple(loaded)
 
 
-def _step(table: dict[str, Any], where: str) -> Step:
+def _step(table: dict[str, Any], where: str, folder: Path, data: Path | None) -> Step:
     table = dict(table)
     use = table.pop("use", None)
     if not isinstance(use, str):
         raise ConfigError(f"{where}: a stage table needs `use`{suggest('use', stage.available())}")
     verbs = {verb: table.pop(verb, {}) for verb in ("keep", "drop")}
     expected = table.pop("expect", {})
-    bound = stage.load(use, table, where)
+    bound = stage.load(use, table, where, folder, data)
     for verb, columns in verbs.items():
         if not isinstance(columns, dict):
             raise ConfigError(f"{where} ({use}): write {verb}.COLUMN = ..., not {verb} = {columns!r}")

@@ -32,6 +32,8 @@ into, and the bytes that it may hold. What it returns must not depend on either.
 A stage that measures offers documents that must and must not trip a rule over each of its columns, by a function
 `examples(rule, limit, **params)` in its module (`pipeline.examples`); without it, its rules are reported as untested.
 
+A parameter that is the path of a model or a list is a `given.File`: in keys and manifests it is its content's digest.
+
 No stage drops a document: the rules of the recipe do, over measured columns, and the
 runner keeps the books. The folder is the registry: `use = "gopher"` is
 `pipeline/stages/gopher.py`, `use = "mypkg.stages.thing"` is anyone's.
@@ -45,12 +47,14 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 from pydantic import ConfigDict, ValidationError, create_model
 
+from pipeline import given
 from pipeline.digests import source_digest
 from pipeline.limits import Workspace
 from pipeline.mistakes import ConfigError, suggest
@@ -123,7 +127,12 @@ class Stage:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the stage contributes to a cache key: its code, its parameters and the files it reads."""
+        """What the stage contributes to a cache key: its code, its parameters and the files it reads.
+
+        Raises ConfigError where a file that it is given is not there.
+        """
+        if said := given.missing(self.params, given.parameters(self.function), getattr(self.module, "MISSING", {})):
+            raise ConfigError(f"stage {self.use}: {said}")
         resources = getattr(self.module, "resources", None)
         return {
             "use": self.use,
@@ -179,8 +188,12 @@ def available(package: str = "pipeline.stages") -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__) if m.name[0] != "_")
 
 
-def load(use: str, params: Mapping[str, Any], where: str = "") -> Stage:
+def load(
+    use: str, params: Mapping[str, Any], where: str = "", folder: Path | None = None, data: Path | None = None
+) -> Stage:
     """Find the function that `use` names and check `params` against its signature.
+
+    Files among them (`given.File`) are looked up from `folder`, where `{data}` is `data`.
 
     A module may have `check(**params)`, which raises ValueError for values that cannot be: a stage that found out by
     itself would have every document quarantined. It may have `columns(**params)`, the declared signals that it measures
@@ -189,6 +202,8 @@ def load(use: str, params: Mapping[str, Any], where: str = "") -> Stage:
     """
     function: Any = find(use, where)
     bound = check_params(function, params, f"{where} ({use})")
+    for name in given.parameters(function):
+        bound[name] = _named(bound[name], f"{where} ({use}): {name}", folder or Path(), data)
     module = sys.modules[function.__module__]
     try:
         getattr(module, "check", dict)(**bound)
@@ -204,6 +219,16 @@ def load(use: str, params: Mapping[str, Any], where: str = "") -> Stage:
         signals={name: function.stage_signals[name] for name in columns},
         cuts=getattr(function, "stage_cuts", False),
     )
+
+
+def _named(value: Any, where: str, folder: Path, data: Path | None) -> Any:
+    """A file's path, or a list of them, by the digests of what is in them."""
+    if isinstance(value, list):
+        return [_named(one, where, folder, data) for one in value]
+    try:
+        return value if value is None else given.named(value, folder, data)
+    except (ConfigError, OSError) as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def find(use: str, where: str = "") -> Callable[..., Any]:

@@ -26,9 +26,11 @@ from pipeline.run import widen
 from pipeline.schema import documents
 from pipeline.stage import Stage
 from tests import builds
+from tests.given import GIVEN
 
 # The corpus is a thousandth of a real one, so passages are short, and its lines end without a full stop.
 PARAMETERS: dict[str, dict[str, Any]] = {
+    **GIVEN,
     "c4_lines": {"terminal_punctuation": False},
     "paragraphs": {"min_characters": 5},
     "substring": {"length": 12},

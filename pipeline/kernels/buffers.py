@@ -6,6 +6,8 @@ because an Arrow buffer belongs to every array that was sliced from it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -34,6 +36,14 @@ def frozen(array: NDArray) -> NDArray:
     view = np.require(array, None, ["C", "A"]).view()
     view.flags.writeable = False
     return view
+
+
+def aligned(shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
+    """An array that begins at a multiple of 64 bytes."""
+    size, item = shape[0] * shape[1], np.dtype(dtype).itemsize
+    room = np.empty(size + 64 // item, dtype)
+    skip = -room.ctypes.data % 64 // item
+    return room[skip : skip + size].reshape(shape)
 
 
 def _bytes(data: pa.Buffer | None) -> NDArray[np.uint8]:

@@ -23,8 +23,8 @@ import pyarrow as pa
 
 from pipeline.fasttext_model import END_OF_SENTENCE, FastTextModel, huffman
 from pipeline.kernels._jit import Bytes, Hashes, Ints, allocating_kernel
-from pipeline.kernels.buffers import frozen, text_buffers
-from pipeline.kernels.fasttext_memory import aligned, keep_all, lines_for
+from pipeline.kernels.buffers import aligned, frozen, text_buffers
+from pipeline.kernels.fasttext_memory import keep_all, lines_for
 from pipeline.kernels.fasttext_rows import Memory, Rows, Scratch, sum_rows
 from pipeline.kernels.fasttext_scores import MARGIN, descend, scan
 from pipeline.kernels.fasttext_token import Ids, Layout
@@ -32,6 +32,7 @@ from pipeline.kernels.wide import after
 from pipeline.memory import keeps
 
 MEMORY_BYTES = 32 << 20
+FILLED_ROWS = 1 << 16
 MOST_CHARACTERS = 1 << 62
 HIERARCHICAL, SOFTMAX, INDEPENDENT = 0, 1, 2
 
@@ -72,6 +73,7 @@ class Labeller:
             frozen(arena),
             frozen(starts),
             frozen(directory),
+            frozen(_filled(model)),
             frozen(left),
             frozen(right),
         )
@@ -114,20 +116,35 @@ def _subwords(model: FastTextModel) -> tuple[Rows, Hashes]:
 
     Rows begin at multiples of 64 bytes: with 16 dimensions a row is one line of the processor's cache.
     """
-    order = np.arange(model.input.shape[0])
     directory = np.zeros((2, 0), np.uint64)
-    if model.pruned is not None:
-        buckets = np.array(sorted(model.pruned), np.int64)
-        first = len(model.words)
-        order[first : first + buckets.size] = first + np.array([model.pruned[b] for b in buckets.tolist()], np.int64)
-        bits = np.zeros((model.buckets // 64 + 1) * 64, np.uint8)
-        bits[buckets] = 1
-        words = np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
-        counts = np.add.reduceat(bits, np.arange(0, bits.size, 64), dtype=np.int64)
-        directory = np.stack([words, (first + np.cumsum(counts) - counts).astype(np.uint64)])
+    if model.pruned is None:
+        return model.input, directory
+    order = np.arange(model.input.shape[0])
+    buckets = np.array(sorted(model.pruned), np.int64)
+    first = len(model.words)
+    order[first : first + buckets.size] = first + np.array([model.pruned[b] for b in buckets.tolist()], np.int64)
+    bits = np.zeros((model.buckets // 64 + 1) * 64, np.uint8)
+    bits[buckets] = 1
+    words = np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
+    counts = np.add.reduceat(bits, np.arange(0, bits.size, 64), dtype=np.int64)
+    directory = np.stack([words, (first + np.cumsum(counts) - counts).astype(np.uint64)])
     rows = aligned(model.input.shape, np.float32)
     rows[:] = model.input[order]
     return rows, directory
+
+
+def _filled(model: FastTextModel) -> Hashes:
+    """A bit for each bucket whose row is not all zeros, 64 in a word; of a model with subwords, or pruned, empty.
+
+    Training with one thread leaves the rows of n-grams that were never met as they were: zeros, which need not be read.
+    """
+    if model.max_n > 0 or model.pruned is not None:
+        return np.zeros(0, np.uint64)
+    rows = model.input[len(model.words) :]
+    bits = np.zeros((len(rows) // 64 + 1) * 64, np.uint8)
+    for first in range(0, len(rows), FILLED_ROWS):
+        bits[first : min(first + FILLED_ROWS, len(rows))] = rows[first : first + FILLED_ROWS].any(axis=1)
+    return np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
 
 
 @allocating_kernel

@@ -72,30 +72,67 @@ def add(out: Rows, rows: Rows, row: np.int64) -> None:
 
 @kernel
 def add_all(out: Rows, rows: Rows, which: Ints, begin: int, end: int) -> None:
-    """out += rows[which[k]] for each k from `begin` on, in turn; sixteen dimensions stay in registers."""
-    if out.size != 16:
+    """out += rows[which[k]] for each k from `begin` on, in turn; sixteen dimensions at a time stay in registers."""
+    whole = out.size - out.size % 16
+    for q in range(0, whole, 16):
+        _add_16(out, rows, which, begin, end, q)
+    if whole < out.size:
         for k in range(begin, end):
-            add(out, rows, which[k])
-        return
-    a0, a1, a2, a3, a4, a5, a6, a7 = out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7]
-    b0, b1, b2, b3, b4, b5, b6, b7 = out[8], out[9], out[10], out[11], out[12], out[13], out[14], out[15]
+            row = np.uint64(which[k])
+            for q in range(whole, out.size):
+                out[q] += rows[row, q]
+
+
+@kernel
+def _add_16(out: Rows, rows: Rows, which: Ints, begin: int, end: int, q: int) -> None:
+    """The same for sixteen dimensions from q on."""
+    a0 = out[q + 0]
+    a1 = out[q + 1]
+    a2 = out[q + 2]
+    a3 = out[q + 3]
+    a4 = out[q + 4]
+    a5 = out[q + 5]
+    a6 = out[q + 6]
+    a7 = out[q + 7]
+    b0 = out[q + 8]
+    b1 = out[q + 9]
+    b2 = out[q + 10]
+    b3 = out[q + 11]
+    b4 = out[q + 12]
+    b5 = out[q + 13]
+    b6 = out[q + 14]
+    b7 = out[q + 15]
     for k in range(begin, end):
-        r = which[k]
-        a0 += rows[r, 0]
-        a1 += rows[r, 1]
-        a2 += rows[r, 2]
-        a3 += rows[r, 3]
-        a4 += rows[r, 4]
-        a5 += rows[r, 5]
-        a6 += rows[r, 6]
-        a7 += rows[r, 7]
-        b0 += rows[r, 8]
-        b1 += rows[r, 9]
-        b2 += rows[r, 10]
-        b3 += rows[r, 11]
-        b4 += rows[r, 12]
-        b5 += rows[r, 13]
-        b6 += rows[r, 14]
-        b7 += rows[r, 15]
-    out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7] = a0, a1, a2, a3, a4, a5, a6, a7
-    out[8], out[9], out[10], out[11], out[12], out[13], out[14], out[15] = b0, b1, b2, b3, b4, b5, b6, b7
+        r = np.uint64(which[k])
+        a0 += rows[r, q + 0]
+        a1 += rows[r, q + 1]
+        a2 += rows[r, q + 2]
+        a3 += rows[r, q + 3]
+        a4 += rows[r, q + 4]
+        a5 += rows[r, q + 5]
+        a6 += rows[r, q + 6]
+        a7 += rows[r, q + 7]
+        b0 += rows[r, q + 8]
+        b1 += rows[r, q + 9]
+        b2 += rows[r, q + 10]
+        b3 += rows[r, q + 11]
+        b4 += rows[r, q + 12]
+        b5 += rows[r, q + 13]
+        b6 += rows[r, q + 14]
+        b7 += rows[r, q + 15]
+    out[q + 0] = a0
+    out[q + 1] = a1
+    out[q + 2] = a2
+    out[q + 3] = a3
+    out[q + 4] = a4
+    out[q + 5] = a5
+    out[q + 6] = a6
+    out[q + 7] = a7
+    out[q + 8] = b0
+    out[q + 9] = b1
+    out[q + 10] = b2
+    out[q + 11] = b3
+    out[q + 12] = b4
+    out[q + 13] = b5
+    out[q + 14] = b6
+    out[q + 15] = b7

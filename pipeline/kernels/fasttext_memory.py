@@ -7,12 +7,10 @@ than eight bytes one is taken for the other with probability 2^-64; shorter ones
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
+from pipeline.kernels.buffers import aligned
 from pipeline.kernels.units import ONE, mix
 from pipeline.kernels.wide import ALL, ZERO, load8
 
@@ -25,14 +23,6 @@ def lines_for(count: int) -> Hashes:
     lines = aligned((1 << max(0, (2 * count - 1).bit_length() - 2), 8), np.uint64)
     lines[:] = 0
     return lines
-
-
-def aligned(shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
-    """An array that begins at a multiple of 64 bytes."""
-    size, item = shape[0] * shape[1], np.dtype(dtype).itemsize
-    room = np.empty(size + 64 // item, dtype)
-    skip = -room.ctypes.data % 64 // item
-    return room[skip : skip + size].reshape(shape)
 
 
 @kernel

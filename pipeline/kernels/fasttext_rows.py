@@ -15,9 +15,9 @@ from pipeline.kernels._jit import Bytes, Hashes, Ints, kernel
 from pipeline.kernels.buffers import frozen
 from pipeline.kernels.fasttext_buckets import Rows, add, add_all, fnv, fnv_of, row_of
 from pipeline.kernels.fasttext_memory import find, keep, key_of, line_of, short
-from pipeline.kernels.fasttext_token import BEGIN, Layout, add_token
+from pipeline.kernels.fasttext_token import BEGIN, Layout, add_token, known_word
 from pipeline.kernels.lanes import blank64, prefetch
-from pipeline.kernels.units import BLOCK, ONE, S63, count, places
+from pipeline.kernels.units import BLOCK, ONE, S6, S63, count, places
 from pipeline.kernels.wide import ZERO
 
 NGRAM_PRIME = np.uint64(116049371)
@@ -27,6 +27,8 @@ SEPARATOR = frozen(np.isin(np.arange(256), [0, 9, 10, 11, 12, 13, 32]))
 LOW_HALF = np.int64(0xFFFFFFFF)
 # Tokens that a block can hold at most, and some more; tokens that are longer are not remembered.
 TOKENS, LONGEST = 64 * BLOCK // 2 + 8, 64
+# Rows of n-grams that are fetched before they are added.
+WAITING = 64
 
 
 class Memory(NamedTuple):
@@ -93,10 +95,13 @@ def sum_rows(
             for k in range(n):
                 scratch.hashes[n_hashes] = fnv_of(data, first[k], last[k])
                 n_hashes += keys[k] != ZERO
-        for k in range(n):
-            known[k] = 0 if exact else find(memory.lines, keys[k])
-            prefetch(memory.sums, max(known[k] & LOW_HALF, 1) - 1)
-        total += _add_tokens(data, n, model, memory, scratch, hidden, exact)
+        if settings[5] == 0:
+            total += _add_words(data, n, model, scratch, hidden)
+        else:
+            for k in range(n):
+                known[k] = 0 if exact else find(memory.lines, keys[k])
+                prefetch(memory.sums, max(known[k] & LOW_HALF, 1) - 1)
+            total += _add_tokens(data, n, model, memory, scratch, hidden, exact)
         if n < closed:
             break
         # One may go on in the next block.
@@ -107,8 +112,24 @@ def sum_rows(
         add(hidden, model.rows, settings[7])
     if settings[6] > 1:
         scratch.hashes[n_hashes] = EOS_HASH
-        total += _word_ngrams(scratch.hashes, n_hashes + 1, settings, model.rows, model.directory, hidden)
+        total += _word_ngrams(scratch.hashes, n_hashes + 1, model, known, hidden)
     return total
+
+
+@kernel
+def _add_words(data: Bytes, n: int, model: Layout, scratch: Scratch, hidden: Rows) -> int:
+    """Add the rows of the known words among the first n tokens, where words have no subwords; return how many."""
+    first, last, known, keys = scratch.first, scratch.last, scratch.known, scratch.keys
+    met = 0
+    for k in range(n):
+        if keys[k] != ZERO:
+            row = known_word(data, first[k], last[k], keys[k], model)
+            if row >= 0:
+                prefetch(model.rows, row)
+                known[met] = row
+                met += 1
+    add_all(hidden, model.rows, known, 0, met)
+    return met
 
 
 @kernel
@@ -183,24 +204,32 @@ def _meet(
 
 
 @kernel
-def _word_ngrams(
-    hashes: NDArray[np.uint32],
-    n: int,
-    settings: Ints,
-    rows: Rows,
-    directory: Hashes,
-    out: Rows,
-) -> int:
-    """Add the rows of every run of 2 to `word_ngrams` tokens."""
-    added = 0
+def _word_ngrams(hashes: NDArray[np.uint32], n: int, model: Layout, waiting: Ints, out: Rows) -> int:
+    """Add the rows of every run of 2 to `word_ngrams` tokens, many at a time: each is on its way when it is asked for.
+
+    Rows of zeros count, and are not read where it is known which they are.
+    """
+    settings, rows, filled = model.settings, model.rows, model.filled
+    added = met = 0
     for i in range(n):
         h = np.uint64(np.int64(np.int32(hashes[i])))
         for j in range(i + 1, min(n, i + settings[6])):
             h = h * NGRAM_PRIME + np.uint64(np.int64(np.int32(hashes[j])))
-            row = row_of(h, settings, directory)
-            if row >= 0:
-                added += 1
-                add(out, rows, row)
+            row = row_of(h, settings, model.directory)
+            if row < 0:
+                continue
+            added += 1
+            if filled.size > 0:
+                bucket = np.uint64(row - settings[2])
+                if filled[bucket >> S6] >> (bucket & S63) & ONE == ZERO:
+                    continue
+            prefetch(rows, row)
+            waiting[met] = row
+            met += 1
+            if met == WAITING:
+                add_all(out, rows, waiting, 0, met)
+                met = 0
+    add_all(out, rows, waiting, 0, met)
     return added
 
 

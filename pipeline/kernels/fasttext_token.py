@@ -29,6 +29,7 @@ class Layout(NamedTuple):
     arena: Bytes
     word_starts: Ints
     directory: Hashes
+    filled: Hashes
     left: Ids
     right: Ids
 
@@ -42,11 +43,14 @@ def add_token(
     `padded` has room for the token and three bytes more, and `buckets` for some of its subwords at a time.
     """
     n = np.int64(0)
-    found = _known(data, begin, end, key, model)
+    found = known_word(data, begin, end, key, model)
     if found >= 0:
         n += 1
         add(out, model.rows, found)
     min_n, max_n = model.settings[4], model.settings[5]
+    if max_n == 0:
+        # Without n-grams at all there is no bucket either.
+        return n
     # The token between "<" and ">", and behind them what continues no character.
     size = end - begin + 2
     padded[0], padded[size - 1], padded[size] = BEGIN, END, 0
@@ -103,7 +107,7 @@ def _subwords(buckets: Ints, n: int, model: Layout, out: Rows) -> np.int64:
 
 
 @kernel
-def _known(data: Bytes, begin: int, end: int, key: np.uint64, model: Layout) -> np.int64:
+def known_word(data: Bytes, begin: int, end: int, key: np.uint64, model: Layout) -> np.int64:
     """The number of a known word, or -1."""
     number = find(model.word_lines, key) - 1
     if number >= 0:

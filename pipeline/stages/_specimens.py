@@ -33,9 +33,10 @@ def specimens() -> tuple[str, ...]:
         if lang is not None and len(of.setdefault(lang, [])) < FEW:
             of[lang].append(word)
     texts = [" ".join(some[:count]) for _, some in sorted(of.items()) for count in (1, FEW)]
-    return (*map(_shipped, LANGUAGES), *dict.fromkeys(texts))
+    return (*map(shipped, LANGUAGES), *dict.fromkeys(texts))
 
 
-def _shipped(lang: str) -> str:
+def shipped(lang: str) -> str:
+    """The beginning of a text in a language, of those that come along."""
     with (importlib.resources.files("catalogs") / "samples" / f"{lang}.jsonl").open(encoding="utf-8") as file:
         return str(json.loads(file.readline())["text"])[:CHARACTERS]

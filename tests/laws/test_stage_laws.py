@@ -17,9 +17,10 @@ from pipeline import stage as stages
 from pipeline.limits import UNBOUNDED, Workspace
 from pipeline.models import ModelError, language_model
 from pipeline.stage import Stage
+from tests.given import GIVEN, HERE
 from tests.laws import nasty
 
-# A stage is tried with its defaults, and with what is listed here.
+# A stage is tried with its defaults and what it must be given, and with what is listed here.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "normalise": [{"form": "NFKC"}],
     "gopher": [
@@ -30,7 +31,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "repetition": [{"units": "script"}, {"dialect": "dolma"}, {"dialect": "dclm"}],
     "fineweb": [{"dialect": "paper"}, {"units": "script"}],
-    "language": [{"characters": 5}],
+    "language": [{"characters": 5}, {"second": str(HERE / "filter.bin"), "doubt": 0.3}],
     "pii": [{"kinds": ["phone", "email"], "countries": ["US"]}],
     "mask_pii": [{"kinds": ["phone", "email"], "countries": ["US"]}],
     "near": [{"ngram": 1, "bands": 3, "rows": 3}, {"verify": False}],
@@ -39,10 +40,16 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"keep": "none", "most_documents": 2, "min_characters": 1},
     ],
     "substring": [{"length": 2}, {"length": 7}],
+    "classifier": [{"label": "cc"}, {"card": str(HERE / "filter.json")}],
+    "perplexity": [{"head": 60.0, "tail": 200.0, "units": "script", "normalise": False}],
+    "toxicity": [{"model": str(HERE / "filter.bin"), "label": "cc"}],
+    "url": [{"subwords": str(HERE / "url_words.txt")}],
     "html": [{"extractor": "resiliparse"}, {"extractor": "plain"}],
     "eda": [{"children": 3, "deletion": 0.0, "swap": 0.5}, {"swap": 0.0, "deletion": 0.9}],
 }
-CASES = [(name, params) for name in stages.available() for params in [{}, *VARIANTS.get(name, [])]]
+CASES = [
+    (name, {**GIVEN.get(name, {}), **params}) for name in stages.available() for params in [{}, *VARIANTS.get(name, [])]
+]
 
 
 def kind(case: tuple[str, dict[str, Any]]) -> str:
@@ -54,8 +61,15 @@ def kind(case: tuple[str, dict[str, Any]]) -> str:
 def cases(*kinds: str) -> Any:
     """Parametrise over the stages of these kinds (all where none is given)."""
     chosen = [case for case in CASES if not kinds or kind(case) in kinds]
-    names = [f"{name}-{'-'.join(map(str, params.values())) or 'default'}" for name, params in chosen]
+    names = [f"{name}-{'-'.join(map(_short, params.values())) or 'default'}" for name, params in chosen]
     return pytest.mark.parametrize("stage", chosen, ids=names, indirect=True)
+
+
+def _short(value: Any) -> str:
+    """A parameter in the name of a test: of a file its name."""
+    if isinstance(value, list):
+        return str([_short(one) if str(one).startswith("/") else one for one in value])
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else str(value)
 
 
 @pytest.fixture

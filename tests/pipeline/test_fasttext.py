@@ -24,6 +24,8 @@ SHAPES = [
     ("hs", {}),
     ("hs", {"wordNgrams": 3, "minn": 0, "maxn": 0}),
     ("softmax", {"wordNgrams": 2}),
+    ("softmax", {"minn": 0, "maxn": 0}),
+    ("softmax", {"minn": 0, "maxn": 0, "wordNgrams": 2}),
     ("ova", {"dim": 7}),
     ("ns", {}),
 ]

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import fasttext_model, stage
+from pipeline.filters import texts, training
 from pipeline.kernels.fasttext import Labeller
 from pipeline.models import ModelError, language_model
 from tests.laws import nasty
@@ -87,6 +88,29 @@ def test_sentences_are_mostly_of_their_gold_language(model, gold, lang):
 def test_the_language_of_a_text_without_a_letter_is_not_known():
     """No model is needed to say so."""
     assert measured(["", " \n\t", "\u3000\u00a0"]) == [(None, None)] * 3
+
+
+def test_a_second_opinion_is_asked_where_the_first_is_in_doubt_and_only_there(model, shared_data, tmp_path):
+    """Each text by both models of fastText itself; a second one that was trained on Zulu and Xhosa."""
+    import fasttext.FastText
+
+    gold = defaultdict(list)
+    for row in pq.read_table(shared_data / "lid" / "lingua_sentences.parquet").to_pylist():
+        gold[row["lang"]].append(row["text"])
+    train = {lang: [texts.line(text) for text in gold[lang][:800]] for lang in ("zu", "xh", "en")}
+    training.train(train, training.Settings(1, 2, 4, dim=8, epoch=20, lr=0.5, bucket=20_000), tmp_path / "second.bin")
+    second = fasttext.FastText.load_model(str(tmp_path / "second.bin"))
+    some = [text for lang in ("zu", "xh", "en", "de", "zh") for text in gold[lang][-50:]]
+    for doubt in (0.0, 0.4, 0.9):
+        first = [said(model, text) for text in some]
+        expected = [said(second, text) if one[1] < doubt else one for text, one in zip(some, first, strict=True)]
+        found = measured(some, second=str(tmp_path / "second.bin"), doubt=doubt)
+        agree(found, expected)
+        if doubt == 0.4:
+            right = [lang == "zu" for lang, _ in found[:50]]
+            assert sum(right) > 0.6 * len(right) and first[0][0] != "zu"
+    with pytest.raises(stage.ConfigError, match="doubt is a score between 0 and 1"):
+        stage.load("language", {"doubt": 2.0})
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ language and file name are near-duplicates that nobody made for a test.
 from __future__ import annotations
 
 import itertools
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from pipeline import books, stage
 from pipeline.audit import audit
 from pipeline.catalog import queries
 from pipeline.kernels import bands, minhash, shingles
+from pipeline.mistakes import ConfigError
 from pipeline.models import ModelError, language_model
 from pipeline.stages import near
 from pipeline.store import read_parquet
@@ -223,3 +225,49 @@ def test_a_published_recipe_accounts_for_every_page(name, shared_data, tmp_path)
     assert report.counts["kept"] > 1000
     reasons = {(row["stage"], row["reason"]) for row in books.ledger(made.store, made.version.build_keys()).to_pylist()}
     assert len(reasons) >= PUBLISHED[name], sorted(reasons)
+
+
+@pytest.fixture
+def filtered(shared_data, tmp_path):
+    """The corpus beside a filter that was trained on encyclopedia articles against whole raw pages."""
+    from pipeline.filters import artifact, texts
+    from pipeline.filters.training import Settings
+    from tests.bench.quality import raw, written
+
+    (tmp_path / "corpus").symlink_to(shared_data / "corpus")
+    sides = []
+    for label, lines in (("hq", written(shared_data)["encyclopedia"]), ("cc", raw(shared_data))):
+        path = tmp_path / f"{label}.jsonl"
+        path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines), "utf-8")
+        sides.append(texts.read(label, [str(path)], 0))
+    settings = Settings(dim=20, bucket=100_000, epoch=10)
+    return tmp_path, artifact.make(tmp_path / "filters" / "dclm-lite", *sides, settings, hold_back=0.4)
+
+
+@pytest.mark.slow
+def test_dclm_lite_keeps_whom_its_filter_ranks_highest(filtered, tmp_path_factory):
+    """Every page accounted for, and the classifier's verdict on each counted again by fastText itself."""
+    import fasttext.FastText
+
+    data, said = filtered
+    made = built("dclm-lite", data, tmp_path_factory.mktemp("dclm"))
+    report = audit(made.version, made.store)
+    assert report.problems == [] and report.counts["ingested"] == 27_126 and report.counts["quarantined"] == 0
+    ledger = books.ledger(made.store, made.version.build_keys()).to_pylist()
+    gone = [row for row in ledger if row["stage"] == "classifier"]
+    reasons = {(row["stage"], row["reason"]) for row in ledger}
+    assert gone and report.counts["kept"] > 50 and len(reasons) >= 10, sorted(reasons)
+    model = fasttext.FastText.load_model(str(data / "filters" / "dclm-lite" / said["model"]["file"]))
+    bound = said["held_back"]["negative_scores"][90]
+    kept = set(read_parquet(made.version.folder / "documents.parquet", ["doc_id"])["doc_id"].to_pylist())
+    texts = made.texts(1)
+    assert kept | {row["doc_id"] for row in gone} == set(texts)
+    for doc_id in sorted(texts)[::5]:
+        score = dict(zip(*model.predict(texts[doc_id].replace("\n", " "), 2), strict=True))["__label__hq"]
+        assert doc_id in kept if score > bound + 1e-4 else doc_id not in kept or score > bound - 1e-4
+
+
+def test_a_recipe_without_its_filter_says_which_command_makes_it(shared_data, tmp_path):
+    (tmp_path / "corpus").symlink_to(shared_data / "corpus")
+    with pytest.raises(ConfigError, match=r"filters/dclm-lite/model\.bin; train it: gristmill train-filter .* --out "):
+        built("dclm-lite", tmp_path, tmp_path / "store")
