@@ -5,9 +5,9 @@
     han_ratio           < .3         ChineseWebText   Han characters to all
     line_length         < 10         ChineseWebText   characters to lines that hold any
     digit_ratio         > .3         MAP-CC           digits to letters and digits
-    punctuation_ratio   0            MAP-CC           punctuation, full-width or not, to all
+    punctuation_ratio   0            MAP-CC           punctuation of any width to all
     bracket_ratio       > .1         MAP-CC           characters between 【 and 】 to all
-    more_line_ratio     > .3         MAP-CC           lines that end in 更多, 展开, 展開, "readmore", "read more" or 。。。
+    more_line_ratio     > .3         MAP-CC           lines that end in 更多, 展开, "read more" or 。。。
     unique_ratio        <= .1        MAP-CC           different characters to all: falls with the length of a text
     entropy             < 3          MAP-CC           of the distribution of characters, in nats
     sentences           < 2          MAP-CC           by rule (`kernels.sentences`): 。！？ end one whatever follows
@@ -18,8 +18,8 @@
 ChineseWebText is Chen et al. 2023 (arXiv 2311.01149), MAP-CC Du et al. 2024 (arXiv 2404.04167), in the arithmetic of its
 released code but for this: it counts white space as characters, and maps full-width punctuation to half-width first,
 which changes none of these. MAP-CC's bounds are for texts of 50 to 10,000 characters: on longer ones `unique_ratio`
-says how long a text is. A page in either script has a tenth and more of its Han characters in that script alone, and
-hardly one in the other (`kernels.chinese`): a bound of .02 on the other's tells them apart. Japanese has both.
+says how long a text is. A tenth and more of a page's Han characters are in its script alone, and less than a twentieth
+in the other alone (`kernels.chinese`): a bound of .05 on the other's ratio tells them apart. Japanese has both.
 
 `gopher`, `repetition`, `fineweb`, `c4` and `c4_lines` count characters for words by `units = "script"`.
 

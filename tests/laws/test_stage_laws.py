@@ -33,7 +33,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "language": [{"characters": 5}],
     "pii": [{"kinds": ["phone", "email"], "countries": ["US"]}],
     "mask_pii": [{"kinds": ["phone", "email"], "countries": ["US"]}],
-    "near": [{"ngram": 1, "bands": 3, "rows": 3}, {"verify": False}],
+    "c4": [{"units": "script"}],
+    "c4_lines": [{"units": "script"}],
+    "near": [{"ngram": 1, "bands": 3, "rows": 3}, {"verify": False}, {"fold_chinese": True}],
     "paragraphs": [
         {"unit": "paragraph", "match": "exact", "min_characters": 1},
         {"keep": "none", "most_documents": 2, "min_characters": 1},
