@@ -9,7 +9,7 @@
     bracket_ratio       > .1         MAP-CC           characters between 【 and 】 to all
     more_line_ratio     > .3         MAP-CC           lines that end in 更多, 展开, "read more" or 。。。
     unique_ratio        <= .1        MAP-CC           different characters to all: falls with the length of a text
-    entropy             < 3          MAP-CC           of the distribution of characters, in nats
+    entropy             < 3          MAP-CC           of the distribution of characters, nats
     sentences           < 2          MAP-CC           by rule (`kernels.sentences`): 。！？ end one whatever follows
     sentence_length                                   characters to sentences
     simplified_ratio                                  Han characters that only Simplified Chinese has, to all Han
