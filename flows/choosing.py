@@ -133,7 +133,7 @@ def calibrate(
         checked = replace(checked, sources=tuple(cards.load(card, folder) for card in reference))
     theirs = recipes.load(origin, folder) if origin else None
     with progress.shown(screen.err) as reporter:
-        found = calibration.ask(checked, method, tail, theirs, stage or (), documents, batch_rows, reporter)  # type: ignore[arg-type]
+        found = calibration.ask(checked, method, tail, theirs, stage or (), documents, batch_rows, reporter)
     screen.say(f"{found.recipe}: {found.documents:,} of {found.read:,} documents of {', '.join(found.sources)}")
     table = Table("rule", "bound", "removes", "learnt", "removes", "median", "", box=None, padding=(0, 2))
     for bound in found.bounds:

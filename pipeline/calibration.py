@@ -23,7 +23,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,13 +38,12 @@ from pipeline.run import run
 from pipeline.runner import Progress
 from pipeline.stage import ConfigError, suggest
 
-Method = Literal["tail", "quantile", "median-ratio", "mean-std"]
-METHODS: tuple[str, ...] = get_args(Method)
+METHODS = ("tail", "quantile", "median-ratio", "mean-std")
 # Documents that lie beyond a bound, at the least, for it to be more than chance; and digits behind the point.
 FEWEST, DIGITS = 10, 3
 Values = NDArray[np.float64]
 # A bound for a rule from the sorted values of a sample, or why there is none.
-Learn = Callable[["Rule", Values], float | str]
+Learn = Callable[[Rule, Values], float | str]
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Answer:
 
 def ask(
     recipe: Recipe,
-    method: Method = "tail",
+    method: str = "tail",
     tail: float = 0.1,
     origin: Recipe | None = None,
     stages: Sequence[str] = (),
