@@ -101,8 +101,8 @@ def calibrate(
 
     A bound that was found on English pages is not one for another language. Take a recipe with any bounds, and a
     reference in the language that is good as it stands: an encyclopedia, books, documentation. Its documents are chosen
-    by the recipe's rules over lists (keep.lang) and measured; each bound over a number is then moved. What comes out are
-    [[stage]] tables to paste into the recipe, and for each rule what the old and the new bound remove of the sample.
+    by the recipe's rules over lists (keep.lang) and measured; each bound over a number is then moved. What comes out
+    are [[stage]] tables to paste into the recipe, and for each rule what the old and the new bound remove there.
 
     \b
       tail          remove at most that share of the reference by each rule (FineWeb-2's 10Tail)

@@ -15,11 +15,11 @@
     simplified_ratio                                  Han characters that only Simplified Chinese has, to all Han
     traditional_ratio                                 those that only Traditional Chinese has
 
-ChineseWebText is Chen et al. 2023 (arXiv 2311.01149), MAP-CC Du et al. 2024 (arXiv 2404.04167), by the arithmetic of
-its released code but for this: it counts white space as characters, and maps full-width punctuation to half-width
-first, which changes none of these. MAP-CC's bounds are for texts of 50 to 10,000 characters: on longer ones `unique_ratio`
-says how long a text is. A tenth and more of a page's Han characters are in its script alone, and less than a twentieth
-in the other alone (`kernels.chinese`): a bound of .05 on the other's ratio tells them apart. Japanese has both.
+ChineseWebText is Chen et al. 2023 (arXiv 2311.01149), MAP-CC Du et al. 2024 (arXiv 2404.04167) by its released code,
+but that counts white space as characters, and maps full-width punctuation to half-width first, which changes none of
+these. MAP-CC's bounds are for texts of 50 to 10,000 characters: on longer ones `unique_ratio` says how long a text is.
+A tenth and more of a page's Han characters are in its script alone, and less than a twentieth in the other alone
+(`kernels.chinese`): a bound of .05 on the other's ratio tells them apart. Japanese has both.
 
 `gopher`, `repetition`, `fineweb`, `c4` and `c4_lines` count characters for words by `units = "script"`.
 

@@ -39,10 +39,12 @@ BLANK_LINES = re.compile(r"\n{4,}")
 @rewrite
 def normalise(batch: pa.RecordBatch, *, form: Form = "NFC", repair: Literal["ftfy"] | None = None) -> pa.RecordBatch:
     """Rewrite the texts that are not in normal form yet, or of which the encoding is to be repaired."""
-    text = tidied(repaired(batch["text"]) if repair else batch["text"], form)
-    # What is tidy now may hold what could not be told before; most texts were no suspects, and are none.
-    while repair and (again := repaired(text)) is not text:
-        text = tidied(again, form)
+    before = batch["text"]
+    text = tidied(repaired(before) if repair else before, form)
+    # A text that changed may hold now what could not be told before.
+    while repair and text is not before and (changed := pc.not_equal(text, before)).true_count:
+        before, some = text, text.filter(changed)
+        text = pc.replace_with_mask(text, changed, tidied(repaired(some), form))
     return batch if text is batch["text"] else replace(batch, text=text)
 
 

@@ -21,7 +21,7 @@ from tests.laws import nasty
 
 # A stage is tried with its defaults, and with what is listed here.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "normalise": [{"form": "NFKC"}],
+    "normalise": [{"form": "NFKC"}, {"repair": "ftfy"}],
     "gopher": [
         {"units": "script"},
         {"stop_words": ["mill", "磨", "a\x00b"]},
