@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.kernels._jit import Bytes, Ints, Table, allocating_kernel, kernel, trailing_zeros
 from pipeline.kernels.citations import without_citations
 from pipeline.kernels.lanes import WIDTH, count64
-from pipeline.kernels.lines import before, line_end
+from pipeline.kernels.lines import CLOSING, before, line_end
 from pipeline.kernels.phrases import LOREM_IPSUM, PHRASES, POLICIES, found, has, has_word
 from pipeline.kernels.planes import BREAKS, FEEDS, ONE, S1, S63, SPACES, Planes, after_space, before_space, draw
 from pipeline.kernels.scratch import Scratch, take
@@ -41,8 +41,6 @@ LINES, KEPT, LONG_WORD, UNENDED, FEW_WORDS, LOREM, SCRIPT, CURLY, POLICY, SENTEN
 # spaces as words, with the marks of any script at the end of a line.
 APOSTROPHE, ELLIPSIS, WORDS_AFTER, COUNT_ONLY, ANY_END, BY_SCRIPT = (1 << k for k in range(6))
 LF, DOT, QUOTE, APOSTROPHE_MARK = 10, 0x2E, 0x22, 0x27
-# Quotation marks that close: ” ’ 」 』
-CLOSING = (0x201D, 0x2019, 0x300D, 0x300F)
 
 
 class Rules(NamedTuple):

@@ -242,3 +242,9 @@ def test_folding_moves_nothing_else(shared_data):
     plain, folded = (stage.load("near", {"fold_chinese": fold}) for fold in (False, True))
     assert pa.table(plain(batch)).equals(pa.table(folded(batch)))
     assert plain.identity["resources"] != folded.identity["resources"]
+
+
+def test_speech_has_ended_where_its_quotation_mark_closes():
+    lines = ["“面发起来了吗？”", "「還沒有。」", "“摸摸盆”", "他说：", "”", "水凉了。", "‘好！’"]
+    for units, share in (("whitespace", 1 / 7), ("script", 4 / 7)):
+        assert measured("fineweb", ["\n".join(lines)], units=units)[0]["punctuated_line_ratio"] == pytest.approx(share)
