@@ -1,4 +1,4 @@
-"""The verb that says what hangs on a dialect: `dialects`."""
+"""The verbs that help to choose a recipe's parameters and bounds: `dialects` and `calibrate`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from flows.screen import Screen, plain
 
 def register(verb: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
     """Make the functions of this room verbs of the command line."""
-    verb(dialects)
+    for command in (dialects, calibrate):
+        verb(command)
 
 
 def dialects(
@@ -71,4 +72,77 @@ def dialects(
             screen.say(plain(f"    {example.excerpt}", "dim"))
     for name in found.beyond:
         screen.say(f"{name} stands behind a barrier, where a build alone knows the documents: not compared")
+    screen.finish(asdict(found))
+
+
+def calibrate(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (gristmill ls), or a .toml file.")],
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CARD", help="Learn from this source, not the recipe's own; may be given again."),
+    ] = None,
+    method: Annotated[str, typer.Option(help="tail, quantile, median-ratio or mean-std.")] = "tail",
+    tail: Annotated[float, typer.Option(help="By tail: the share of the sample that each bound may remove.")] = 0.1,
+    origin: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="By the others: whose bounds, and on which sources.")
+    ] = None,
+    stage: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Learn the bounds of this stage; default: of all.")
+    ] = None,
+    documents: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Read the first N documents of each source; default: all.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the stages there, not to the screen.")] = None,
+    data: DataOption = None,
+    batch_rows: RowsOption = 4096,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn the bounds of a recipe's rules from a sample of good text.
+
+    A bound that was found on English pages is not one for another language. Take a recipe with any bounds, and a
+    reference in the language that is good as it stands: an encyclopedia, books, documentation. Its documents are chosen
+    by the recipe's rules over lists (keep.lang) and measured; each bound over a number is then moved. What comes out
+    are [[stage]] tables to paste into the recipe, and for each rule what the old and the new bound remove there.
+
+    \b
+      tail          remove at most that share of the reference by each rule (FineWeb-2's 10Tail)
+      quantile      remove what the same rule of --origin removes of the origin's sources
+      median-ratio  as far from the reference's median as there, in proportion
+      mean-std      as many standard deviations from the reference's mean as there
+
+    With --stage the rules of the other stages stay as they are, and choose the sample too. The same recipe and sources
+    give the same bounds. Look at what a bound removes before you take it (gristmill whatif): good text has a tail, too.
+
+    \b
+      gristmill calibrate zh-web --reference my-wiki.toml --stage repetition --stage fineweb
+      gristmill calibrate my-recipe.toml --method quantile --origin fineweb --out bounds.toml
+      gristmill calibrate zh-web --tail 0.05 --documents 2000 --json | jq '.bounds[]'
+    """
+    from dataclasses import replace
+
+    from rich.table import Table
+
+    from flows import progress
+    from pipeline import calibration
+    from pipeline import recipe as recipes
+    from pipeline.catalog import cards
+
+    screen, folder = Screen(as_json), Path(data).expanduser() if data else None
+    checked = recipes.load(recipe, folder)
+    if reference:
+        checked = replace(checked, sources=tuple(cards.load(card, folder) for card in reference))
+    theirs = recipes.load(origin, folder) if origin else None
+    with progress.shown(screen.err) as reporter:
+        found = calibration.ask(checked, method, tail, theirs, stage or (), documents, batch_rows, reporter)
+    screen.say(f"{found.recipe}: {found.documents:,} of {found.read:,} documents of {', '.join(found.sources)}")
+    table = Table("rule", "bound", "removes", "learnt", "removes", "median", "", box=None, padding=(0, 2))
+    for bound in found.bounds:
+        numbers = (f"{bound.was:g}", f"{bound.was_removed:.1%}", f"{bound.bound:g}", f"{bound.removed:.1%}")
+        table.add_row(plain(bound.rule), *numbers, f"{bound.median:g}", plain(bound.kept or ""))
+    screen.say(table)
+    if out:
+        out.write_text(found.toml, "utf-8")
+    else:
+        for line in ["", *found.toml.splitlines()]:
+            screen.say(plain(line, limit=10_000))
     screen.finish(asdict(found))

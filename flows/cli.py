@@ -60,6 +60,7 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill whatif quickstart CHANGE       who would be kept under another rule, without a new build
   gristmill why DOC_ID                     what was measured on a document, and why it was kept or not
   gristmill dialects my-recipe.toml        which documents hang on whose reading of a rule
+  gristmill calibrate my-recipe.toml       bounds of its rules, learnt from a sample of good text
   gristmill papers quickstart              attribution, data set card, Croissant and statement of a version
   gristmill train-filter NAME              a classifier of documents from two labelled sources
   gristmill extend VERSION --source CARD   a version with one source more, from what is stored of the others

@@ -118,7 +118,7 @@ def ask(
         progress.phase("compare dialects", len(parts))
     left: dict[str, int] = {}
     for part in parts:
-        chunks = list(_bounded(part, left, documents))
+        chunks = list(bounded(part, left, documents))
         base = run(chunks, [s.stage for s in steps], [], batch_rows, bool(own))
         judged = _judged(base, [*own, *_rules(steps)])
         answer.documents += base.entered.num_rows
@@ -159,7 +159,7 @@ def _rules(steps: Sequence[Step]) -> list[Rule]:
     return [rule for step in steps for rule in step.rules]
 
 
-def _bounded(part: Partition, left: dict[str, int], most: int | None) -> Iterator[Chunk]:
+def bounded(part: Partition, left: dict[str, int], most: int | None) -> Iterator[Chunk]:
     """The documents of a partition, as far as `most` of its source are not read yet."""
     spec = {"card": part.card.model_dump(mode="json"), "items": [asdict(item) for item in part.items]}
     if most is None:

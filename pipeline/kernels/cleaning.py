@@ -12,14 +12,15 @@ import numpy as np
 from pipeline.kernels._jit import Bytes, Ints, Table, allocating_kernel, kernel, trailing_zeros
 from pipeline.kernels.citations import without_citations
 from pipeline.kernels.lanes import WIDTH, count64
-from pipeline.kernels.lines import line_end
+from pipeline.kernels.lines import CLOSING, before, line_end
 from pipeline.kernels.phrases import LOREM_IPSUM, PHRASES, POLICIES, found, has, has_word
 from pipeline.kernels.planes import BREAKS, FEEDS, ONE, S1, S63, SPACES, Planes, after_space, before_space, draw
 from pipeline.kernels.scratch import Scratch, take
 from pipeline.kernels.sentences import sentences
-from pipeline.kernels.unicode import SPACE
+from pipeline.kernels.unicode import SPACE, SPACELESS, TERMINAL
 from pipeline.kernels.utf8 import decode
 from pipeline.kernels.wide import ALL, ZERO, copy
+from pipeline.kernels.words import cuts_word
 
 COUNTS = (
     "lines",
@@ -36,8 +37,9 @@ COUNTS = (
 )
 LINES, KEPT, LONG_WORD, UNENDED, FEW_WORDS, LOREM, SCRIPT, CURLY, POLICY, SENTENCES, CHARACTERS = range(len(COUNTS))
 # What a dialect is: marks that end a line beside . ? ! and ", an ellipsis as none, words counted when citations are
-# gone, lines by line feeds alone and counted without being cleaned.
-APOSTROPHE, ELLIPSIS, WORDS_AFTER, COUNT_ONLY, ANY_END = (1 << k for k in range(5))
+# gone, lines by line feeds alone and counted without being cleaned, any end; and beside it letters of scripts without
+# spaces as words, with the marks of any script at the end of a line.
+APOSTROPHE, ELLIPSIS, WORDS_AFTER, COUNT_ONLY, ANY_END, BY_SCRIPT = (1 << k for k in range(6))
 LF, DOT, QUOTE, APOSTROPHE_MARK = 10, 0x2E, 0x22, 0x27
 
 
@@ -134,8 +136,8 @@ def judge(
     counts[LINES] += 1
     a = after_space(planes, start, end)
     b = before_space(planes, a, end)
-    words = _words(planes, a, b)
-    if longest_word >= 0 and b - a > longest_word and _longest(planes, text, a, b) > longest_word:
+    words = _script_words(text, a, b, table)[0] if dialect & BY_SCRIPT else _words(planes, a, b)
+    if longest_word >= 0 and b - a > longest_word and _longest(planes, text, a, b, dialect, table) > longest_word:
         counts[LONG_WORD] += 1
         return False, np.int64(0)
     bracket, curly, phrases = found(text, a, b)
@@ -145,8 +147,9 @@ def judge(
     if bracket and cleans:
         length = without_citations(line, length, table, classes)
         if dialect & WORDS_AFTER:
-            words = _plain_words(line, length, table)
-    ended = _ends(line, length, dialect)
+            by_script = dialect & BY_SCRIPT
+            words = _script_words(line, 0, length, table)[0] if by_script else _plain_words(line, length, table)
+    ended = _ends(line, length, dialect) or (dialect & BY_SCRIPT and _ends_anywhere(line, length, classes))
     if not ended:
         counts[UNENDED] += 1
     if words < least_words and (ended or not cleans):
@@ -188,9 +191,11 @@ def _words(planes: Planes, a: int, b: int) -> np.int64:
 
 
 @kernel
-def _longest(planes: Planes, text: Bytes, a: int, b: int) -> np.int64:
+def _longest(planes: Planes, text: Bytes, a: int, b: int, dialect: int, table: Table) -> np.int64:
     """Characters of the longest word of text[a:b]."""
     most = size = np.int64(0)
+    if dialect & BY_SCRIPT:
+        return np.int64(_script_words(text, a, b, table)[1])
     for i in range(a, b):
         if planes[i >> 6, SPACES] >> np.uint64(i & 63) & ONE != ZERO:
             size = np.int64(0)
@@ -198,6 +203,25 @@ def _longest(planes: Planes, text: Bytes, a: int, b: int) -> np.int64:
             size += (text[i] & 0xC0) != 0x80
             most = max(most, size)
     return most
+
+
+@kernel
+def _script_words(text: Bytes, a: int, b: int, table: Table) -> tuple[np.int64, np.int64]:
+    """(words of text[a:b], characters of the longest), each letter of a script without spaces a word of its own."""
+    n, most, size, spaceless, i = np.int64(0), np.int64(0), np.int64(0), False, a
+    while i < b:
+        code, width = decode(text, i, b)
+        i += width
+        entry = np.int64(table[code])
+        if entry & SPACE != 0:
+            size = np.int64(0)
+            continue
+        if size == 0 or cuts_word(entry, spaceless):
+            n += 1
+            size, spaceless = np.int64(0), entry & SPACELESS != 0
+        size += 1
+        most = max(most, size)
+    return n, most
 
 
 @kernel
@@ -224,6 +248,15 @@ def _ends(line: Bytes, length: int, dialect: int) -> bool:
     if dialect & ELLIPSIS and c == DOT and length > 2 and line[length - 2] == DOT and line[length - 3] == DOT:
         return False
     return c in (DOT, 0x3F, 0x21, QUOTE) or (dialect & APOSTROPHE != 0 and c == APOSTROPHE_MARK)
+
+
+@kernel
+def _ends_anywhere(line: Bytes, length: int, classes: Bytes) -> bool:
+    """Whether the line ends in a mark that ends a sentence in some script, or in a quotation mark that closes."""
+    if length == 0 or line[length - 1] < 0x80:
+        return False
+    code, _ = decode(line, before(line, 0, length), length)
+    return classes[code] & TERMINAL != 0 or code in CLOSING
 
 
 @kernel

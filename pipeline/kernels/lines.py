@@ -17,6 +17,8 @@ from pipeline.kernels.wide import ZERO, hashed_padded, same_padded
 
 DOT, DASH, CR, LF = 0x2E, 0x2D, 13, 10
 SHORT = 30
+# Quotation marks that close: ” ’ 」 』
+CLOSING = (0x201D, 0x2019, 0x300D, 0x300F)
 
 
 @kernel
@@ -77,13 +79,13 @@ def before(text: Bytes, start: int, end: int) -> np.int64:
 def feeds(
     text: Bytes, size: int, planes: Planes, classes: Bytes, count: int, slots: Hashes, stamps: Ints, out: Ints
 ) -> None:
-    """What stands between line feeds, of which there are `count`: out[0:8].
+    """What stands between line feeds, of which there are `count`: out[0:9].
 
     Runs of line feeds part the first three: lines, those that stood before, their characters. Lines of white space
     alone do not count in the rest: lines, those that end in terminal punctuation, those of fewer than 30 characters,
-    those of 30, characters of those that stood before.
+    those of 30, characters of those that stood before, lines that end in a quotation mark behind terminal punctuation.
     """
-    out[:8] = 0
+    out[:9] = 0
     stamp, mask = next_stamp(slots, stamps), mask_for(min(count, size // 2) + 1)
     a = np.int64(0)
     while a < size:
@@ -97,7 +99,11 @@ def feeds(
             out[2] += again
             if after_space(planes, a, b) < b:
                 out[3] += 1
-                out[4] += classes[decode(text, before(text, a, b), b)[0]] & TERMINAL != 0
+                last = before(text, a, b)
+                end = decode(text, last, b)[0]
+                out[4] += classes[end] & TERMINAL != 0
+                if end in CLOSING and last > a:
+                    out[8] += classes[decode(text, before(text, a, last), last)[0]] & TERMINAL != 0
                 out[5] += points < SHORT
                 out[6] += points == SHORT
                 out[7] += again

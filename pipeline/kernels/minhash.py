@@ -56,8 +56,12 @@ def permutations(count: int, seed: int) -> tuple[Words, Words]:
     return draws[0::2] | np.uint32(1), draws[1::2].copy()
 
 
-def sketches(text: pa.Array, ngram: int, count: int, seed: int, keep: bool = False) -> Sketches:
+def sketches(
+    text: pa.Array, ngram: int, count: int, seed: int, keep: bool = False, characters: Table | None = None
+) -> Sketches:
     """Sign and digest the shingle set of every document, one document at a time in cache; `keep` the sets as well.
+
+    `characters` is a table in the place of `unicode.table()`.
 
     An empty set has a signature of all ones, a digest of zeros and size 0. At most about 40 bytes are held for each
     unit of the longest document, and two for each of its bytes; sets that are kept take 8 bytes a shingle.
@@ -72,7 +76,8 @@ def sketches(text: pa.Array, ngram: int, count: int, seed: int, keep: bool = Fal
     out = Sketches(np.empty((rows, whole), np.uint32), np.zeros((rows, 2), np.uint64), np.zeros(rows, np.int64), sets)
     scratch, halves = np.empty((2, most), np.uint64), np.empty(most + STEP, np.uint32)
     a, b = permutations(whole, seed)
-    sketch(data, offsets, table(), ngram, frozen(a), frozen(b), room(longest), scratch, halves, *out)
+    known = table() if characters is None else characters
+    sketch(data, offsets, known, ngram, frozen(a), frozen(b), room(longest), scratch, halves, *out)
     kept = sets[: int(out.sizes.sum())] if keep else sets
     return out._replace(signatures=out.signatures[:, :count], sets=kept)
 

@@ -32,8 +32,8 @@ Sets = tuple[Hashes, Ints]
 GOLDEN = np.uint64(random.GOLDEN)
 
 
-def shingle_sets(text: pa.Array, ngram: int) -> Sets:
-    """(values uint64, starts int64 [n + 1]) of every document's set."""
+def shingle_sets(text: pa.Array, ngram: int, characters: Table | None = None) -> Sets:
+    """(values uint64, starts int64 [n + 1]) of every document's set; `characters` in the place of `unicode.table()`."""
     data, offsets = text_buffers(text)
     starts = np.zeros(len(text) + 1, np.int64)
     sizes = np.diff(offsets)
@@ -41,7 +41,8 @@ def shingle_sets(text: pa.Array, ngram: int) -> Sets:
     longest = int(sizes.max(initial=0))
     hashes, scratch = np.empty((2, most_units(longest)), np.uint64)
     counts = np.empty(most_units(longest) + 1, np.int32)
-    fill(data, offsets, table(), ngram, values, starts, room(longest), hashes, scratch, counts)
+    known = table() if characters is None else characters
+    fill(data, offsets, known, ngram, values, starts, room(longest), hashes, scratch, counts)
     # Pages that are not written take no memory.
     return values[: starts[-1]], starts
 

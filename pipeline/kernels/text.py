@@ -45,6 +45,7 @@ COUNTS = (
     "short",  # those of fewer than 30 characters
     "thirty",  # those of 30
     "filled_again_characters",  # characters of those that stood before
+    "quoted",  # those that end in a closing quotation mark (” ’ 」 』) behind terminal punctuation
     "paragraphs",  # between two line feeds and more, of the text without white space around it
     "paragraphs_again",  # those that stood before
     "paragraphs_again_characters",

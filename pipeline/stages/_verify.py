@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.kernels._jit import Floats, Ints
+from pipeline.kernels._jit import Floats, Ints, Table
 from pipeline.kernels.buffers import frozen
 from pipeline.kernels.shingles import Sets, in_order, jaccards, set_digests, shingle_sets
 from pipeline.kernels.unionfind import join
@@ -124,12 +124,12 @@ def _read(places: NDArray, read: Read) -> Sets:
     return sets
 
 
-def of_texts(texts: Texts, ngram: int) -> Read:
+def of_texts(texts: Texts, ngram: int, characters: Table | None = None) -> Read:
     """What makes the sets of documents from their texts."""
 
     def read(places: NDArray) -> Sets:
         text = texts(int(places["part"][0]), places["row"].tolist())
-        return shingle_sets(whole(text) if isinstance(text, pa.ChunkedArray) else text, ngram)
+        return shingle_sets(whole(text) if isinstance(text, pa.ChunkedArray) else text, ngram, characters)
 
     return read
 

@@ -15,6 +15,10 @@ is measured; what is counted are the lines that would reach a rule, so "{" in a 
 "dolma" is its tagger c4_v1: it cuts at line feeds alone, cleans nothing, and every line meets every rule; `javascript`
 is that word between white space. `terminal_punctuation` false lets a line end as it will, as FineWeb runs the filter.
 
+Chinese, Japanese, Thai and others write no spaces and have marks of their own, so that hardly a line of theirs meets
+these rules. With `units = "script"` each letter of such a script counts as a word, as in `gopher`, and a line may end
+with what ends a sentence in any script (。！？) or with a closing quotation mark (” ’ 」 』). "dolma" has none of it.
+
 Sentences are counted by rule (kernels.sentences). TFDS counts with nltk's trained Punkt, datatrove by spaCy's
 sentencizer, so pages near the bound may fall to the other side. The paper's list of bad words and its repeated
 three-sentence spans over the corpus are not here: for the latter see `paragraphs` and `substring`.
@@ -28,10 +32,21 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.kernels.buffers import text_buffers
-from pipeline.kernels.cleaning import ANY_END, APOSTROPHE, COUNT_ONLY, COUNTS, ELLIPSIS, WORDS_AFTER, Rules, clean
+from pipeline.kernels.cleaning import (
+    ANY_END,
+    APOSTROPHE,
+    BY_SCRIPT,
+    COUNT_ONLY,
+    COUNTS,
+    ELLIPSIS,
+    WORDS_AFTER,
+    Rules,
+    clean,
+)
 from pipeline.kernels.scratch import scratch
 from pipeline.kernels.unicode import classes, classes_digest, table, table_digest
 from pipeline.stage import measure
+from pipeline.stages.gopher import Units
 
 if TYPE_CHECKING:
     from pipeline.examples import Examples
@@ -61,14 +76,26 @@ SIGNALS = {
 
 @measure(**dict.fromkeys(SIGNALS, "int64"))
 def c4(
-    batch: pa.RecordBatch, *, dialect: Dialect = "datatrove", terminal_punctuation: bool = True
+    batch: pa.RecordBatch,
+    *,
+    dialect: Dialect = "datatrove",
+    units: Units = "whitespace",
+    terminal_punctuation: bool = True,
 ) -> dict[str, pa.Array]:
     """Measure every document."""
-    counts, _, _ = cleaned(batch["text"], dialect, terminal_punctuation, writes=False)
+    counts, _, _ = cleaned(batch["text"], dialect, units, terminal_punctuation, writes=False)
     return {name: pa.array(np.ascontiguousarray(counts[:, COUNTS.index(count)])) for name, count in SIGNALS.items()}
 
 
-def cleaned(text: pa.Array, dialect: str, terminal_punctuation: bool, *, writes: bool) -> tuple[np.ndarray, ...]:
+def check(*, dialect: str, units: str, **params: object) -> None:
+    """Raise ValueError for parameters that cannot be."""
+    if dialect == "dolma" and units != "whitespace":
+        raise ValueError(f"dialect 'dolma' has words of its own, and none by units {units!r}")
+
+
+def cleaned(
+    text: pa.Array, dialect: str, units: str, terminal_punctuation: bool, *, writes: bool
+) -> tuple[np.ndarray, ...]:
     """(int64 [n, COUNTS], bytes of the lines that stay, int64 where each document's end); the last two if it writes."""
     data, offsets = text_buffers(text)
     flags, least_words, longest_word = DIALECTS[dialect]
@@ -76,7 +103,7 @@ def cleaned(text: pa.Array, dialect: str, terminal_punctuation: bool, *, writes:
     counts = np.zeros((len(text), len(COUNTS)), np.int64)
     out = np.empty(int(offsets[-1] - offsets[0]) + len(text) if writes else 0, np.uint8)
     ends = np.zeros(len(text) if writes else 0, np.int64)
-    flags |= 0 if terminal_punctuation else ANY_END
+    flags |= (0 if terminal_punctuation else ANY_END) | (BY_SCRIPT if units == "script" else 0)
     clean(data, offsets, Rules(table(), classes(), flags, least_words, longest_word), room, counts, out, ends)
     return counts, out, ends
 

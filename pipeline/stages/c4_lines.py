@@ -16,14 +16,19 @@ from pipeline.schema import replace
 from pipeline.stage import rewrite
 from pipeline.stages.c4 import cleaned
 from pipeline.stages.c4 import resources as resources
+from pipeline.stages.gopher import Units
 
 
 @rewrite
 def c4_lines(
-    batch: pa.RecordBatch, *, dialect: Literal["datatrove", "tfds"] = "datatrove", terminal_punctuation: bool = True
+    batch: pa.RecordBatch,
+    *,
+    dialect: Literal["datatrove", "tfds"] = "datatrove",
+    units: Units = "whitespace",
+    terminal_punctuation: bool = True,
 ) -> pa.RecordBatch:
-    """Rewrite every text."""
-    _, out, ends = cleaned(batch["text"], dialect, terminal_punctuation, writes=True)
+    """Rewrite every text; `units` are those of `c4`."""
+    _, out, ends = cleaned(batch["text"], dialect, units, terminal_punctuation, writes=True)
     offsets = np.concatenate([[0], ends])
     last = int(offsets[-1])
     whole = pa.LargeStringArray.from_buffers(len(batch), pa.py_buffer(offsets), pa.py_buffer(out[:last]))

@@ -12,7 +12,8 @@ which moves `newline_ratio` alone). The paper and the released code do not agree
     newline_ratio                               drop above .3     line feeds to words
 
 FineWeb-2 (arXiv 2506.20920) drops duplicated characters above .1, leaves short lines out and gives bounds a language.
-Terminal punctuation is datatrove's set of about 160 marks of many scripts: a closing quotation mark is none.
+Terminal punctuation is datatrove's set of about 160 marks of many scripts: a closing quotation mark is none. With
+`units = "script"`, which is for Chinese and its like, a line of speech that ends in 。” has ended, too.
 
 A text without such a line has nulls, which quarantine what a rule asks about: let `word_count` of gopher speak first.
 """
@@ -48,7 +49,7 @@ def fineweb(
     units: Literal["whitespace", "script"] = "whitespace",
 ) -> dict[str, pa.Array]:
     """Measure every document."""
-    return signals(counts(batch["text"], request(units=units)), dialect=dialect)
+    return signals(counts(batch["text"], request(units=units)), dialect=dialect, units=units)
 
 
 def request(*, units: str, **params: object) -> Ask:
@@ -56,13 +57,14 @@ def request(*, units: str, **params: object) -> Ask:
     return Ask(by_script=units == "script")
 
 
-def signals(n: Counts, *, dialect: str, **params: object) -> dict[str, pa.Array]:
+def signals(n: Counts, *, dialect: str, units: str, **params: object) -> dict[str, pa.Array]:
     """From counts to what is declared."""
+    ended = n["ended"] + n["quoted"] if units == "script" else n["ended"]
     short = n["short"] if dialect == "paper" else n["short"] + n["thirty"]
     # The filter has spoken ("empty") before it divides where there is no line.
     rest = np.where(n["filled"] > 0, n["characters"] - n["feeds"], 0)
     return {
-        "punctuated_line_ratio": ratio(n["ended"], n["filled"]),
+        "punctuated_line_ratio": ratio(ended, n["filled"]),
         "short_line_ratio": ratio(short, n["filled"]),
         "duplicate_line_characters": ratio(n["filled_again_characters"], rest),
         "newline_ratio": ratio(n["feeds"], n["words"]),

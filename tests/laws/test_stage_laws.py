@@ -22,7 +22,7 @@ from tests.laws import nasty
 
 # A stage is tried with its defaults and what it must be given, and with what is listed here.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "normalise": [{"form": "NFKC"}],
+    "normalise": [{"form": "NFKC"}, {"repair": "ftfy"}],
     "gopher": [
         {"units": "script"},
         {"stop_words": ["mill", "磨", "a\x00b"]},
@@ -34,7 +34,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "language": [{"characters": 5}, {"second": str(HERE / "filter.bin"), "doubt": 0.3}],
     "pii": [{"kinds": ["phone", "email"], "countries": ["US"]}],
     "mask_pii": [{"kinds": ["phone", "email"], "countries": ["US"]}],
-    "near": [{"ngram": 1, "bands": 3, "rows": 3}, {"verify": False}],
+    "c4": [{"units": "script"}],
+    "c4_lines": [{"units": "script"}],
+    "near": [{"ngram": 1, "bands": 3, "rows": 3}, {"verify": False}, {"fold_chinese": True}],
     "paragraphs": [
         {"unit": "paragraph", "match": "exact", "min_characters": 1},
         {"keep": "none", "most_documents": 2, "min_characters": 1},
