@@ -22,6 +22,7 @@ from pipeline.rules import Rule, deciding
 from pipeline.stage import ConfigError, Stage
 from pipeline.store import Store
 from tests.laws.test_stage_laws import CASES, cases, stage
+from tests.needed import load
 
 __all__ = ["stage"]
 # Two documents and more are compared for every limit of a stage that cuts.
@@ -84,9 +85,7 @@ def test_every_column_has_documents_on_either_side_of_several_limits(stage):
 
 def test_no_stage_is_left_out():
     tried = {use for use, params in CASES if stages.load(use, params).signals}
-    assert (
-        tried == {use for use in stages.available() if stages.load(use, {}).signals} >= {"gopher", "near", "substring"}
-    )
+    assert tried == {use for use in stages.available() if load(use).signals} >= {"gopher", "near", "substring"}
 
 
 # Recipes

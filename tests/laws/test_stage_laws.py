@@ -18,6 +18,7 @@ from pipeline.limits import UNBOUNDED, Workspace
 from pipeline.models import ModelError, language_model
 from pipeline.stage import Stage
 from tests.laws import nasty
+from tests.needed import NEEDED
 
 # A stage is tried with its defaults, and with what is listed here.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -39,10 +40,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"keep": "none", "most_documents": 2, "min_characters": 1},
     ],
     "substring": [{"length": 2}, {"length": 7}],
+    "decontaminate": [{"around": 3, "most_documents": 1}, {"ngram": 9, "short": 3}],
     "html": [{"extractor": "resiliparse"}, {"extractor": "plain"}],
     "eda": [{"children": 3, "deletion": 0.0, "swap": 0.5}, {"swap": 0.0, "deletion": 0.9}],
 }
-CASES = [(name, params) for name in stages.available() for params in [{}, *VARIANTS.get(name, [])]]
+CASES = [
+    (name, {**NEEDED.get(name, {}), **params})
+    for name in stages.available()
+    for params in [{}, *VARIANTS.get(name, [])]
+]
 
 
 def kind(case: tuple[str, dict[str, Any]]) -> str:
@@ -54,7 +60,8 @@ def kind(case: tuple[str, dict[str, Any]]) -> str:
 def cases(*kinds: str) -> Any:
     """Parametrise over the stages of these kinds (all where none is given)."""
     chosen = [case for case in CASES if not kinds or kind(case) in kinds]
-    names = [f"{name}-{'-'.join(map(str, params.values())) or 'default'}" for name, params in chosen]
+    tried = [(name, [v for k, v in params.items() if k not in NEEDED.get(name, {})]) for name, params in chosen]
+    names = [f"{name}-{'-'.join(map(str, values)) or 'default'}" for name, values in tried]
     return pytest.mark.parametrize("stage", chosen, ids=names, indirect=True)
 
 

@@ -121,6 +121,18 @@ class Extended(_Checked):
     operations: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
+class Contamination(_Checked):
+    """Evaluation items that documents of the version hold: the file lists them, item by item and document by document,
+    and who scores items reads it (`catalogs/schemas/manifest.schema.json` says what its columns are)."""
+
+    file: Literal["contamination.parquet"]
+    digest: Digest
+    rows: Count
+    documents: Count
+    removed: bool
+    sets: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
 class Manifest(_Checked):
     """What a version says of itself: only fields that are known, so that nothing it asks for is passed over."""
 
@@ -142,6 +154,7 @@ class Manifest(_Checked):
     forgotten: Forgotten | None = None
     extended: Extended | None = None
     targets: Targets | None = None
+    contamination: Contamination | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Manifest:
