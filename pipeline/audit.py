@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import books, contamination, manifest
+from pipeline import books, contamination, manifest, mixing
 from pipeline.books import BRIDGES, BuildKeys
 from pipeline.manifest import Version
 from pipeline.schema import cuts_file
@@ -73,6 +73,7 @@ def _check_ids(report: Report, version: Version, store: Store, keys: BuildKeys) 
     born = [_children(store, part) for segment in keys.segments for part in segment.parts]
     gone = books.ledger(store, keys)
     kept = version.index(["doc_id"])["doc_id"]
+    born.append(pa.chunked_array([list(mixing.born(store, keys.mix)) if keys.mix else []], pa.string()))
     in_ids = pa.chunked_array([chunk for column in (came, *born) for chunk in column.chunks], pa.string())
     out_ids = pa.chunked_array([chunk for column in (kept, gone["doc_id"]) for chunk in column.chunks], pa.string())
     verdicts = Counter(gone["verdict"].to_pylist())
@@ -222,7 +223,7 @@ def _check_items(report: Report, version: Version, store: Store, keys: BuildKeys
         for relate in segment.relates:
             if not contamination.reported(store, relate):
                 continue
-            table, said = contamination.of(store, relate, version.index(["doc_id", "split"]))
+            table, said = contamination.of(store, relate, version.index(["doc_id", "parent_id", "split"]))
             held = table.filter(pc.is_in(table["fate"], pa.array([contamination.KEPT, contamination.CUT]))).to_pylist()
             lists = (read_parquet(store.file(relate["cluster"], cuts_file(n))) for n in range(len(segment.parts)))
             rows = pa.concat_tables(lists).to_pylist() if said["remove"] else []
@@ -231,7 +232,10 @@ def _check_items(report: Report, version: Version, store: Store, keys: BuildKeys
                 row
                 for row in held
                 if said["remove"]
-                and not any(a <= row["start"] and row["end"] <= b for a, b in cut.get(row["doc_id"], []))
+                and not any(
+                    a <= row["start"] and row["end"] <= b
+                    for a, b in cut.get(row["doc_id"].partition(mixing.COPY)[0], [])
+                )
             ]
             items = len({(row["set"], row["row"]) for row in held})
             report.check(

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.books import BuildKeys
+from pipeline.mixing import COPY
 from pipeline.schema import REPORT_FILE
 from pipeline.store import Store, read_parquet, write_parquet
 
@@ -49,13 +50,26 @@ def reported(store: Store, relate: dict[str, str]) -> bool:
 
 def of(store: Store, relate: dict[str, str], index: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
     """(a stage's report with the fate and split of each document, what it says of how it was made)."""
-    table = read_parquet(store.file(relate["cluster"], REPORT_FILE))
+    table = _with_copies(read_parquet(store.file(relate["cluster"], REPORT_FILE)), index)
     said = store.result(relate["cluster"])["report"]
     place = pc.index_in(table["doc_id"], index["doc_id"].combine_chunks())
     held = CUT if said["remove"] else KEPT
     fate = pc.if_else(pc.is_valid(place), held, pc.if_else(pc.is_valid(table["doc_id"]), DROPPED, SHORT))
     split = index["split"].combine_chunks().take(place)
     return table.append_column("fate", fate).append_column("split", split).combine_chunks(), said
+
+
+def _with_copies(table: pa.Table, index: pa.Table) -> pa.Table:
+    """The report, in which documents that stand again in the mixture hold what the first one holds."""
+    copies = index.filter(pc.match_substring_regex(index["doc_id"], f"{COPY}[0-9]+$")).select(["doc_id", "parent_id"])
+    held = copies.filter(pc.is_in(copies["parent_id"], table["doc_id"].combine_chunks()))
+    if not held.num_rows:
+        return table
+    named = held.rename_columns(["copy", "doc_id"])
+    again = table.join(named, "doc_id", join_type="inner")
+    again = again.set_column(again.schema.get_field_index("doc_id"), "doc_id", again["copy"]).select(table.column_names)
+    both = pa.concat_tables([table, again.cast(table.schema)])
+    return both.sort_by([(name, "ascending") for name in ("set", "row", "doc_id")]).combine_chunks()
 
 
 def _counted(table: pa.Table, said: dict[str, Any]) -> dict[str, Any]:
