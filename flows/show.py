@@ -68,8 +68,8 @@ def items(said: Mapping[str, Any] | None) -> list[str]:
 def mixture(said: Mapping[str, Any] | None) -> list[str]:
     """What was asked of each group of train and what was got, by tokens."""
     return [
-        f"{group['source']}{' in ' + group['language'] if 'language' in group else ''}: {group['got']['share']:.2%} of the "
-        f"tokens of train, {group['asked']['share']:.2%} asked"
+        f"{' in '.join([group['source'], *([group['language']] if 'language' in group else [])])}: "
+        f"{group['got']['share']:.2%} of the tokens of train, {group['asked']['share']:.2%} asked"
         for group in (said or {"groups": []})["groups"]
     ]
 
