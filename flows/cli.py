@@ -42,6 +42,7 @@ from flows.options import (
     WorkersOption,
 )
 from flows.screen import Screen
+from pipeline.mistakes import ConfigError
 
 HELP = """From open corpora to a trained, evaluated language model, with every document accounted for.
 
@@ -54,6 +55,7 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill eval RUN --suite riddles       score it: questions with known answers, bits per byte
   gristmill compare RUN RUN                hold runs against one another, on one page
   gristmill ls                             versions, runs, and what can be built
+  gristmill sources chinese web            cards of open data sets, searched
   gristmill show quickstart                sources, stages and counts, splits and shards of a version
   gristmill trace RUN --step 9              the documents that a step of a run was trained on
   gristmill diff A B                       what a version keeps that another does not, and why
@@ -213,6 +215,47 @@ def ls(store: StoreOption = ".gristmill", as_json: JsonOption = False) -> None:
     found = listing.everything(Path(store).expanduser())
     listing.show(screen, found)
     screen.finish(found)
+
+
+@verb
+def sources(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[NAME | WORDS]", help="A card, or words of it.")] = None,
+    language: Annotated[str | None, typer.Option("--language", metavar="CODE", help="As zh, or zh*.")] = None,
+    category: Annotated[str | None, typer.Option("--category", metavar="WHAT", help="As web, or code.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", metavar="KIND", help="How it is read: files, hub.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", metavar="ENTRY", help="As CC-BY-*, or MIT.")] = None,
+    toml: Annotated[bool, typer.Option("--toml", help="Print the card NAME, for a file of your own.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the cards of open data sets that ship, search them, or tell one.
+
+    A recipe names a card in its `sources`. One of the Hub is read at a pinned revision: print it into a file beside
+    your recipe, write the commit in, and name the file.
+
+    \b
+      gristmill sources chinese web
+      gristmill sources --category evaluation --language zh
+      gristmill sources --licence 'CC-BY-*'
+      gristmill sources fineweb
+      gristmill sources fineweb --toml > fineweb.toml
+    """
+    from flows import sources as shipped
+    from pipeline.catalog import cards
+
+    screen, filters = Screen(as_json), (language, category, kind, licence)
+    if toml and len(words or ()) != 1:
+        raise ConfigError("--toml prints one card: gristmill sources NAME --toml")
+    if words and len(words) == 1 and (toml or words[0] in cards.available()) and not any(filters):
+        if toml:
+            typer.echo(shipped.toml(words[0]), nl=False)
+            return
+        card = shipped.one(words[0])
+        shipped.told(screen, card)
+        screen.finish(card)
+        return
+    table = shipped.found(words or [], *filters)
+    shipped.listed(screen, table)
+    screen.finish({"cards": table})
 
 
 @verb

@@ -64,7 +64,7 @@ def cards() -> list[dict[str, Any]]:
     """Name, title, licence and languages of each card that ships."""
     from pipeline.catalog import cards as shipped
 
-    known = {"name", "title", "licence", "languages"}
+    known = {"name", "kind", "title", "licence", "languages"}
     return [shipped.load(name).model_dump(include=known) for name in shipped.available()]
 
 
@@ -93,8 +93,10 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
     layout.listing(screen, "recipes (gristmill build NAME)", ("name",), [(name,) for name in found["recipes"]])
     layout.listing(screen, "run files (gristmill train NAME)", ("name",), [(name,) for name in found["run_files"]])
     layout.listing(screen, "suites (gristmill eval MODEL --suite NAME)", ("name",), [(n,) for n in found["suites"]])
-    known = [(c["name"], c["title"], c["licence"], ", ".join(c["languages"])) for c in found["cards"]]
+    near = [c for c in found["cards"] if c["kind"] != "hub"]
+    known = [(c["name"], c["title"], c["licence"], ", ".join(c["languages"])) for c in near]
     layout.listing(screen, "cards of sources", ("name", "title", "licence", "languages"), known)
+    screen.say(plain(f"  and {len(found['cards']) - len(near)} of the Hub: gristmill sources", "dim"))
 
 
 def one(screen: Screen, root: Path, address: str) -> dict[str, Any]:

@@ -38,6 +38,8 @@ def version(screen: Screen, found: Version, readers: Sequence[Run]) -> None:
         tree.add(plain(line, limit=1000))
     for line in extended(table.get("extended")):
         tree.add(plain(line, limit=1000))
+    for line in [*items(table.get("contamination")), *mixture(table.get("mix"))]:
+        tree.add(plain(line, limit=1000))
     text = table["summaries"]["text_bytes"]
     _languages(tree, table["summaries"]["languages"])
     tree.add(plain(f"licences: {_licences(table['summaries'])}"))
@@ -50,6 +52,26 @@ def version(screen: Screen, found: Version, readers: Sequence[Run]) -> None:
         for run in readers:
             branch.add(plain(run_line(run)))
     screen.say(tree)
+
+
+def items(said: Mapping[str, Any] | None) -> list[str]:
+    """What was found of evaluation items, a line for each set."""
+    if not said:
+        return []
+    left = "none is left" if said["removed"] else "the version holds them"
+    return [
+        f"{one['name']}: {one['met']:,} of {one['items']:,} evaluation items met ({left}; {said['file']})"
+        for one in said["sets"]
+    ]
+
+
+def mixture(said: Mapping[str, Any] | None) -> list[str]:
+    """What was asked of each group of train and what was got, by tokens."""
+    return [
+        f"{' in '.join([group['source'], *([group['language']] if 'language' in group else [])])}: "
+        f"{group['got']['share']:.2%} of the tokens of train, {group['asked']['share']:.2%} asked"
+        for group in (said or {"groups": []})["groups"]
+    ]
 
 
 def books(documents: Mapping[str, int]) -> str:

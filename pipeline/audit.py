@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import books, manifest
+from pipeline import books, contamination, manifest, mixing
 from pipeline.books import BRIDGES, BuildKeys
 from pipeline.manifest import Version
+from pipeline.schema import cuts_file
 from pipeline.store import Store, StoreError, read_parquet
 
 
@@ -49,6 +50,7 @@ def audit(version: Version, store: Store) -> Report:
     _check_clusters(report, version, store, keys)
     _check_pairs(report, store, keys)
     _check_cuts(report, store, keys)
+    _check_items(report, version, store, keys)
     _check_tokens(report, version)
     return report
 
@@ -71,6 +73,7 @@ def _check_ids(report: Report, version: Version, store: Store, keys: BuildKeys) 
     born = [_children(store, part) for segment in keys.segments for part in segment.parts]
     gone = books.ledger(store, keys)
     kept = version.index(["doc_id"])["doc_id"]
+    born.append(pa.chunked_array([list(mixing.born(store, keys.mix)) if keys.mix else []], pa.string()))
     in_ids = pa.chunked_array([chunk for column in (came, *born) for chunk in column.chunks], pa.string())
     out_ids = pa.chunked_array([chunk for column in (kept, gone["doc_id"]) for chunk in column.chunks], pa.string())
     verdicts = Counter(gone["verdict"].to_pylist())
@@ -212,6 +215,36 @@ def _check_cuts(report: Report, store: Store, keys: BuildKeys) -> None:
             f"{name}: {len(came):,} documents hold what they held, less the {pc.sum(cut).as_py() or 0:,} bytes cut",
             f"{name}: the text of {wrong[0]} is not what it was less what was cut" if len(wrong) else None,
         )
+
+
+def _check_items(report: Report, version: Version, store: Store, keys: BuildKeys) -> None:
+    """Law 4: where evaluation items are cut, each place that is listed of a document that stays is cut from it."""
+    for segment in keys.segments:
+        for relate in segment.relates:
+            if not contamination.reported(store, relate):
+                continue
+            table, said = contamination.of(store, relate, version.index(["doc_id", "parent_id", "split"]))
+            held = table.filter(pc.is_in(table["fate"], pa.array([contamination.KEPT, contamination.CUT]))).to_pylist()
+            lists = (read_parquet(store.file(relate["cluster"], cuts_file(n))) for n in range(len(segment.parts)))
+            rows = pa.concat_tables(lists).to_pylist() if said["remove"] else []
+            cut = {row["doc_id"]: list(zip(row["start"], row["end"], strict=True)) for row in rows}
+            left = [
+                row
+                for row in held
+                if said["remove"]
+                and not any(
+                    a <= row["start"] and row["end"] <= b
+                    for a, b in cut.get(row["doc_id"].partition(mixing.COPY)[0], [])
+                )
+            ]
+            items = len({(row["set"], row["row"]) for row in held})
+            report.check(
+                f"{relate['stage']}: {items:,} evaluation items in documents that are kept, all "
+                f"{'cut from them' if said['remove'] else 'listed'}",
+                f"{relate['stage']}: {left[0]['doc_id']} still holds item {left[0]['row']} of {left[0]['set']}"
+                if left
+                else None,
+            )
 
 
 def _check_tokens(report: Report, version: Version) -> None:

@@ -50,7 +50,8 @@ class BuildKeys:
     """Where everything behind a version lies in the store: the content of build.json.
 
     `forgotten` is the key of who was forgotten, if anybody was (`forgetting`); `bridges`, in a version that extends
-    another, of whose fate is another than in a build of all sources at once (`extending`).
+    another, of whose fate is another than in a build of all sources at once (`extending`); `mix`, of what stands how
+    often, if the recipe says so (`mixing`).
     """
 
     segments: list[SegmentKeys]
@@ -60,11 +61,13 @@ class BuildKeys:
     canaries: str = ""
     forgotten: str = ""
     bridges: str = ""
+    mix: str = ""
 
     @property
     def ledgers(self) -> list[str]:
         forgotten = [self.forgotten] if self.forgotten else []
-        return [*forgotten, *(key for segment in self.segments for key in segment.ledgers)]
+        mix = [self.mix] if self.mix else []
+        return [*forgotten, *(key for segment in self.segments for key in segment.ledgers), *mix]
 
     def every(self) -> list[str]:
         """Every key, in the order in which it was made."""
@@ -75,7 +78,8 @@ class BuildKeys:
             keys.append(segment.survivors)
         forgotten = [self.forgotten] if self.forgotten else []
         bridges = [self.bridges] if self.bridges else []
-        return [*keys, self.vocabulary, *self.encoded, self.packed, *forgotten, *bridges]
+        mix = [self.mix] if self.mix else []
+        return [*keys, self.vocabulary, *self.encoded, *mix, self.packed, *forgotten, *bridges]
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> BuildKeys:
@@ -144,6 +148,9 @@ def _walk(recipe: Recipe, store: Store, keys: BuildKeys) -> tuple[list[dict[str,
     rows += [("licence", "licence", 0)] * (recipe.licence is not None)
     for number, segment_ in enumerate(recipe.segments[: len(keys.segments)]):
         rows += [(step.stage.name, step.stage.kind, number) for step in (*segment_.steps, *segment_.relates)]
+    if keys.mix:
+        rows.append(("mix", "mix", len(keys.segments) - 1))
+        added["mix"] = store.result(keys.mix)["added"]
     entries, count = [], sum(store.result(key)["entered"] for key in keys.segments[0].parts)
     for name, kind, number in rows:
         entry = _entry(name, kind, number, count, added[name], left.pop(name, Counter()))

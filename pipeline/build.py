@@ -1,6 +1,6 @@
 """The whole chain of the data half: from a recipe to a sealed version.
 
-    look -> segments (per document) -> judge -> relate -> survivors -> vocabulary -> encode -> pack -> seal
+    look -> segments (per document) -> judge -> relate -> survivors -> vocabulary -> encode -> mix -> pack -> seal
 
 The chain is the same whatever runner does the tasks; each step plans keys, has them done,
 and goes on from what lies in the store.
@@ -83,7 +83,11 @@ class Mill:
         self.do("vocabulary", [keys.vocabulary])
         keys.encoded = plan.encode_tasks(self.store, last.parts, last.survivors, keys.vocabulary)
         self.do("encode", keys.encoded, self._sizes(last.parts))
-        keys.packed = plan.pack_task(self.store, recipe, keys.encoded, self.store.result(keys.vocabulary)["eot"])
+        if recipe.mix:
+            keys.mix = plan.mix_task(self.store, recipe, keys.encoded, [segment.parts for segment in keys.segments])
+            self.do("mix", [keys.mix])
+        eot = self.store.result(keys.vocabulary)["eot"]
+        keys.packed = plan.pack_task(self.store, recipe, keys.encoded, eot, keys.mix)
         self.do("pack", [keys.packed])
         self.progress.phase("seal", 1)
         version = seal(self.store, recipe, inputs, keys)

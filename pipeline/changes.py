@@ -127,7 +127,8 @@ def ruled(version: Version, store: Store) -> list[Ruled]:
     Raises ConfigError where its books are not in this store, StoreError where they are damaged.
     """
     recipe, segments = version.manifest["recipe"], addresses.books(store, version).segments
-    placed = [entry for entry in version.manifest["accounting"] if entry["kind"] not in ("source", "forget", "licence")]
+    none = ("source", "forget", "licence", "mix")
+    placed = [entry for entry in version.manifest["accounting"] if entry["kind"] not in none]
     found = []
     if recipe["licence"]:
         said = rules.of_licence(recipe["licence"])

@@ -8,6 +8,9 @@ A stage marked by `@cut` has three functions in its module, and the schema FOUND
     spans    (documents, found, **params) -> tables of SPANS, in any order: what to cut among the documents that are
              still here; `documents` has doc_id (ascending), part, row and text_bytes, `found` is what was stored
 
+It may have a fourth, `report(documents, found, **params) -> (table, description)`, with doc_ids in a column `doc_id`: a
+version's manifest states the description, and the table lies beside it (`contamination`).
+
 The mill does the rest, once for whoever cuts. Spans that touch or overlap become one. Every document gets the signals
 `cut_bytes`, `cut_spans` and `cut_share` (of its bytes), so a rule can drop one of which too much would go; the text
 itself stays as it was in its segment, where it can be looked at, and is cut where the survivors enter the next. A

@@ -194,7 +194,7 @@ def verify(version: Version) -> Iterator[str]:
         (manifest["documents"]["file"], manifest["documents"]),
         (manifest["tokenizer"]["file"], manifest["tokenizer"]),
     ]
-    for name in ("forgotten", "extended"):
+    for name in ("forgotten", "extended", "contamination"):
         if said := manifest.get(name):
             yield from _verify_list(folder / said["file"], said)
     files += [(shard["file"], shard) for split in manifest["splits"].values() for shard in split["shards"]]
@@ -204,7 +204,7 @@ def verify(version: Version) -> Iterator[str]:
 
 
 def _verify_list(path: Path, said: Mapping[str, Any]) -> Iterator[str]:
-    """Who was forgotten, or whose fate was another in a build at once: by content alone."""
+    """Who was forgotten, whose fate was another in a build at once, or who holds evaluation items: by content alone."""
     try:
         if table_digest(read_parquet(path)) != said["digest"]:
             yield f"{path.name} does not list whom the manifest states: its content was changed"

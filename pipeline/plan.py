@@ -225,7 +225,21 @@ def encode_tasks(store: Store, parts: Sequence[str], survivors: str, vocabulary:
     return keys
 
 
-def pack_task(store: Store, recipe: Recipe, encoded: Sequence[str], eot: int) -> str:
+def mix_task(store: Store, recipe: Recipe, encoded: Sequence[str], segments: Sequence[Sequence[str]]) -> str:
+    """Plan the mixture of what was encoded, if any is asked for; `segments` are the partitions of each segment."""
+    if recipe.mix is None:
+        return ""
+    spec = {"task": "mix", "mix": recipe.mix.model_dump(), "seed": recipe.seed, "encoded": list(encoded)}
+    if recipe.mix.quality:
+        stage = recipe.mix.quality.column.partition(".")[0]
+        number = next(n for n, s in enumerate(recipe.segments) if stage in [step.stage.name for step in s.steps])
+        spec["measured"] = list(segments[number])
+    return store.plan(digest([source_digest("pipeline.mixing"), spec]), spec)
+
+
+def pack_task(store: Store, recipe: Recipe, encoded: Sequence[str], eot: int, mix: str = "") -> str:
+    """Plan the packing of what was encoded, as the mixture under `mix` says."""
     pack = recipe.pack
     spec = {"task": "pack", "encoded": list(encoded), "length": pack.length, "layout": pack.layout, "eot": eot}
+    spec |= {"mix": mix} if mix else {}
     return store.plan(digest([source_digest("pipeline.tokens.tasks"), spec]), spec)

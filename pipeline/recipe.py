@@ -18,9 +18,10 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import bands, licences, rules, stage
+from pipeline import bands, licences, mixing, rules, stage
 from pipeline.bands import Bands
 from pipeline.catalog import cards
+from pipeline.mixing import Mix
 from pipeline.rules import Rule
 from pipeline.stage import ConfigError, Stage, suggest
 
@@ -103,6 +104,7 @@ class Recipe:
     tokenizer: Path | None = None
     file: str = ""
     allow_dead: tuple[str, ...] = ()
+    mix: Mix | None = None
 
     def place(self, number: int) -> str:
         """How an error names the stage of this number, counted from 1."""
@@ -149,6 +151,12 @@ class Recipe:
         licence = rules.deciding(self.licence.model_dump()) if self.licence else []
         return [*licence, *(rule for step in self.steps for rule in step.rules)]
 
+    @property
+    def signals(self) -> dict[str, pa.DataType]:
+        """What the stages measure of every document, by stage and column."""
+        steps = [step for segment in self.segments for step in segment.steps]
+        return {f"{s.stage.name}.{column}": kind for s in steps for column, kind in s.stage.signals.items()}
+
     def allowing(self, names: Sequence[str]) -> Recipe:
         """The same recipe, of which these rules may be dead. Raises ConfigError for a name that no rule has."""
         known = [rule.name for rule in self.rules]
@@ -166,6 +174,8 @@ class Recipe:
             "stages": [step.resolved() for step in self.steps],
             "tokens": self.tokens.model_dump(),
             "pack": self.pack.model_dump(),
+            # Only where it is said: a recipe that mixes nothing is what it was.
+            **({"mix": self.mix.model_dump()} if self.mix else {}),
         }
 
 
@@ -206,7 +216,7 @@ def load(name_or_path: str, data: Path | None = None) -> Recipe:
 
 def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None = None) -> Recipe:
     """Check a recipe's table. Relative card paths, tokenizers and files of stages are looked up from `folder`."""
-    known = {"name", "seed", "sources", "licence", "stage", "tokens", "pack"}
+    known = {"name", "seed", "sources", "licence", "stage", "tokens", "pack", "mix"}
     if unknown := sorted(set(table) - known):
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}{suggest(unknown[0], known)}")
     name = table.get("name")
@@ -229,7 +239,10 @@ def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None 
         pack=_model(Pack, table.get("pack", {}), f"{where} [pack]"),
         tokenizer=(folder / tokens.tokenizer).resolve() if tokens.tokenizer else None,
         file=where,
+        mix=_model(Mix, table["mix"], f"{where} [mix]") if "mix" in table else None,
     )
+    if recipe.mix:
+        mixing.check(recipe.mix, [card.name for card in recipe.sources], recipe.signals, f"{where} [mix]")
     _check_order(recipe, where)
     _check_sizes(recipe, where)
     _check_targets(recipe, where)

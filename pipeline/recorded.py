@@ -15,6 +15,7 @@ from pipeline.books import BuildKeys
 from pipeline.catalog import cards
 from pipeline.catalog.cards import Card
 from pipeline.manifest import Version
+from pipeline.mixing import Mix
 from pipeline.plan import Input
 from pipeline.recipe import Licence, Pack, Recipe, Step, Tokens
 from pipeline.rules import Rule
@@ -49,6 +50,7 @@ def recipe_of(store: Store, version: Version, keys: BuildKeys, data: Path | None
         pack=Pack(**table["pack"]),
         tokenizer=_tokenizer(version) if table["tokens"]["tokenizer"] else None,
         file=version.address,
+        mix=Mix(**table["mix"]) if "mix" in table else None,
         allow_dead=tuple(version.manifest["summaries"].get("canaries", {}).get("allowed", [])),
     )
 

@@ -82,6 +82,11 @@ class Books:
                 f"{version.address} was extended, so who is kept hangs on who was there first; ask its first parent, "
                 f"{version.manifest['parents'][0]}, and extend what comes of it"
             )
+        if keys.mix:
+            raise ConfigError(
+                f"{version.address} was mixed, so who is kept hangs on how many tokens the others have; ask a version "
+                "of the recipe without [mix]"
+            )
         segments = enumerate(keys.segments)
         # Who was forgotten stays so under any rule.
         self._forgotten = [read_parquet(store.file(keys.forgotten, "ledger.parquet"))] if keys.forgotten else []

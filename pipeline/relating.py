@@ -19,7 +19,7 @@ from pipeline import cuts, rules, stage
 from pipeline.limits import Limits, Workspace
 from pipeline.rules import Rule
 from pipeline.run import ContractError
-from pipeline.schema import LEDGER, cuts_file
+from pipeline.schema import LEDGER, REPORT_FILE, cuts_file
 from pipeline.store import Store, Writing, read_parquet, read_tables, write_tables
 from pipeline.threads import ahead
 
@@ -129,7 +129,8 @@ def _conclude(out: Writing, relation: pa.Table, broken: Sequence[Rule]) -> None:
 
 
 def cut(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
-    """Outputs what goes from each partition, relation (the signals of every document that was met) and ledger."""
+    """Outputs what goes from each partition, relation (the signals of every document that was met) and ledger; and what
+    a stage reports that has a `report`."""
     relating = stage.load(*spec["stage"])
     documents = placed(store, spec["parts"], gone_of(store, spec["ledgers"]))
     found = read_tables(store.file(spec["pairs"], "pairs.parquet"))
@@ -140,6 +141,10 @@ def cut(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     touched = relation.filter(pc.greater(relation["cut_bytes"], 0))
     counts = {name: pc.sum(touched[f"cut_{name}"]).as_py() or 0 for name in ("bytes", "spans")}
     out.result |= {"documents": touched.num_rows, **counts}
+    if report := getattr(relating.module, "report", None):
+        found = read_tables(store.file(spec["pairs"], "pairs.parquet"))
+        table, out.result["report"] = report(documents, found, **relating.params)
+        out.table(REPORT_FILE, table)
 
 
 def placed(store: Store, parts: list[str], gone: pa.Array) -> pa.Table:

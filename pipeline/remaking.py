@@ -120,7 +120,7 @@ def _table(store: Store, version: Version, stages: Sequence[Ruled], name: str) -
         else:
             entry = {"use": stage.use, **stage.params, **stage.tables(), **_bands(stage, next(written))}
             table.setdefault("stage", []).append(entry)
-    return {**table, "tokens": tokens, "pack": recipe["pack"]}
+    return {**table, "tokens": tokens, "pack": recipe["pack"], **({"mix": recipe["mix"]} if "mix" in recipe else {})}
 
 
 def _bands(stage: Ruled, written: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,10 @@ LEDGER = pa.schema(
 )
 
 
+# What a stage that cuts reports beside its signals, in its output.
+REPORT_FILE = "report.parquet"
+
+
 def documents(rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
     """A batch of DOCUMENT from plain rows; absent optional columns are null."""
     return _batch(rows, DOCUMENT)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import books, canaries, papers
+from pipeline import books, canaries, contamination, mixing, papers
 from pipeline.books import BRIDGES, FORGOTTEN, BuildKeys
 from pipeline.digests import canonical, digest
 from pipeline.manifest import FORMAT, Version, content, table_digest, verify, version_digest
@@ -144,6 +144,9 @@ def _manifest(
         "parents": [],
         # Only where a card maps them: a version without targets is what it was before there were any.
         **({"targets": packed["targets"]} if packed["targets"] else {}),
+        # Only where evaluation items were looked for.
+        **contamination.write(store, keys, index, folder),
+        **({"mix": mixing.described(store, keys.mix, index)} if keys.mix else {}),
     }
 
 

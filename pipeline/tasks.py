@@ -7,6 +7,7 @@
     joined, compare new, cluster new, survivors new, bridges   where a version is extended (`extending.tasks`)
     canaries   every rule tried on documents made for it (`canaries`)
     vocabulary, encode, pack    from survivors to shards (`tokens.tasks`)
+    mix        how often each document of train stands (`mixing`)
 
 A task's arguments are the store's root and a key; its specification lies in the store
 under that key, and so does its output. So a cluster needs to be sent nothing but paths.
@@ -182,6 +183,11 @@ def canaries(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     importlib.import_module("pipeline.canaries").execute(store, spec, out, limits)
 
 
+def mix(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
+    """How often each document of train stands."""
+    importlib.import_module("pipeline.mixing").mixed(store, spec, out, limits)
+
+
 def extending(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     """What looks at old and new documents where a version is extended."""
     importlib.import_module("pipeline.extending.tasks").execute(store, spec, out, limits)
@@ -199,6 +205,7 @@ KINDS: dict[str, Callable[[Store, Spec, Writing, Limits], None]] = {
     "survivors": survivors,
     "vocabulary": tokens.train_vocabulary,
     "encode": tokens.encode,
+    "mix": mix,
     "pack": tokens.pack_shards,
     **dict.fromkeys(("joined", "compare new", "cluster new", "survivors new", "bridges"), extending),
 }

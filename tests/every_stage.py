@@ -39,6 +39,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 RULES: dict[str, dict[str, Any]] = {
     "exact": {"dup_rank": {"above": 0}},
     "near": {"dup_rank": {"above": 0}},
+    "decontaminate": {"cut_share": {"above": 0.8}},
     "paragraphs": {"cut_share": {"above": 0.8}},
     "substring": {"cut_share": {"above": 0.8}},
 }
@@ -110,12 +111,15 @@ def _rule(stage: Stage, texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _with_passages(corpus: Path) -> None:
-    """Give one document in eleven a passage that others have too, in a line of which the rest is its own."""
+    """Give one document in eleven a passage that others have too, in a line of which the rest is its own; and a few an
+    evaluation item."""
     passage = "and whoever comes with the last cart of the day waits until every stone stands still"
+    item = "The miller asks how many sacks of rye a cart with two wheels can carry up the hill: nine."
     for path in sorted(corpus.glob("*.jsonl")):
         lines = path.read_text("utf-8").split("\n")
         for at in range(3, len(lines), 11):
             lines[at] = lines[at].replace('{"text": "', f'{{"text": "number {at} of {path.stem}: {passage} ', 1)
+        lines[45] = lines[45].replace('{"text": "', f'{{"text": "{item} ', 1)
         path.write_text("\n".join(lines), "utf-8")
 
 

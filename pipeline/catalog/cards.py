@@ -6,10 +6,11 @@ list what does. `catalogs/schemas/card.schema.json` says the same for editors an
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, field_validator
 
@@ -20,13 +21,30 @@ Text = Annotated[str, StringConstraints(pattern=r"\S")]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 SPDX = r"^\(*[A-Za-z0-9][A-Za-z0-9.+-]*\)*( (AND|OR|WITH) \(*[A-Za-z0-9][A-Za-z0-9.+-]*\)*)*$"
 
+Category = Literal[
+    "web",
+    "encyclopaedia",
+    "books",
+    "papers",
+    "mathematics",
+    "documentation",
+    "code",
+    "mixed",
+    "synthetic",
+    "instruction",
+    "classification",
+    "generation",
+    "evaluation",
+]
+
 _DATE = r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?"
 PERIOD = rf"^{_DATE}(/{_DATE})?$"
 
 
 class Card(BaseModel):
     """One TOML file of `catalogs/sources`. `licence` holds for documents that state none of their own; `collected` is
-    when they were collected, an ISO 8601 date or two with a slash between."""
+    when they were collected, an ISO 8601 date or two with a slash between. `category`, `size`, `citation` and the known
+    `problems` are for who looks for a source; nothing that is read hangs on them."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -38,6 +56,10 @@ class Card(BaseModel):
     licence: Annotated[str, StringConstraints(pattern=SPDX)]
     languages: Annotated[list[Language], Field(min_length=1)]
     collected: Annotated[str, StringConstraints(pattern=PERIOD)] | None = None
+    category: Category | None = None
+    size: Text | None = None
+    citation: Text | None = None
+    problems: list[Text] = []
     params: dict[str, Any] = {}
 
     _file: Path = PrivateAttr(default=Path())
@@ -68,7 +90,13 @@ class Card(BaseModel):
 
 def available() -> list[str]:
     """Names of the cards that ship in `catalogs/sources`."""
-    return sorted(path.stem for path in shipped().glob("*.toml"))
+    return sorted(_files())
+
+
+@functools.cache
+def _files() -> dict[str, Path]:
+    """The file of each shipped card, by name: folders in the catalog are for people alone."""
+    return {path.stem: path for path in shipped().rglob("*.toml")}
 
 
 def shipped() -> Path:
@@ -87,7 +115,7 @@ def load(name_or_path: str, data_dir: Path | None = None) -> Card:
             raise ConfigError(
                 f"unknown source {name_or_path!r}{suggest(name_or_path, available())} (or give a .toml file)"
             )
-        path = shipped() / f"{name_or_path}.toml"
+        path = _files()[name_or_path]
     card = parse(_table(path), str(path))
     card._file, card._data_dir = path.absolute(), data_dir
     return card

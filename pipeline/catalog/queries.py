@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline import mixing
 from pipeline.books import BRIDGES, FORGOTTEN, SegmentKeys
 from pipeline.catalog import passages
 from pipeline.catalog.lookup import column_row, position, row_of, text_of, word
 from pipeline.catalog.losing import Lost, lost
 from pipeline.catalog.passages import Cut
 from pipeline.manifest import Version, check_shards
+from pipeline.mixing import COPY
 from pipeline.stage import ConfigError
 from pipeline.store import Store, read_parquet
 
@@ -66,6 +68,8 @@ def why(store: Store, version: Version, doc_id: str) -> Why:
     if not met and keys.forgotten and (listed := row_of(store, keys.forgotten, FORGOTTEN, doc_id)):
         # It was made here of a document that was forgotten, so no source has it.
         found.verdict, found.stage, found.reason, found.detail = "dropped", "forget", "forgotten", listed["by"]
+    elif not met and keys.mix and COPY in doc_id and doc_id in set(mixing.born(store, keys.mix)):
+        found.parent_id = doc_id.rpartition(COPY)[0]
     elif not met and not any(column_row(store, key, "entered.parquet", doc_id) >= 0 for key in keys.segments[0].parts):
         raise ConfigError(
             f"{version.address} never met a document {doc_id!r}; ids look like source:path:row, and "

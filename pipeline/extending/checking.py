@@ -92,6 +92,8 @@ def check(store: Store, request: Request, data: Path | None = None) -> Plan:
 
 def _check_stages(version: Version, recipe: Recipe) -> None:
     """Raise ConfigError for a stage that looks at the whole corpus in a way that new documents would change."""
+    if recipe.mix:
+        raise ConfigError(f"{version.address} cannot be extended: [mix] shares out what all sources have; {ANEW}")
     for step in recipe.steps:
         stage, place = step.stage, f"{version.address} cannot be extended: stage {step.stage.name}"
         if stage.kind == "extend":

@@ -57,6 +57,7 @@ def chain(mill: Mill, recipe: Recipe, old: BuildKeys, chosen: pa.Table, why: str
         else:
             here.survivors = strip.survivors(segment.survivors, segment)
     keys.encoded = _encoded(mill, keys, old, strip, moved, anew)
+    keys.mix = strip.mixed(old.mix) if old.mix else ""
     keys.packed = _packed(mill, recipe, keys, old, anew)
     return keys
 
@@ -212,7 +213,7 @@ def _encoded(mill: Mill, keys: BuildKeys, old: BuildKeys, strip: Stripper, moved
 def _packed(mill: Mill, recipe: Recipe, keys: BuildKeys, old: BuildKeys, anew: bool) -> str:
     """Pack what is left; a block that nobody left or joined is the file that it was."""
     store = mill.store
-    planned = plan.pack_task(store, recipe, keys.encoded, store.result(keys.vocabulary)["eot"])
+    planned = plan.pack_task(store, recipe, keys.encoded, store.result(keys.vocabulary)["eot"], keys.mix)
     spec = {**store.spec(planned), "before": old.packed, "changed": keys.encoded if anew else []}
     key = store.plan(digest([source_digest("pipeline.tokens.tasks"), spec]), spec)
     mill.do("pack", [key])

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.books import BRIDGES, SegmentKeys
 from pipeline.digests import digest, source_digest
+from pipeline.mixing import FILE
 from pipeline.plan import Spec
 from pipeline.run import BORN
 from pipeline.schema import cuts_file
@@ -145,6 +146,23 @@ class Stripper:
             table = self._without(read_parquet(self.store.file(key, BRIDGES)))
             out.table(BRIDGES, table)
             out.result = {"documents": table.num_rows}
+
+        return self._write(key, write)
+
+    def mixed(self, key: str) -> str:
+        """How often the others stand, which nobody changes: shares are then what is left."""
+        if not any(len(self._hits(key, name)) for name in (FILE, "ledger.parquet")):
+            return key
+
+        def write(out: Writing) -> None:
+            tables = {
+                name: self._without(read_parquet(self.store.file(key, name))) for name in (FILE, "ledger.parquet")
+            }
+            for name, table in tables.items():
+                out.table(name, table)
+            again = pc.max_element_wise(pc.subtract(tables[FILE]["copies"], 1), 0)
+            counts = {"added": pc.sum(again).as_py() or 0, "left": tables["ledger.parquet"].num_rows}
+            out.result = {**self.store.result(key), **counts}
 
         return self._write(key, write)
 

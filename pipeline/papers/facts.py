@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from pipeline import domains as hosts
 from pipeline import licences
 from pipeline.licences import UNKNOWN, Unreadable
+from pipeline.mixing import COPY
 
-COLUMNS = ["source", "language", "licence", "url", "parent_id", "text_bytes", "tokens"]
+COLUMNS = ["source", "language", "licence", "url", "parent_id", "text_bytes", "tokens", "doc_id"]
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,14 @@ def of(manifest: Mapping[str, Any], index: pa.Table) -> Facts:
         languages=ranked({str(name or "unknown"): amount for (name,), amount in _grouped(index, ["language"])}),
         domains=dict(sorted(domains.items(), key=lambda one: (-one[1].text_bytes, one[0]))),
         addressed=_amount(index.filter(pc.is_valid(index["url"]))),
-        born=_amount(index.filter(pc.is_valid(index["parent_id"]))),
+        born=_amount(index.filter(_born(index))),
     )
+
+
+def _born(index: pa.Table) -> pa.Array:
+    """Who was made from another document, and is no copy of one that the mixture lets stand again."""
+    copy = pc.match_substring_regex(index["doc_id"], f"{COPY}[0-9]+$")
+    return pc.and_not(pc.is_valid(index["parent_id"]), copy)
 
 
 def ranked(amounts: Mapping[str, Amount]) -> dict[str, Amount]:

@@ -23,6 +23,7 @@ from pipeline.digests import digest
 from pipeline.kernels.packing import lay
 from pipeline.limits import Limits
 from pipeline.manifest import shard_digest
+from pipeline.mixing import FILE, repeated
 from pipeline.schema import DOCUMENT
 from pipeline.store import Store, Writing, file_digest, link, read_group, read_parquet, write_parquet, write_text
 from pipeline.threads import ahead
@@ -169,8 +170,10 @@ def pack_shards(store: Store, spec: Spec, out: Writing, limits: Limits) -> None:
     before = Before(store, spec["before"], spec["changed"]) if "before" in spec else None
     if not (before.targets if before else any(len(flat) for flat, _ in written)):
         written = []  # no card maps a target
+    index, rows = repeated(index, read_parquet(store.file(spec["mix"], FILE))) if "mix" in spec else (index, None)
     order = pc.sort_indices(index, [("source", "ascending"), ("split", "ascending"), ("doc_id", "ascending")])
     index, place = index.take(order).combine_chunks(), order.to_numpy()
+    place = place if rows is None else rows[place]
     labels = sorted(set(index["label"].drop_null().to_pylist())) if spec["layout"] == "examples" else None
     labels = before.labels if before else labels
 

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from flows import runs
 from pipeline import manifest as manifests
 from pipeline import recipe as recipes
+from pipeline.catalog import cards
 from tests.conftest import ROOT
 from tests.flows.conftest import RECIPE, last
 
@@ -91,6 +94,36 @@ def test_ls_lists_versions_runs_and_what_ships(built, gristmill, tmp_path):
     said = gristmill("ls", "--store", store).stdout
     assert made["address"] in said and "quickstart" in said
     assert "none" in gristmill("ls", "--store", tmp_path / "nowhere").stdout
+
+
+def test_sources_are_listed_searched_and_told(gristmill, tmp_path):
+    found = last(gristmill("sources", "--language", "zh", "--category", "web", "--json"))["cards"]
+    assert {"fineweb2-zh", "skypile"} <= {card["name"] for card in found}
+    assert all(card["category"] == "web" and {"zh", "mul"} & set(card["languages"]) for card in found)
+    free = last(gristmill("sources", "--licence", "CC-BY-*", "--json"))["cards"]
+    assert free and all(card["licence"].startswith("CC-BY") for card in free)
+    assert [card["name"] for card in last(gristmill("sources", "word", "problems", "--json"))["cards"]] == ["gsm8k"]
+    said = gristmill("sources", "gsm8k").stdout
+    assert "openai/gsm8k" in said and "not pinned" in said and "arXiv 2110.14168" in said
+    assert last(gristmill("sources", "gsm8k", "--json"))["params"]["subset"] == "main"
+    (tmp_path / "mine.toml").write_text(gristmill("sources", "gsm8k", "--toml").stdout)
+    assert cards.load(str(tmp_path / "mine.toml")).params == cards.load("gsm8k").params
+    assert len(gristmill("sources").stdout.splitlines()) > 70
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--category", "webb"], "no card is of category 'webb'; did you mean 'web'?"),
+        (["--kind", "hubb"], "no card is of kind 'hubb'; did you mean 'hub'?"),
+        (["--licence", "MITT"], "--licence"),
+        (["fineweeb", "--toml"], "unknown source 'fineweeb'; did you mean 'fineweb'?"),
+        (["--toml"], "--toml prints one card"),
+    ],
+)
+def test_what_no_source_is_called_is_said(gristmill, asked, said):
+    result = gristmill("sources", *asked, code=2)
+    assert said in result.stderr
 
 
 def test_ls_lists_a_damaged_version_and_a_damaged_run_as_such(gristmill, tmp_path):

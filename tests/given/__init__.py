@@ -8,13 +8,24 @@ bigrams.arpa has the commonest words and pairs of words of six English samples, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import stage as stages
+from pipeline.stage import Stage
+
 HERE = Path(__file__).parent
+ITEMS = str(HERE / "items.jsonl")
 GIVEN: dict[str, dict[str, Any]] = {
     "classifier": {"model": str(HERE / "filter.bin")},
+    "decontaminate": {"sets": [ITEMS]},
     "perplexity": {"model": str(HERE / "bigrams.arpa")},
     "toxicity": {"words": [str(HERE / "words.txt")]},
     "url": {"hosts": str(HERE / "hosts.txt"), "words": str(HERE / "url_words.txt")},
 }
+
+
+def load(use: str, params: Mapping[str, Any] | None = None) -> Stage:
+    """A shipped stage with what it must be given, and these parameters."""
+    return stages.load(use, {**GIVEN.get(use, {}), **(params or {})})

@@ -24,16 +24,23 @@ from pipeline.store import Store, read_parquet
 from pipeline.tokens import vocabulary
 from tests import builds
 from tests.contract.test_manifest import SCHEMA
+from tests.given import ITEMS, load
 from tests.laws import nasty
 
-CUTTING = [name for name in stages.available() if stages.load(name, {}).cuts]
+CUTTING = [name for name in stages.available() if load(name).cuts]
 NOTICE = "This page is kept by the people of the mill, and what they say holds for every stone that turns in it."
 MENU = (
     "水車は川の水で回る。人々は穀物を粉ひき小屋へ運んだ。粉は袋に入れて家へ持ち帰り、"
     "石は次の朝まで静かに休む。春には水が多く、石はよく回る。"
 )
 # For every cutting stage: parameters under which the corpus below is cut.
-SHORT: dict[str, dict[str, Any]] = {"paragraphs": {"min_characters": 5}, "substring": {"length": 12}}
+SHORT: dict[str, dict[str, Any]] = {
+    "decontaminate": {"sets": [ITEMS], "most_documents": 1000},
+    "paragraphs": {"min_characters": 5},
+    "substring": {"length": 12},
+}
+# Where what several documents share is cut from all but the first of them.
+FIRST_STAYS = {"paragraphs": 1, "substring": 1}
 
 
 def write(folder: Path, documents: int = 90) -> Path:
@@ -96,7 +103,7 @@ def test_the_books_balance_and_what_is_empty_leaves_by_name(built):
 
 
 def test_the_text_is_what_it_was_without_its_spans(built):
-    version, store, _, _ = built
+    version, store, _, use = built
     first, second = version.build_keys().segments
     before, after = texts(store, first.parts), texts(store, second.parts)
     key, cut = first.relates[-1]["cuts"], 0
@@ -111,7 +118,8 @@ def test_the_text_is_what_it_was_without_its_spans(built):
             cut += end - start
         assert raw.decode() == text
     assert cut > 1000
-    assert sum(NOTICE in text for text in after.values()) == sum(MENU in text for text in after.values()) == 1
+    holding = [sum(passage in text for text in after.values()) for passage in (NOTICE, MENU)]
+    assert holding == [FIRST_STAYS.get(use, 0)] * 2
 
 
 def test_why_tells_what_was_cut_and_who_else_holds_it(built):
@@ -119,15 +127,19 @@ def test_why_tells_what_was_cut_and_who_else_holds_it(built):
     before = texts(store, version.build_keys().segments[0].parts)
     first = min(doc_id for doc_id, text in before.items() if NOTICE in text)
     holders = sum(NOTICE in text for text in before.values())
-    assert queries.why(store, version, first).cuts == []
+    assert bool(queries.why(store, version, first).cuts) == (use not in FIRST_STAYS)
     counts = version.manifest["summaries"]["cuts"][use]
     told = {doc_id: queries.why(store, version, doc_id).cuts for doc_id in list(before)[::7]}
     assert any(told.values()) and counts["documents"] > len(told) / 2
     for doc_id, found in told.items():
         for cut in found:
             held = before[doc_id].encode()[cut.start : cut.end].decode()
-            assert cut.stage == use and held.strip().startswith(cut.excerpt) and cut.documents >= 2
-            assert cut.first < doc_id
+            assert (
+                cut.stage == use
+                and held.strip().startswith(cut.excerpt)
+                and cut.documents >= 1 + FIRST_STAYS.get(use, 0)
+            )
+            assert cut.first < doc_id or (cut.first == doc_id and use not in FIRST_STAYS)
             if use == "paragraphs" and held.startswith(NOTICE):
                 assert (cut.documents, cut.first) == (holders, first)
 
@@ -184,7 +196,7 @@ def test_too_much_is_a_reason_to_drop_and_children_are_born_of_the_cut_text(corp
     segments = version.build_keys().segments
     assert len(segments) == 3
     holding = [doc_id for doc_id, text in texts(store, segments[-1].parts).items() if NOTICE in text]
-    assert len([doc_id for doc_id in holding if "#" not in doc_id]) == 1
+    assert len([doc_id for doc_id in holding if "#" not in doc_id]) == FIRST_STAYS.get(use, 0)
 
 
 def test_a_stage_that_cuts_ends_its_segment(corpus):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,15 @@ GOOD: dict[str, Any] = {
     "languages": ["en"],
     "params": {"paths": ["*.jsonl"]},
 }
+# What a card may say and need not.
+MORE: dict[str, Any] = {
+    "category": "web",
+    "size": "about 3 GB",
+    "citation": "Somebody 2024, arXiv 2401.00001",
+    "problems": ["Crawled pages."],
+}
 VALUES: list[Any] = [
+    *("web", "evaluation"),
     *("", " ", "grain", "Grain", "two words", "a-b", "a_b.C", ".a", "a.", "9", "磨坊", "a/b"),
     *("https://example.org", "http://e", "https://", "https:///x", "https://a b", "ftp://example.org"),
     *("MIT", "CC0 1.0", "GPL-2.0-or-later WITH Font-exception-2.0", "(MIT OR CC0-1.0) AND LGPL-2.1+", "MIT AND"),
@@ -36,7 +45,8 @@ VALUES: list[Any] = [
 
 
 def shipped(name: str) -> dict[str, Any]:
-    return tomllib.loads((cards.shipped() / f"{name}.toml").read_text("utf-8"))
+    [path] = cards.shipped().rglob(f"{name}.toml")
+    return tomllib.loads(path.read_text("utf-8"))
 
 
 def loader_takes(table: dict[str, Any]) -> bool:
@@ -59,11 +69,42 @@ def test_a_shipped_card_holds_for_schema_and_loader(name: str) -> None:
     assert cards.load(name).name == name == shipped(name)["name"]
 
 
-@pytest.mark.parametrize("field", GOOD)
+HUB = [name for name in cards.available() if shipped(name)["kind"] == "hub"]
+
+
+def test_many_open_data_sets_have_a_card_of_each_category() -> None:
+    """Names are unique in all folders, whatever folder they lie in."""
+    files = [path.stem for path in cards.shipped().rglob("*.toml")]
+    assert sorted(files) == cards.available() and len(HUB) >= 40
+    known = [cards.load(name) for name in HUB]
+    few = {"web": 5, "code": 2, "books": 2, "encyclopaedia": 2, "instruction": 5, "classification": 5, "evaluation": 8}
+    for category, least in few.items():
+        assert sum(card.category == category for card in known) >= least, category
+    assert sum("zh" in card.languages for card in known) >= 10 and sum("mul" in card.languages for card in known) >= 2
+    assert len({(card.params["dataset"], card.params["subset"], str(card.params["files"])) for card in known}) == len(
+        HUB
+    )
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_a_card_of_the_hub_says_what_who_looks_for_one_asks(name: str) -> None:
+    card = cards.load(name)
+    assert card.category and card.size and card.citation and card.problems
+    owner, _, dataset = card.params["dataset"].partition("/")
+    assert owner and dataset and card.homepage == f"https://huggingface.co/datasets/{owner}/{dataset}"
+    assert "text" in card.params["columns"]
+    # A branch is refused with the commit that it is at: the card says that there is one to be pinned.
+    pinned = re.fullmatch("[0-9a-f]{40}", card.params["revision"])
+    assert pinned or (card.params["revision"] == "main" and any("not pinned" in p for p in card.problems))
+    if card.licence == "NOASSERTION" or card.licence.startswith("LicenseRef"):
+        assert any(re.search("licence|copyright|terms|research|commercial|agreement", p) for p in card.problems), name
+
+
+@pytest.mark.parametrize("field", [*GOOD, *MORE])
 def test_schema_and_loader_agree_on_any_value(field: str) -> None:
     verdicts = set()
     for value in VALUES:
-        table = {**GOOD, field: value}
+        table = {**GOOD, **MORE, field: value}
         assert VALIDATOR.is_valid(table) == loader_takes(table), value
         verdicts.add(loader_takes(table))
     assert verdicts == {True, False}

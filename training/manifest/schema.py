@@ -155,6 +155,7 @@ class Manifest(_Checked):
     extended: Extended | None = None
     targets: Targets | None = None
     contamination: Contamination | None = None
+    mix: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Manifest:
