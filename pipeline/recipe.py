@@ -49,11 +49,11 @@ class Tokens(_Table):
 
 
 class Pack(_Table):
-    """Rows of `length` tokens; `split` gives each split but train its share of the split groups."""
+    """Rows of `length` tokens; `split` gives each split but train its share of the split groups, or its sources."""
 
     layout: Literal["packed", "examples"] = "packed"
     length: int = Field(512, ge=8, le=1_048_576)
-    split: dict[str, float] = Field(default_factory=lambda: {"val": 0.01})
+    split: dict[str, float | list[str]] = {"val": 0.01}
 
 
 @dataclass(frozen=True)
@@ -352,10 +352,22 @@ def _check_sizes(recipe: Recipe, where: str) -> None:
         raise ConfigError(f"{where} [pack] split: train is what the others leave; do not list it")
     if any(not re.fullmatch(r"[a-z0-9_]+", name) for name in split):
         raise ConfigError(f"{where} [pack] split: names are lower-case letters, digits and underscores")
-    if any(not 0 < share < 1 for share in split.values()) or sum(split.values()) >= 1:
+    shares = {name: share for name, share in split.items() if not isinstance(share, list)}
+    if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
         raise ConfigError(
-            f"{where} [pack] split: shares lie between 0 and 1 and leave something for train, got {split}"
+            f"{where} [pack] split: shares lie between 0 and 1 and leave something for train, got {shares}"
         )
+    known = {card.name for card in recipe.sources}
+    named = [source for given in split.values() if isinstance(given, list) for source in given]
+    for source in named:
+        if source not in known:
+            raise ConfigError(f"{where} [pack] split: {source!r} is no source of the recipe{suggest(source, known)}")
+    if twice := [source for source in named if named.count(source) > 1]:
+        raise ConfigError(f"{where} [pack] split: {twice[0]!r} is named twice; a source belongs to one split")
+    if empty := [name for name, given in split.items() if given == []]:
+        raise ConfigError(f"{where} [pack] split: {empty[0]!r} names no source; name one, or give a share")
+    if known and known == set(named):
+        raise ConfigError(f"{where} [pack] split: every source is given to another split; none is left for train")
 
 
 def _check_targets(recipe: Recipe, where: str) -> None:

@@ -3,11 +3,13 @@
 A split group is the lowest doc_id of a document's duplicate cluster; train or validation
 hangs on the hash of that id alone, never on file, position, seed or worker. Two documents
 of a verified pair share a cluster, so they share a split (law 4), whether or not the recipe
-drops one of them.
+drops one of them. A split may also be given as sources, as with a published test set: it is
+theirs and that of every group that has a document of theirs, and of nobody else.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +22,10 @@ from pipeline.kernels.unionfind import components
 SPACE = 1 << 64
 
 
-def assign(documents: pa.Table, relations: Sequence[pa.Table], shares: Mapping[str, float]) -> pa.Table:
+Shares = Mapping[str, float | list[str]]  # of each split but train: of the groups, or the sources that are it
+
+
+def assign(documents: pa.Table, relations: Sequence[pa.Table], shares: Shares) -> pa.Table:
     """Fill `split` and `split_group` of a table with doc_id and text_digest.
 
     `relations` hold (doc_id, cluster) of every relating stage; a cluster is named by its lowest doc_id, whether or not
@@ -44,6 +49,10 @@ def assign(documents: pa.Table, relations: Sequence[pa.Table], shares: Mapping[s
     lowest[by_name] = by_name[first[member]]
     groups = earliest.take(pa.array(lowest))
     names = {group: choose(group, shares) for group in groups.unique().to_pylist()}
+    for name, given in sorted(shares.items(), reverse=True):
+        if isinstance(given, list):
+            theirs = functools.reduce(pc.or_, (pc.starts_with(ranked, f"{source}:") for source in given))
+            names |= dict.fromkeys(groups.filter(theirs).unique().to_pylist(), name)
     back = pc.sort_indices(order)
     groups = groups.take(back)
     splits = pa.array([names[group] for group in groups.to_pylist()], pa.string())
@@ -52,11 +61,13 @@ def assign(documents: pa.Table, relations: Sequence[pa.Table], shares: Mapping[s
     return documents
 
 
-def choose(group: str, shares: Mapping[str, float]) -> str:
+def choose(group: str, shares: Shares) -> str:
     """The split of a group: its hash on the line from 0 to 1, the shares laid out in sorted order of their names."""
     point = int.from_bytes(hashlib.blake2b(f"split:{group}".encode(), digest_size=8).digest(), "big") / SPACE
     edge = 0.0
     for name, share in sorted(shares.items()):
+        if isinstance(share, list):
+            continue
         edge += share
         if point < edge:
             return name

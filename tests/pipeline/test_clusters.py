@@ -246,3 +246,17 @@ def test_splits_have_their_shares_and_adding_a_share_moves_no_one_else(shares):
         assert abs(chosen.count(name) / len(ids) - share) < 5 * (share * (1 - share) / len(ids)) ** 0.5
     more = [split.choose(group, {**shares, "z": 0.05}) for group in ids]
     assert all(a == b or (a, b) == ("train", "z") for a, b in zip(chosen, more, strict=True))
+
+
+@given(digests=twins.long_lists(st.integers(0, 20), 15).filter(bool), held=st.sets(st.integers(0, 14)))
+def test_a_split_of_sources_is_theirs_and_that_of_every_group_of_theirs(digests, held):
+    names = ["dev" if number in held else "dev2" if number % 5 == 0 else "train" for number in range(len(digests))]
+    ids = [f"{name}:f:{number:02}" for number, name in enumerate(names)]
+    unset = pa.nulls(len(ids), pa.string())
+    table = pa.table({"doc_id": ids, "text_digest": [bytes([d]) * 16 for d in digests], "split": unset})
+    shares = {"test": ["dev"], "val": 0.5, "z": ["dev2"]}
+    found = split.assign(table.append_column("split_group", unset), [], shares).to_pylist()
+    for row, digest in zip(found, digests, strict=True):
+        group = {other for other, its in zip(names, digests, strict=True) if its == digest}
+        hashed = split.choose(row["split_group"], {"val": 0.5})
+        assert row["split"] == ("test" if "dev" in group else "z" if "dev2" in group else hashed)

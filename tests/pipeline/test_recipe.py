@@ -130,7 +130,7 @@ STAGES = '[[stage]]\nuse = "normalise"\n[[stage]]\nuse = "gopher"\n'
         (HEAD + STAGES + "drop = 5", "stage 2 (gopher): write drop.COLUMN = ..., not drop = 5"),
         (HEAD + "[[stage]]\nuse = 5", "stage 1: a stage table needs `use`"),
         (HEAD + '[stage]\nuse = "gopher"', "stages are written as [[stage]] tables, with double brackets"),
-        (HEAD + "[[stages]]", "unknown key 'stages'; did you mean 'stage'? has: licence, name, pack, seed, sources"),
+        (HEAD + "[[stages]]", "unknown key 'stages'; did you mean 'stage'? has: licence, mix, name, pack, seed, sources"),
         (HEAD + '[[stage]]\nuse = "near"\nthreshold = 1.5', "stage 1 (near): threshold must be above 0 and at most 1"),
         (
             HEAD + '[[stage]]\nuse = "exact"\nquality = "gopher.word_count"',
@@ -152,7 +152,7 @@ STAGES = '[[stage]]\nuse = "normalise"\n[[stage]]\nuse = "gopher"\n'
         (HEAD + '[[stage]]\nuse = "pipeline.rules"', "pipeline.rules has no stage function 'rules'"),
         ('name = "mine"\nsources = ["grains"]', "unknown source 'grains'"),
         ('name = "mine"\nsources = ["grain.toml", "grain.toml"]', "sources name 'grain' twice"),
-        ('name = "mine"\nsources = "grain.toml"', "sources must be a list of card names or paths; has: debian-docs"),
+        ('name = "mine"\nsources = "grain.toml"', "sources must be a list of card names or paths; has: ag-news"),
         (
             'name = "Mine!"\nsources = ["grain.toml"]',
             "name must be lower-case letters, digits and hyphens, got 'Mine!'",
@@ -165,6 +165,8 @@ STAGES = '[[stage]]\nuse = "normalise"\n[[stage]]\nuse = "gopher"\n'
         (HEAD + "[pack]\nlength = 4", "[pack]: length: Input should be greater than or equal to 8 (got 4)"),
         (HEAD + "[pack]\nsplit = {val = 1.5}", "[pack] split: shares lie between 0 and 1"),
         (HEAD + "[pack]\nsplit = {train = 0.5}", "[pack] split: train is what the others leave; do not list it"),
+        (HEAD + '[pack]\nsplit = {val = ["mien"]}', "[pack] split: 'mien' is no source of the recipe"),
+        (HEAD + "[pack]\nsplit = {val = []}", "[pack] split: 'val' names no source; name one, or give a share"),
         (HEAD + '[pack]\nsplit = {"../x" = 0.5}', "[pack] split: names are lower-case letters, digits and underscores"),
         (HEAD + '[tokens]\nsample = "lots"', "[tokens] sample: 'lots' is no size; write it like 64MB or 2GB"),
         (HEAD + '[licence]\nunknown = "drop"\nallow = []', "[licence]: allow: List should have at least 1 item"),
