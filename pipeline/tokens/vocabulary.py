@@ -19,6 +19,9 @@ from pipeline.stage import ConfigError
 
 PARALLEL = "TOKENIZERS_PARALLELISM"
 END_OF_TEXT = "<|endoftext|>"
+# What begins and ends a document, the first that a tokenizer has: GPT-2's and Qwen's, Llama 3's, that of T5 and Llama 2,
+# BERT's.
+ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "[SEP]")
 
 
 def choose(doc_ids: Sequence[str], sizes: Sequence[int], budget: int, seed: int) -> list[int]:
@@ -71,14 +74,14 @@ def load(path: Path) -> Tokenizer:
     except Exception as error:  # the Rust side raises plain Exception for a missing file as for a broken one
         raise ConfigError(f"{path}: not a tokenizer.json: {error}") from error
     try:
-        end_of_text(tokenizer)
+        end = tokenizer.id_to_token(end_of_text(tokenizer))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     ids = tokenizer.get_vocab(with_added_tokens=True).values()
     if sorted(ids) != list(range(len(ids))):
         raise ConfigError(f"{path}: its {len(ids)} ids run to {max(ids)}; they must be 0, 1, 2, ... without a gap")
     # Text that spells it is text, also where the file does not call it special.
-    tokenizer.add_special_tokens([END_OF_TEXT])
+    tokenizer.add_special_tokens([end])
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -87,10 +90,11 @@ def load(path: Path) -> Tokenizer:
 
 def end_of_text(tokenizer: Tokenizer) -> int:
     """Id of the token that begins and ends every document."""
-    found: int | None = tokenizer.token_to_id(END_OF_TEXT)
-    if found is None:
-        raise ConfigError(f"the tokenizer has no {END_OF_TEXT!r} token, which begins and ends every document")
-    return found
+    for name in ENDS:
+        found: int | None = tokenizer.token_to_id(name)
+        if found is not None:
+            return found
+    raise ConfigError(f"the tokenizer has none of {', '.join(ENDS)}: one of them begins and ends every document")
 
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from training import TrainingError, hugging_face
 from training.classifier import Classifier
+from training.hugging_face import bert
 
 PADDING = "<|pad|>"
 
@@ -95,8 +96,9 @@ def backbone(form: Form, family: ModuleType, tensors: Mapping[str, Tensor]) -> d
 
 def on_top(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the tensors of a `model_type` hold of a classifier's head under our names: a BERT of another head may have
-    a pooler."""
+    a pooler, and a BertModel's is called so without `bert.` before it."""
     names = {theirs: ours for ours, theirs in FORMS[kind].modules.items()} if kind in FORMS else {}
+    names |= {theirs.removeprefix(bert.PREFIX): ours for theirs, ours in names.items()}
     return {_named(name, names): t for name, t in tensors.items() if name.rpartition(".")[0] in names}
 
 

@@ -41,6 +41,7 @@ OURS_WITHIN, OURS_OUTSIDE = ({theirs: ours for ours, theirs in names.items()} fo
 UNUSED = re.compile(
     r"bert\.pooler\.|cls\.seq_relationship\.|cls\.predictions\.decoder\.(weight|bias)$|bert\.embeddings\.position_ids$"
 )
+PREFIX, BARE = "bert.", re.compile(r"(embeddings|encoder|pooler)\.")
 # Settings under which the mathematics is another, with the one value that is ours.
 REQUIRED = {
     "hidden_act": "gelu",
@@ -115,8 +116,10 @@ def theirs(model: bert.Model) -> dict[str, Tensor]:
 def ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Parameters under our names. Raises TrainingError for a name that no BERT has, and for decoders that are not tied.
 
-    A file without a masked head (BertModel's) gives no `head.*`; the caller says that names are missing.
+    A file without a masked head (BertModel's, whose names begin without `bert.`) gives no `head.*`; the caller says
+    that names are missing.
     """
+    tensors = {PREFIX + name if BARE.match(name) else name: tensor for name, tensor in tensors.items()}
     for copy, origin in (
         ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
         ("cls.predictions.decoder.bias", "cls.predictions.bias"),
