@@ -171,9 +171,15 @@ def test_context_and_continuation_are_the_tokens_of_the_text(loaded: Loaded, con
     whole = loaded.encode(context + continuation) if context else [loaded.start, *loaded.encode(continuation)]
     start = [loaded.start] if context and made.context == (loaded.start,) and whole[:1] != [loaded.start] else []
     assert [*made.context, *made.continuation] == [*start, *whole]
-    # Every byte of the continuation is predicted.
+    # Every byte of the continuation is predicted, and the white space before it.
     said = loaded.tokenizer.decode(list(made.context), skip_special_tokens=True)
-    assert context.startswith(said) or "\ufffd" in said
+    assert (context.rstrip() or context).startswith(said) or "\ufffd" in said
+
+
+def test_a_number_and_a_word_both_have_to_say_the_space_before_them(loaded: Loaded) -> None:
+    for answer in ("6", "wheel", "😀"):
+        said = loaded.tokenizer.decode(list(prompts.pair(loaded, "What turns?\nAnswer: ", answer).continuation))
+        assert said == f" {answer}"
 
 
 def test_a_prompt_beyond_the_context_loses_its_beginning_and_is_counted(loaded: Loaded) -> None:

@@ -4,7 +4,8 @@ A suite is a TOML file that names sets and how they are put; a set is a version 
 the rooms in this order: `suite` (the file), `items` (what is asked), `prompts` (few-shot, and the tokens of a text that
 is cut in two), `likelihood` (log P of continuations, in batches that every number of processes forms alike), `scores`
 (metrics, their intervals, chance), `taking` (a suite from file to result), `exposure` (which items the training data
-held, and when they were read), `page` and `adapter` (how the results are read, and other harnesses ask the same).
+held, and when they were read), `prediction` (bits per byte of a split), `places` and `page` (where results lie, and
+how they are read), `contrast` (runs held against one another), `adapter` (lm-eval asks the same).
 
 The law: every score has its interval, its chance level and its items, of which each can be looked up.
 """

@@ -1,8 +1,9 @@
 """From items to tokens: the text of a prompt with its examples, and where the continuation begins in its tokens.
 
-A prompt and its continuation are cut into tokens together, as a text would be, and the continuation is every token
-from the first one on that the prompt alone does not begin with: white space at the end of a prompt may belong to the
-word behind it, and a character of Chinese to the one before. A prompt that is longer than the context loses its
+A prompt and its continuation are cut into tokens together, as a text would be. White space at the end of a prompt is
+predicted with the continuation (as in lm-eval): a tokenizer joins it to a word and not to a number, and both must have
+the same to say. The continuation is then every token from the first one on that the prompt alone does not begin with:
+a character of Chinese may belong to the one before. A prompt that is longer than the context loses its
 beginning, which is counted; all choices of an item see the same.
 """
 
@@ -74,6 +75,8 @@ def ask(loaded: Loaded, item: Item, examples: Sequence[Item], how: Set, *, alone
 
 def pair(loaded: Loaded, context: str, continuation: str) -> Request:
     """Cut a text into tokens and these in two."""
+    if bare := context.rstrip():
+        context, continuation = bare, context[len(bare) :] + continuation
     if not context:
         return Request((loaded.start,), tuple(loaded.read(continuation, bare=True)))
     alone, whole = loaded.encode(context), loaded.encode(context + continuation)
