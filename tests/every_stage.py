@@ -81,7 +81,7 @@ def in_order() -> list[Stage]:
 
 
 def _to_be_had(use: str) -> bool:
-    if use != "language":
+    if use not in ("language", "lines_language"):
         return True
     try:
         language_model()
