@@ -24,9 +24,10 @@ from pipeline.store import Store, read_parquet
 from pipeline.tokens import vocabulary
 from tests import builds
 from tests.contract.test_manifest import SCHEMA
+from tests.given import GIVEN
 from tests.laws import nasty
 
-CUTTING = [name for name in stages.available() if stages.load(name, {}).cuts]
+CUTTING = [name for name in stages.available() if stages.load(name, GIVEN.get(name, {})).cuts]
 NOTICE = "This page is kept by the people of the mill, and what they say holds for every stone that turns in it."
 MENU = (
     "水車は川の水で回る。人々は穀物を粉ひき小屋へ運んだ。粉は袋に入れて家へ持ち帰り、"
