@@ -103,6 +103,8 @@ def _rule(stage: Stage, texts: Sequence[str]) -> dict[str, Any]:
     for name, values in measured.items():
         if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
             known = pc.drop_null(values).to_numpy(zero_copy_only=False)
+            if not known.size:
+                continue
             bound = np.quantile(known, 1 - SOME, method="lower").item()
             if FEW <= (known > bound).mean() <= SOME:
                 return {name: {"above": bound}}
