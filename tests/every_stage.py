@@ -82,7 +82,7 @@ def in_order() -> list[Stage]:
 
 
 def _to_be_had(use: str) -> bool:
-    if use != "language":
+    if use not in ("language", "lines_language"):
         return True
     try:
         language_model()
@@ -104,6 +104,8 @@ def _rule(stage: Stage, texts: Sequence[str]) -> dict[str, Any]:
     for name, values in measured.items():
         if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
             known = pc.drop_null(values).to_numpy(zero_copy_only=False)
+            if not known.size:
+                continue
             bound = np.quantile(known, 1 - SOME, method="lower").item()
             if FEW <= (known > bound).mean() <= SOME:
                 return {name: {"above": bound}}

@@ -45,7 +45,7 @@ def language(
     if hidden.all():
         nothing = pa.nulls(len(text), pa.float64())
         return {"lang": nothing.cast(pa.string()), "score": nothing}
-    lang, score = _said(_labeller(), text, characters)
+    lang, score = _said(identifier(), text, characters)
     if second is not None:
         rows = np.flatnonzero((score < doubt) & ~hidden)
         other, surer = _said(labeller(second), text.take(pa.array(rows)), characters)
@@ -95,7 +95,7 @@ def resources(**params: object) -> dict[str, str]:
 
 
 @functools.cache
-def _labeller() -> Labeller:
+def identifier() -> Labeller:
     """The model, loaded once a process."""
     return Labeller(fasttext_model.read(language_model()))
 
@@ -114,7 +114,7 @@ def examples(rule: Rule, limit: Any, *, characters: int, second: str | None = No
     batch = pa.record_batch([pa.array(texts)], ["text"])
     values = language(batch, characters=characters, second=second, doubt=doubt)[rule.column]
     if rule.column == "lang":
-        known, named = set(values.drop_null().to_pylist()), _names(_labeller()).to_pylist()
+        known, named = set(values.drop_null().to_pylist()), _names(identifier()).to_pylist()
         named += _names(labeller(second)).to_pylist() if second is not None else []
         if unknown := [lang for lang in limit if lang not in named]:
             raise ValueError(f"the model knows no language {unknown[0]!r}{suggest(unknown[0], named)}")

@@ -86,7 +86,9 @@ def _model(file: str) -> Any:
     except ImportError as error:
         raise ImportError("perplexity needs KenLM: pip install 'gristmill[ngram]'") from error
     try:
-        return kenlm.Model(str(path))
+        quiet = kenlm.Config()
+        quiet.show_progress = False
+        return kenlm.Model(str(path), quiet)
     except OSError as error:
         raise ValueError(f"{path}: KenLM cannot read it: {str(error).splitlines()[-1][:200]}") from error
 

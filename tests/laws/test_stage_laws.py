@@ -43,6 +43,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "substring": [{"length": 2}, {"length": 7}],
     "classifier": [{"label": "cc"}, {"card": str(HERE / "filter.json")}],
+    "lines_language": [{"characters": 5, "least_share": 0.2}],
     "perplexity": [{"head": 60.0, "tail": 200.0, "units": "script", "normalise": False}],
     "toxicity": [{"model": str(HERE / "filter.bin"), "label": "cc"}],
     "url": [{"subwords": str(HERE / "url_words.txt")}],
@@ -78,7 +79,7 @@ def _short(value: Any) -> str:
 @pytest.fixture
 def stage(request) -> Stage:
     name, params = request.param
-    if name == "language":
+    if name in ("language", "lines_language"):
         try:
             language_model()
         except ModelError as error:

@@ -77,6 +77,14 @@ def test_the_same_texts_give_the_same_bytes_whatever_their_order(tmp_path, sides
     assert other["model"]["sha256"] != first["model"]["sha256"] and other["digest"] != first["digest"]
 
 
+def test_a_small_model_does_not_begin_with_what_the_memory_held(tmp_path, sides):
+    """fastText draws a tenth of its matrix; the rest of one this small comes from used memory, and ended in NaN."""
+    small = Settings(dim=4, bucket=400)
+    first, second = (made(tmp_path / name, sides, small)["model"]["sha256"] for name in ("a", "b"))
+    model = fasttext_model.read(tmp_path / "a" / "model.bin")
+    assert first == second and np.isfinite(model.input).all() and np.abs(model.input).max() < 100
+
+
 @pytest.mark.parametrize("loss", ["softmax", "hs", "ova"])
 def test_scores_are_fasttexts(tmp_path, sides, loss):
     import fasttext.FastText
