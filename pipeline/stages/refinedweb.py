@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from pipeline.examples import Examples
     from pipeline.rules import Rule
 
-SHORT = 10
+# What a line has at the most that is looked through for patterns: longer ones of few words are no text.
+SHORT, MOST_BYTES = 10, 1000
 COUNTED = (
     "likes?|shares?|comments?|retweets?|reposts?|quotes?|bookmarks?|upvotes?|downvotes?|downloads?|views?|followers?"
     "|replies"
@@ -81,9 +82,8 @@ def flagged(text: pa.Array, units: str) -> Found:
     whole = np.bincount(document, words, len(text)).astype(np.int64)
     goes = (words == 1) | (2 * n["capitals"] > n["characters"]) | ((n["digits"] == n["characters"]) & (words > 0))
     hinted = pc.match_substring_regex(text, HINT).to_numpy(zero_copy_only=False)
-    looked = (
-        np.flatnonzero(~goes & hinted[document] & (words <= SHORT) & (words > 0)) if len(text) else np.zeros(0, int)
-    )
+    short = (words > 0) & (words <= SHORT) & (n["end"] - n["start"] <= MOST_BYTES)
+    looked = np.flatnonzero(~goes & short & hinted[document])
     cut: dict[int, str] = {}
     cut_words = np.zeros(len(document), np.int64)
     for row, line in zip(looked.tolist(), _texts(text, n, looked), strict=True):

@@ -101,7 +101,7 @@ def twin(text: str) -> tuple[float | None, int, str]:
         left = line
         if count and goes(line):
             left = ""
-        elif 0 < count <= 10:
+        elif 0 < count <= 10 and len(line.encode()) <= 1000:
             left = edited(line)
         if left != line:
             marked += 1
