@@ -43,10 +43,10 @@ COUNTED = (
     "|replies"
 )
 COUNTER = re.compile(rf"\W*\d[\d,.]*[kmb]?\s+(?:{COUNTED})\W*", re.IGNORECASE | re.ASCII)
-# Nothing but white space and marks may stand before what a line begins with, or behind what it ends in.
+# Nothing but white space and marks may stand before what a line begins with, or behind what it ends in; they go, too.
 BEGINS = r"^\W*(?:sign[ -]?(?:in|out|up)|log[ -]?(?:in|out))\b\W*"
-ENDS = r"\W*\b(?:read more|continue reading|see more|show more|load more)\W*$"
-ANYWHERE = r"\W*\b(?:\d+ )?items? in (?:your |the )?cart\b\W*"
+ENDS = r"\s*\b(?:read more|continue reading|see more|show more|load more)\W*$"
+ANYWHERE = r"\s*\b(?:\d+ )?items? in (?:your |the )?cart\b\s*"
 CUT = re.compile(f"{BEGINS}|{ENDS}|{ANYWHERE}", re.IGNORECASE | re.ASCII)
 # For RE2, over whole documents: one without has no line that a pattern could fit.
 HINT = (
