@@ -36,6 +36,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "mask_pii": [{"kinds": ["phone", "email"], "countries": ["US"]}],
     "c4": [{"units": "script"}],
     "c4_lines": [{"units": "script"}],
+    "refinedweb": [{"units": "script"}],
+    "refinedweb_lines": [{"units": "script"}],
     "near": [{"ngram": 1, "bands": 3, "rows": 3}, {"verify": False}, {"fold_chinese": True}],
     "paragraphs": [
         {"unit": "paragraph", "match": "exact", "min_characters": 1},

@@ -50,6 +50,9 @@ def normalised(*texts: str, **params: str) -> list[str]:
 @pytest.mark.parametrize("text", RIGHT)
 def test_what_is_right_stays(text):
     assert normalised(text, repair="ftfy") == normalised(text) == [text]
+    # Also in a text that ftfy gets to see, and on a line of its own.
+    assert normalised(f"{text}\nschÃ¶n", repair="ftfy") == [f"{text}\nschön"]
+    assert ftfy.fix_text(text, _repair.CONFIG) == text
 
 
 @pytest.mark.parametrize("text", BROKEN)
