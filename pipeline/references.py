@@ -53,9 +53,9 @@ def title(name: str) -> str:
 
 
 def digests(names: Sequence[str]) -> dict[str, str]:
-    """The digest of the content of each, looked at anew. Raises SourceError where one cannot be read."""
+    """The digest of the content of each by its name, looked at anew. Raises SourceError where one cannot be read."""
     _current.cache_clear()
-    return {title(name): _current(name) for name in names}
+    return {name: _current(name) for name in names}
 
 
 @functools.cache

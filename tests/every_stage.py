@@ -30,8 +30,8 @@ from tests.needed import NEEDED
 
 # The corpus is a thousandth of a real one, so passages are short, and its lines end without a full stop.
 PARAMETERS: dict[str, dict[str, Any]] = {
+    **NEEDED,
     "c4_lines": {"terminal_punctuation": False},
-    "decontaminate": NEEDED["decontaminate"],
     "paragraphs": {"min_characters": 5},
     "substring": {"length": 12},
     "eda": {"children": 1},

@@ -10,7 +10,11 @@ from pipeline import stage as stages
 from pipeline.stage import Stage
 
 ITEMS = str(Path(__file__).parent / "laws" / "items.jsonl")
-NEEDED: dict[str, dict[str, Any]] = {"decontaminate": {"sets": [ITEMS]}}
+SAMPLES = Path(__file__).parents[1] / "catalogs" / "samples"
+NEEDED: dict[str, dict[str, Any]] = {
+    "decontaminate": {"sets": [ITEMS]},
+    "importance": {"target": [str(SAMPLES / "zh.jsonl")], "raw": [str(SAMPLES / "en.jsonl")]},
+}
 
 
 def load(use: str, params: Mapping[str, Any] | None = None) -> Stage:

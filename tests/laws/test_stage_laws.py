@@ -41,6 +41,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "substring": [{"length": 2}, {"length": 7}],
     "decontaminate": [{"around": 3, "most_documents": 1}, {"ngram": 9, "short": 3}],
+    "importance": [{"buckets": 64, "seed": 3}],
     "html": [{"extractor": "resiliparse"}, {"extractor": "plain"}],
     "eda": [{"children": 3, "deletion": 0.0, "swap": 0.5}, {"swap": 0.0, "deletion": 0.9}],
 }
