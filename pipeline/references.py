@@ -9,6 +9,7 @@ The law: what a stage makes of a reference hangs on its content, by `digest`, an
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -26,6 +27,7 @@ from pipeline.store import file_digest
 Row = Mapping[str, Any]
 LONGEST = 128 << 20
 PARQUET = ".parquet"
+DATA = "GRISTMILL_DATA"
 BLOCK = 1 << 20
 
 
@@ -41,6 +43,21 @@ def check(names: Sequence[str]) -> None:
     called = [title(name) for name in names]
     if twice := [each for each in called if called.count(each) > 1]:
         raise ValueError(f"two references would be called {twice[0]!r}; rename the file of one")
+
+
+@contextlib.contextmanager
+def used(folder: Path | None) -> Iterator[None]:
+    """Let `{data}` stand for this folder, here and in every worker that is started meanwhile; None changes nothing."""
+    before = os.environ.get(DATA)
+    if folder is not None:
+        os.environ[DATA] = str(folder.absolute())
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(DATA, None)
+        else:
+            os.environ[DATA] = before
 
 
 def title(name: str) -> str:
@@ -101,7 +118,7 @@ def _card(name: str) -> Card:
 
 
 def _file(name: str) -> Path:
-    folder = os.environ.get("GRISTMILL_DATA")
+    folder = os.environ.get(DATA)
     if name.startswith("{data}") and not folder:
         raise SourceError(f"{name} needs the data folder: set GRISTMILL_DATA")
     path = Path(name.replace("{data}", str(Path(folder or "").absolute()), 1))
