@@ -41,12 +41,13 @@ def dialects(
     from rich.table import Table
 
     from flows import progress
-    from pipeline import choices
+    from pipeline import choices, references
     from pipeline import recipe as recipes
 
     screen = Screen(as_json)
-    checked = recipes.load(recipe, Path(data).expanduser() if data else None)
-    with progress.shown(screen.err) as reporter:
+    folder = Path(data).expanduser() if data else None
+    checked = recipes.load(recipe, folder)
+    with references.used(folder), progress.shown(screen.err) as reporter:
         found = choices.ask(checked, examples, documents, batch_rows, reporter)
     screen.say(
         f"{found.name}: {found.documents:,} documents read, {found.kept:,} pass all rules before the first barrier"

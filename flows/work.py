@@ -14,7 +14,7 @@ from typing import Any
 
 from flows import guard, lineage, process, progress, runs
 from flows.parameters import BuildParameters, MillParameters, TrainParameters
-from pipeline import addresses, books, licences
+from pipeline import addresses, books, licences, references
 from pipeline import manifest as manifests
 from pipeline import rebuild as rebuilding
 from pipeline import recipe as recipes
@@ -79,7 +79,7 @@ def at_mill(parameters: MillParameters, store: Store, apart: bool, make: MakeRun
     guard.settle()
     count, memory = parameters.crew(apart), parameters.task_memory(apart)
     size = recipes.parse_size(parameters.partition_size)
-    with workers(count, apart) as pool:
+    with references.used(parameters.folder), workers(count, apart) as pool:
         yield Mill(store, make(pool, count), progress.current(), size, parameters.batch_rows, memory, count)
 
 

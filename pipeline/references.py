@@ -9,6 +9,7 @@ The law: what a stage makes of a reference hangs on its content, by `digest`, an
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -26,6 +27,7 @@ from pipeline.store import file_digest
 Row = Mapping[str, Any]
 LONGEST = 128 << 20
 PARQUET = ".parquet"
+DATA = "GRISTMILL_DATA"
 BLOCK = 1 << 20
 
 
@@ -43,6 +45,21 @@ def check(names: Sequence[str]) -> None:
         raise ValueError(f"two references would be called {twice[0]!r}; rename the file of one")
 
 
+@contextlib.contextmanager
+def used(folder: Path | None) -> Iterator[None]:
+    """Let `{data}` stand for this folder, here and in every worker that is started meanwhile; None changes nothing."""
+    before = os.environ.get(DATA)
+    if folder is not None:
+        os.environ[DATA] = str(folder.absolute())
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(DATA, None)
+        else:
+            os.environ[DATA] = before
+
+
 def title(name: str) -> str:
     """What a reference is called in reports: the card's name, the file's without what says how it is read, the
     folder's."""
@@ -53,9 +70,9 @@ def title(name: str) -> str:
 
 
 def digests(names: Sequence[str]) -> dict[str, str]:
-    """The digest of the content of each, looked at anew. Raises SourceError where one cannot be read."""
+    """The digest of the content of each by its name, looked at anew. Raises SourceError where one cannot be read."""
     _current.cache_clear()
-    return {title(name): _current(name) for name in names}
+    return {name: _current(name) for name in names}
 
 
 @functools.cache
@@ -101,7 +118,7 @@ def _card(name: str) -> Card:
 
 
 def _file(name: str) -> Path:
-    folder = os.environ.get("GRISTMILL_DATA")
+    folder = os.environ.get(DATA)
     if name.startswith("{data}") and not folder:
         raise SourceError(f"{name} needs the data folder: set GRISTMILL_DATA")
     path = Path(name.replace("{data}", str(Path(folder or "").absolute()), 1))

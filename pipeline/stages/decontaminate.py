@@ -102,7 +102,10 @@ def check(
 
 def resources(*, sets: list[str], **params: object) -> dict[str, str]:
     """The content of the sets, and the table of characters that decides what a word is."""
-    return {"unicode14": table_digest(), **{f"set {name}": said for name, said in references.digests(sets).items()}}
+    return {
+        "unicode14": table_digest(),
+        **{f"set {references.title(name)}": said for name, said in references.digests(sets).items()},
+    }
 
 
 def compare(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from flows import runs
 from pipeline import manifest as manifests
 from pipeline import recipe as recipes
 from pipeline.catalog import cards
+from tests import builds
 from tests.conftest import ROOT
 from tests.flows.conftest import RECIPE, last
 
@@ -94,6 +96,22 @@ def test_ls_lists_versions_runs_and_what_ships(built, gristmill, tmp_path):
     said = gristmill("ls", "--store", store).stdout
     assert made["address"] in said and "quickstart" in said
     assert "none" in gristmill("ls", "--store", tmp_path / "nowhere").stdout
+
+
+def test_evaluation_sets_lie_in_the_data_folder(gristmill, tmp_path, monkeypatch):
+    monkeypatch.delenv("GRISTMILL_DATA", raising=False)
+    corpus = builds.write_corpus(tmp_path / "corpus", 120)
+    first = json.loads((corpus / "a.jsonl").read_text().splitlines()[0])["text"]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "asked.jsonl").write_text(json.dumps({"text": " ".join(first.split()[10:40])}))
+    stage = '[[stage]]\nuse = "decontaminate"\nsets = ["{data}/asked.jsonl"]\n[tokens]'
+    (corpus / "small.toml").write_text(RECIPE.replace("[tokens]", stage))
+    asked = ("build", corpus / "small.toml", "--store", tmp_path / "store", "--direct", "--workers", 1)
+    assert "needs the data folder: set GRISTMILL_DATA" in gristmill(*asked, code=2).stderr
+    made = last(gristmill(*asked, "--data", tmp_path / "data", "--json"))
+    said = gristmill("show", made["address"], "--store", tmp_path / "store").stdout
+    assert "asked: 1 of 1 evaluation items met (none is left; contamination.parquet)" in said
+    assert "GRISTMILL_DATA" not in os.environ
 
 
 def test_sources_are_listed_searched_and_told(gristmill, tmp_path):

@@ -17,9 +17,11 @@ from pipeline.stage import Stage
 
 HERE = Path(__file__).parent
 ITEMS = str(HERE / "items.jsonl")
+SAMPLES = HERE.parents[1] / "catalogs" / "samples"
 GIVEN: dict[str, dict[str, Any]] = {
     "classifier": {"model": str(HERE / "filter.bin")},
     "decontaminate": {"sets": [ITEMS]},
+    "importance": {"target": [str(SAMPLES / "zh.jsonl")], "raw": [str(SAMPLES / "en.jsonl")]},
     "perplexity": {"model": str(HERE / "bigrams.arpa")},
     "toxicity": {"words": [str(HERE / "words.txt")]},
     "url": {"hosts": str(HERE / "hosts.txt"), "words": str(HERE / "url_words.txt")},

@@ -50,6 +50,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "toxicity": [{"model": str(HERE / "filter.bin"), "label": "cc"}],
     "url": [{"subwords": str(HERE / "url_words.txt")}],
     "decontaminate": [{"around": 3, "most_documents": 1}, {"ngram": 9, "short": 3}],
+    "importance": [{"buckets": 64, "seed": 3}],
     "html": [{"extractor": "resiliparse"}, {"extractor": "plain"}],
     "eda": [{"children": 3, "deletion": 0.0, "swap": 0.5}, {"swap": 0.0, "deletion": 0.9}],
 }
