@@ -19,8 +19,7 @@ from pipeline.stage import ConfigError
 
 PARALLEL = "TOKENIZERS_PARALLELISM"
 END_OF_TEXT = "<|endoftext|>"
-# What begins and ends a document, the first that a tokenizer has: GPT-2's and Qwen's, Llama 3's, that of T5 and Llama 2,
-# BERT's.
+# What begins and ends a document, the first that a tokenizer has: of GPT-2 and Qwen, Llama 3, T5 and Llama 2, BERT.
 ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "[SEP]")
 
 

@@ -22,7 +22,7 @@ from pipeline.schema import documents
 from pipeline.sources import SourceError
 from pipeline.stage import ConfigError, Stage
 from pipeline.stages.importance import importance, noise
-from tests.needed import NEEDED, load
+from tests.given import GIVEN, load
 from tests.pipeline import twins
 
 BUCKETS = 1 << 16
@@ -147,7 +147,7 @@ def test_what_cannot_be_is_said_at_once(params, said):
 def test_a_reference_without_text_says_so(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"body": "x"}')
     (tmp_path / "b.jsonl").write_text('{"text": " "}')
-    good = NEEDED["importance"]["raw"]
+    good = GIVEN["importance"]["raw"]
     for name, said in (
         ("a.jsonl", "a row has no text; it has body"),
         ("b.jsonl", "no text, so nothing can be like it"),
