@@ -130,7 +130,10 @@ STAGES = '[[stage]]\nuse = "normalise"\n[[stage]]\nuse = "gopher"\n'
         (HEAD + STAGES + "drop = 5", "stage 2 (gopher): write drop.COLUMN = ..., not drop = 5"),
         (HEAD + "[[stage]]\nuse = 5", "stage 1: a stage table needs `use`"),
         (HEAD + '[stage]\nuse = "gopher"', "stages are written as [[stage]] tables, with double brackets"),
-        (HEAD + "[[stages]]", "unknown key 'stages'; did you mean 'stage'? has: licence, name, pack, seed, sources"),
+        (
+            HEAD + "[[stages]]",
+            "unknown key 'stages'; did you mean 'stage'? has: licence, mix, name, pack, seed, sources",
+        ),
         (HEAD + '[[stage]]\nuse = "near"\nthreshold = 1.5', "stage 1 (near): threshold must be above 0 and at most 1"),
         (
             HEAD + '[[stage]]\nuse = "exact"\nquality = "gopher.word_count"',
@@ -152,7 +155,10 @@ STAGES = '[[stage]]\nuse = "normalise"\n[[stage]]\nuse = "gopher"\n'
         (HEAD + '[[stage]]\nuse = "pipeline.rules"', "pipeline.rules has no stage function 'rules'"),
         ('name = "mine"\nsources = ["grains"]', "unknown source 'grains'"),
         ('name = "mine"\nsources = ["grain.toml", "grain.toml"]', "sources name 'grain' twice"),
-        ('name = "mine"\nsources = "grain.toml"', "sources must be a list of card names or paths; has: debian-docs"),
+        (
+            'name = "mine"\nsources = "grain.toml"',
+            "sources must be a list of card names or paths; `gristmill sources` lists",
+        ),
         (
             'name = "Mine!"\nsources = ["grain.toml"]',
             "name must be lower-case letters, digits and hyphens, got 'Mine!'",
