@@ -261,7 +261,7 @@ def parse_size(text: str, where: str = "size") -> int:
 def _sources(names: Any, where: str, folder: Path, data: Path | None) -> tuple[cards.Card, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ConfigError(
-            f"{where}: sources must be a list of card names or paths; has: {', '.join(cards.available())}"
+            f"{where}: sources must be a list of card names or paths; `gristmill sources` lists the cards"
         )
     loaded = []
     for name in names:

@@ -155,7 +155,10 @@ STAGES = '[[stage]]\nuse = "normalise"\n[[stage]]\nuse = "gopher"\n'
         (HEAD + '[[stage]]\nuse = "pipeline.rules"', "pipeline.rules has no stage function 'rules'"),
         ('name = "mine"\nsources = ["grains"]', "unknown source 'grains'"),
         ('name = "mine"\nsources = ["grain.toml", "grain.toml"]', "sources name 'grain' twice"),
-        ('name = "mine"\nsources = "grain.toml"', "sources must be a list of card names or paths; has: ag-news"),
+        (
+            'name = "mine"\nsources = "grain.toml"',
+            "sources must be a list of card names or paths; `gristmill sources` lists",
+        ),
         (
             'name = "Mine!"\nsources = ["grain.toml"]',
             "name must be lower-case letters, digits and hyphens, got 'Mine!'",
