@@ -93,7 +93,8 @@ def current(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def rows(name: str) -> Iterator[Row]:
-    """Rows of a reference in order; of a card or version `text`, and `target` where there is one.
+    """Rows of a reference in order; of a card or version `text`, and `target` where there is one, or what an
+    evaluation item asks: `contexts`, `continuations` and `gold`.
 
     Raises SourceError, in one sentence, where it is not there, is damaged, or has a row that cannot be read.
     """
@@ -132,7 +133,8 @@ def _of_card(card: Card) -> Iterator[Row]:
         for chunk in read(card, item):
             if chunk.rejects.num_rows:
                 raise SourceError(f"card {card.name}: {chunk.rejects['detail'][0].as_py()}")
-            yield from chunk.documents.select(["text", "target", "label"]).to_pylist()
+            for row in chunk.documents.select(["text", "target", "label", "item"]).to_pylist():
+                yield row if row["item"] is None else json.loads(row["item"])
 
 
 def _of_parquet(path: Path) -> Iterator[Row]:
@@ -162,6 +164,7 @@ def _of_lines(path: Path) -> Iterator[Row]:
 def _of_version(folder: Path) -> Iterator[Row]:
     """The rows of a version with layout "examples", from its tokens, in the order of its document index."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
     from tokenizers import Tokenizer
 
     try:
@@ -171,6 +174,10 @@ def _of_version(folder: Path) -> Iterator[Row]:
         raise SourceError(f"{folder} is no version: {error}") from error
     if layout != "examples":
         raise SourceError(f'{folder}: its rows are packed; a reference is a version with layout = "examples"')
+    index = manifest["documents"]
+    if "item" in pq.read_schema(folder / index["file"]).names:
+        yield from map(json.loads, pq.read_table(folder / index["file"], columns=["item"])["item"].to_pylist())
+        return
     tokenizer = Tokenizer.from_file(str(folder / manifest["tokenizer"]["file"]))
     shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
     for shard in sorted(shards, key=lambda shard: int(shard["first_document"])):

@@ -6,7 +6,8 @@ A row of a set becomes an item by its columns:
     context_options, continuation its schemas (Winograd)             ctx, endings            HellaSwag
     question, choices             MMLU, ARC                          question, A, B, C, D    CMMLU, C-Eval
     question, answer              open questions (GSM8K)             premise, choice1, ...   COPA, XCOPA
-    text (and target)             a card, or a version of layout "examples"
+    contexts, continuations       a card or version of items
+    text (and target)             another card, or version of layout "examples"
 
 What is looked for are the n-grams of context and ending as one text, for each context and each ending that an item
 has: so also those that go over from a question into an answer, right or wrong.
@@ -39,6 +40,7 @@ FORMS = (
     ("question", "A", "B", "C", "D"),
     ("premise", "choice1", "choice2"),
     ("question", "answer"),
+    ("contexts", "continuations"),
     ("text", "target"),
     ("text",),
 )
