@@ -15,7 +15,8 @@ from training.suites import exposure, items
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("riddles")
     text = 'name = "riddles"\nsources = ["riddles"]\n[tokens]\nvocab_size = 300\n'
-    (folder / "riddles.toml").write_text(f'{text}[pack]\nlayout = "examples"\nlength = 64\nsplit = {val = 0.3}\n', "utf-8")
+    text += '[pack]\nlayout = "examples"\nlength = 64\nsplit = {val = 0.3}\n'
+    (folder / "riddles.toml").write_text(text, "utf-8")
     return builds.build(recipe.load(str(folder / "riddles.toml")), folder / "store")
 
 
