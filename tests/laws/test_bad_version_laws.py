@@ -91,6 +91,7 @@ def kept(trained, gristmill, tmp_path_factory) -> Kept:
         "doc_id": piece["doc_id"],
         "doc": piece["doc_id"],
         "run": folder.name,
+        "model": folder.name,
         "step": 2,
         "token": 3,
         "changes": "gopher.word_count.below=25",

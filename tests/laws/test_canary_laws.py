@@ -21,7 +21,7 @@ from pipeline.models import ModelError, language_model
 from pipeline.rules import Rule, deciding
 from pipeline.stage import ConfigError, Stage
 from pipeline.store import Store
-from tests.given import load
+from tests.given import DATA, load
 from tests.laws.test_stage_laws import CASES, cases, stage
 
 __all__ = ["stage"]
@@ -115,19 +115,19 @@ def test_a_misspelt_column_of_a_shipped_recipe_is_refused(name, number, verb, co
     table = tomllib.loads(path.read_text("utf-8"))
     table["stage"][number][verb][wrong] = table["stage"][number][verb].pop(column)
     with pytest.raises(ConfigError) as told:
-        recipe.parse(table, str(path), path.parent)
+        recipe.parse(table, str(path), path.parent, DATA)
     place = f"{path} stage {number + 1} ({table['stage'][number]['use']}): {verb}.{wrong}: "
     assert str(told.value).startswith(place) and f"did you mean {column!r}?" in str(told.value)
 
 
 @pytest.mark.parametrize("name", recipe.available())
 def test_every_rule_of_a_shipped_recipe_fires(name, tmp_path):
-    if any(step.stage.name == "language" for step in recipe.load(name).steps):
+    if any(step.stage.name == "language" for step in recipe.load(name, DATA).steps):
         try:
             language_model()
         except ModelError as error:
             pytest.skip(str(error))
-    loaded = recipe.load(name)
+    loaded = recipe.load(name, DATA)
     store = Store(tmp_path)
     key = canaries.task(store, loaded)
     tasks.execute(str(tmp_path), key)

@@ -17,7 +17,7 @@ from pipeline import stage as stages
 from pipeline.limits import UNBOUNDED, Workspace
 from pipeline.models import ModelError, language_model
 from pipeline.stage import Stage
-from tests.given import GIVEN, HERE
+from tests.given import FILTER, GIVEN, HERE
 from tests.laws import nasty
 
 # A stage is tried with its defaults and what it must be given, and with what is listed here.
@@ -31,7 +31,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "repetition": [{"units": "script"}, {"dialect": "dolma"}, {"dialect": "dclm"}],
     "fineweb": [{"dialect": "paper"}, {"units": "script"}],
-    "language": [{"characters": 5}, {"second": str(HERE / "filter.bin"), "doubt": 0.3}],
+    "language": [{"characters": 5}, {"second": str(FILTER / "model.bin"), "doubt": 0.3}],
     "pii": [{"kinds": ["phone", "email"], "countries": ["US"]}],
     "mask_pii": [{"kinds": ["phone", "email"], "countries": ["US"]}],
     "c4": [{"units": "script"}],
@@ -44,10 +44,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"keep": "none", "most_documents": 2, "min_characters": 1},
     ],
     "substring": [{"length": 2}, {"length": 7}],
-    "classifier": [{"label": "cc"}, {"card": str(HERE / "filter.json")}],
+    "classifier": [{"label": "cc"}, {"card": str(FILTER / "card.json")}],
     "lines_language": [{"characters": 5, "least_share": 0.2}],
     "perplexity": [{"head": 60.0, "tail": 200.0, "units": "script", "normalise": False}],
-    "toxicity": [{"model": str(HERE / "filter.bin"), "label": "cc"}],
+    "toxicity": [{"model": str(FILTER / "model.bin"), "label": "cc"}],
     "url": [{"subwords": str(HERE / "url_words.txt")}],
     "decontaminate": [{"around": 3, "most_documents": 1}, {"ngram": 9, "short": 3}],
     "importance": [{"buckets": 64, "seed": 3}],
