@@ -26,13 +26,15 @@ from tests.flows.test_following import trained
 from training.trace import trace
 
 __all__ = ["corpus", "gristmill", "trained"]
-# Parameters by which a verb takes a version or a run over one; `train` has the trainer's own reader behind it.
-VERSIONED, OTHERS = {"address", "a", "b", "version"}, {"trace"}
+# Parameters by which a verb takes a version or a run over one. `train` and `eval` become the trainer, which has a reader
+# of its own (tests/training/test_refusals.py).
+VERSIONED, OTHERS, TRAINER = {"address", "a", "b", "version"}, {"trace"}, {"eval"}
 ASKED = {"verify", "audit"}
 # What is no part of an answer.
 MEASURED = {"peak_memory_bytes", "written", "sha256"}
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-VERBS = sorted(n for n, c in COMMANDS.items() if n in OTHERS or VERSIONED & {p.name for p in c.params})
+TAKING = {n for n, c in COMMANDS.items() if n in OTHERS or VERSIONED & {p.name for p in c.params}}
+VERBS = sorted(TAKING - TRAINER)
 
 
 @dataclass
@@ -91,7 +93,6 @@ def kept(trained, gristmill, tmp_path_factory) -> Kept:
         "doc_id": piece["doc_id"],
         "doc": piece["doc_id"],
         "run": folder.name,
-        "model": folder.name,
         "step": 2,
         "token": 3,
         "changes": "gopher.word_count.below=25",
