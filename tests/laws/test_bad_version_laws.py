@@ -26,8 +26,8 @@ from tests.flows.test_following import trained
 from training.trace import trace
 
 __all__ = ["corpus", "gristmill", "trained"]
-# Parameters by which a verb takes a version or a run over one. `train` and `eval` become the trainer, which has a reader
-# of its own (tests/training/test_refusals.py).
+# Parameters by which a verb takes a version or a run over one. `train` and `eval` become the trainer, whose own reader
+# has its tests (tests/training/test_refusals.py).
 VERSIONED, OTHERS, TRAINER = {"address", "a", "b", "version"}, {"trace"}, {"eval"}
 ASKED = {"verify", "audit"}
 # What is no part of an answer.
