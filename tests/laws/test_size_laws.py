@@ -96,6 +96,9 @@ def test_lines_of_many_megabytes_are_compared(stage: Stage, tmp_path):  # noqa: 
         found, _ = lists(stage, batch, [np.arange(2), np.arange(2, 3)], tmp_path)
         # A line of its own has nothing to lose where lines are compared, and all but its end where passages are.
         shares = found["cut_share"].to_pylist()
+        if stage.name == "decontaminate":  # which looks for items of its sets, and none stands here
+            assert shares == [0.0, 0.0, 0.0]
+            return
         assert shares[1] == 1.0 or stage.params.get("most_documents") == 2
         assert stage.name == "paragraphs" or shares[2] > 0.999
         return
