@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.cuts import Places
 from pipeline.limits import Workspace
 from pipeline.spill import Spill
 
@@ -59,6 +60,23 @@ def whole_groups(found: Iterable[pa.Table]) -> Iterator[pa.Table]:
             yield waiting.slice(0, end)
             waiting = waiting.slice(end).combine_chunks()
     yield waiting
+
+
+def placed(
+    documents: pa.Table, found: Iterable[pa.Table]
+) -> Iterator[tuple[pa.Table, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """(table of whole groups, its rows that lie in these documents, group and rank of the document of each), in order.
+
+    Groups are numbered from 0 within a table.
+    """
+    places = Places.of(documents)
+    for table in whole_groups(found):
+        rank = places.find(table["part"].to_numpy(), table["row"].to_numpy())
+        here = np.flatnonzero(rank >= 0)
+        group = np.unique(table["group"].to_numpy()[here], return_inverse=True)[1]
+        order = in_order(group, rank[here])
+        here = here[order]
+        yield table, here, group[order], rank[here]
 
 
 def in_order(group: NDArray[np.int64], rank: NDArray[np.int64]) -> NDArray[np.int64]:

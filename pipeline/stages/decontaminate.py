@@ -42,7 +42,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import references
-from pipeline.cuts import SPANS, Places
+from pipeline.cuts import SPANS
 from pipeline.kernels.overlap import find
 from pipeline.kernels.unicode import table_digest
 from pipeline.limits import Workspace
@@ -50,7 +50,7 @@ from pipeline.spill import Spill
 from pipeline.stage import cut
 from pipeline.stages._contamination import described, reported
 from pipeline.stages._evaluation import load, spelt
-from pipeline.stages._repeats import BUCKETS, FOUND, in_order, whole_groups
+from pipeline.stages._repeats import BUCKETS, FOUND, placed
 
 if TYPE_CHECKING:
     from pipeline.examples import Examples
@@ -148,16 +148,10 @@ def _evidence(
     documents: pa.Table, found: Iterable[pa.Table], most_documents: int
 ) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
     """(places that count, rank of the document of each), by n-gram and document."""
-    places = Places.of(documents)
-    for table in whole_groups(found):
-        rank = places.find(table["part"].to_numpy(), table["row"].to_numpy())
-        here = np.flatnonzero(rank >= 0)
-        group = np.unique(table["group"].to_numpy()[here], return_inverse=True)[1]
-        order = in_order(group, rank[here])
-        here, group = here[order], group[order]
-        new = (np.diff(group, prepend=-1) != 0) | (np.diff(rank[here], prepend=-1) != 0)
-        here = here[np.bincount(group, new)[group] <= most_documents]
-        yield table.take(pa.array(here)), rank[here]
+    for table, here, group, rank in placed(documents, found):
+        new = (np.diff(group, prepend=-1) != 0) | (np.diff(rank, prepend=-1) != 0)
+        few = np.bincount(group, new)[group] <= most_documents
+        yield table.take(pa.array(here[few])), rank[few]
 
 
 def report(

@@ -32,12 +32,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline.cuts import SPANS, Places
+from pipeline.cuts import SPANS
 from pipeline.kernels.passages import units
 from pipeline.kernels.unicode import table_digest
 from pipeline.limits import Workspace
 from pipeline.stage import cut
-from pipeline.stages._repeats import FOUND, RECORD, in_order, repeats, whole_groups
+from pipeline.stages._repeats import FOUND, RECORD, placed, repeats
 
 if TYPE_CHECKING:
     from pipeline.examples import Examples
@@ -111,14 +111,7 @@ def spans(
     **params: object,
 ) -> Iterator[pa.Table]:
     """The places of units in more than `most_documents` of these documents, but for those that are kept."""
-    places = Places.of(documents)
-    for table in whole_groups(found):
-        rank = places.find(table["part"].to_numpy(), table["row"].to_numpy())
-        here = np.flatnonzero(rank >= 0)
-        group = np.unique(table["group"].to_numpy()[here], return_inverse=True)[1]
-        order = in_order(group, rank[here])
-        here, group = here[order], group[order]
-        rank = rank[here]
+    for table, here, group, rank in placed(documents, found):
         begins = np.diff(group, prepend=-1) != 0
         new = begins | (np.diff(rank, prepend=-1) != 0)
         many = np.bincount(group, new)[group] > most_documents

@@ -17,7 +17,6 @@ import pytest
 from tests.conftest import ROOT
 from tests.training import exported, runs, test_suites, versions
 from training import checkpoint
-from training.__main__ import main
 from training.journal import Journal
 from training.manifest import open_version, table_digest
 from training.suites import exposure, items
@@ -25,20 +24,6 @@ from training.where import where
 
 SUITE = 'name = "small"\n[[set]]\nset = "riddles"\nshots = 1\n'
 Call = Callable[..., str]
-
-
-@pytest.fixture
-def training(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def call(*arguments: object, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-            raise SystemExit(0)
-        found = capsys.readouterr()
-        assert (ended.value.code or 0) == code, found.err
-        return found.err if code else found.out
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from tests.training import exported, runs
 from training import TrainingError, checkpoint, loading, using
-from training.__main__ import main
 from training.generate import generate
 
 WORDS = "the mill wheel turns 磨坊 在 河边 flour 😀 of and naïve , . ! 123".split()
@@ -34,22 +33,6 @@ def qwen3(tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(manifest, tmp_path_factory):
     return runs.fit(runs.write_run(tmp_path_factory.mktemp("run")), manifest, tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture
-def training(monkeypatch, capsys):
-    """`python -m training ...` in this process: what it says on stdout, or on stderr where it ends with a code."""
-
-    def call(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-            raise SystemExit(0)
-        found = capsys.readouterr()
-        assert (ended.value.code or 0) == code, found.err
-        return found.err if code else found.out
-
-    return call
 
 
 def theirs_of(folder):
