@@ -184,22 +184,31 @@ app.command()(comparing.compare)
 @app.command()
 def export(
     folder: FolderArgument,
-    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write; an earlier export is replaced.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="FOLDER|FILE.gguf", help="What to write; an earlier export is replaced.")
+    ],
+    weights: Annotated[str, typer.Option(help="How a .gguf file holds matrices: f32, f16, bf16 or q8_0.")] = "f16",
     as_json: JsonOption = False,
 ) -> None:
-    """Write the newest checkpoint of a run as a Hugging Face folder.
+    """Write the newest checkpoint of a run as a Hugging Face folder, or a decoder as a GGUF file.
 
     config.json, model.safetensors, tokenizer and generation config, which AutoModel... of transformers loads as its
-    own (Qwen3, Llama, GPT-2, BERT, T5), and init = "FOLDER" of a run file goes on from.
+    own (Qwen3, Llama, GPT-2, BERT, T5), and init = "FOLDER" of a run file goes on from. A name that ends in .gguf is a
+    file for llama.cpp (extra gguf).
 
     \b
       python -P -m training export .gristmill/runs/mine exported
       python -P -m training export runs/quickstart-classify-289e22fe classifier --json
+      python -P -m training export .gristmill/runs/mine mine.gguf --weights q8_0
       python -c 'import transformers; print(transformers.AutoModelForCausalLM.from_pretrained("exported"))'
     """
-    from training import card, journal, loop, objectives
+    from training import card, gguf, journal, loop, objectives
     from training.export import export as write
 
+    if target.suffix == ".gguf":
+        gguf.export(folder, target, weights)
+        print(json.dumps({"file": str(target)}) if as_json else f"{target}")
+        return
     books, settings, version = journal.read(folder, verify=False)
     model = loop.load(settings, version, books)
     write(
