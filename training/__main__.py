@@ -202,13 +202,15 @@ def export(
 
     books, settings, version = journal.read(folder, verify=False)
     model = loop.load(settings, version, books)
+    objective = objectives.load(settings.objective, "[objective]")
     write(
         model,
         tokenizer_file=version.tokenizer_file,
         eot=version.manifest.tokenizer.eot,
         length=model.length,
         folder=target,
-        extra_tokens=objectives.load(settings.objective, "[objective]").extra_tokens,
+        extra_tokens=objective.extra_tokens,
+        template=getattr(objective, "template", None),
         papers=card.papers(books.table, settings, version),
     )
     print(json.dumps({"folder": str(target)}) if as_json else f"{target}")

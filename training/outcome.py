@@ -106,7 +106,7 @@ def _scored(evaluation: dict[str, Any], version: Version, objective: str) -> dic
     said = {name: evaluation[name] for name in known}
     split = version.manifest.splits[evaluation["split"]]
     # A text to be written counts whole, and is no part of the texts that are read.
-    whole = said["bytes"] if objective == "seq2seq" else split.text_bytes
+    whole = said["bytes"] if objective in ("seq2seq", "instruct") else split.text_bytes
     return {**said, "split_bytes": whole}
 
 

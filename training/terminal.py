@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # a verb that trains nothing loads no torch
 # What the models of an objective continue, or whose gap they fill; those of others write nothing.
 PROMPTS = {
     "causal": "The mill",
+    "instruct": "What does a mill do?",
     "infill": "The mill<|fim_middle|> with the water",
     "seq2seq": "The mill turns",
     "span": "The mill <extra_id_0> with the water",

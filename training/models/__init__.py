@@ -31,7 +31,7 @@ from training import TrainingError
 from training.tables import Table, check, suggest
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor
 
 
 class Work(NamedTuple):
@@ -88,7 +88,7 @@ def _checked(table: Mapping[str, Any], where: str) -> tuple[ModuleType, Table]:
     return module, config
 
 
-def product_flops(parameters: Iterable[nn.Parameter]) -> int:
+def product_flops(parameters: Iterable[Tensor]) -> int:
     """Training FLOPs that matrices take at each place: 2 for each weight forward, 2 for the gradient by what it is
     multiplied with, and 2 for its own unless it is frozen."""
     return sum(p.numel() * (6 if p.requires_grad else 4) for p in parameters if p.ndim == 2)

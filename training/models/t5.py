@@ -292,8 +292,8 @@ class Model(nn.Module):
         c = self.config
         inner = c.heads * c.head_width
         encoder, decoder = (product_flops(stack.layers.parameters()) for stack in (self.encoder, self.decoder))
-        reading = [layer.cross_attention for layer in self.decoder.layers]
-        read = sum(product_flops([*each.key.parameters(), *each.value.parameters()]) for each in reading)
+        of_encoded = (".cross_attention.key.", ".cross_attention.value.")
+        read = product_flops(p for n, p in self.decoder.named_parameters() if any(part in n for part in of_encoded))
         attended = c.decoder_layers * (work.length + work.encoder_length)
         return (
             (encoder + read + 12 * inner * c.layers * work.encoder_length) * work.encoder_tokens
