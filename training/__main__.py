@@ -94,7 +94,8 @@ def fit(
       events.*         for tensorboard --logdir FOLDER, where that package is installed
 
     The same command goes on where a run stopped; Ctrl-C and SIGTERM write a checkpoint first. A run that is complete
-    is not done again. Other settings or another version are another run, with a folder of its own.
+    is not done again. Other settings or another version are another run, with a folder of its own. With init = "FOLDER"
+    in the run file it begins with trained weights, whole or, with a table [lora], by low-rank adaptation.
 
     \b
       python -P -m training fit catalogs/runs/quickstart.toml --manifest .gristmill/versions/quickstart/3f2a...
