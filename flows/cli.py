@@ -186,7 +186,9 @@ def train(
 
     In go a run file (python -m training keys lists every key, its default and what it may be) and a version of the
     store. Out comes STORE/runs/NAME: run.json, metrics.jsonl, checkpoints, the scores of every document, report.html.
-    The same command goes on from the newest checkpoint; Ctrl-C writes one first.
+    The same command goes on from the newest checkpoint; Ctrl-C writes one first. With init = "FOLDER" in the run file
+    it begins with trained weights, and with a table [lora] it leaves these as they are and trains two thin matrices
+    beside each.
 
     \b
       gristmill train quickstart

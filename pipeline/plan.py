@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.catalog.cards import Card
 from pipeline.digests import digest, source_digest
-from pipeline.recipe import Recipe, Segment, Step
+from pipeline.recipe import CHAT, Recipe, Segment, Step
 from pipeline.rules import of_licence
 from pipeline.sources import Item, survey
 from pipeline.stage import ConfigError
@@ -216,11 +216,14 @@ def _content(path: Path) -> str:
     return file_digest(path)
 
 
-def encode_tasks(store: Store, parts: Sequence[str], survivors: str, vocabulary: str, since: int = 0) -> list[str]:
+def encode_tasks(
+    store: Store, recipe: Recipe, parts: Sequence[str], survivors: str, vocabulary: str, since: int = 0
+) -> list[str]:
     """Plan the encoding of every partition, or of those from number `since` on."""
-    keys = []
+    keys, chats = [], sorted(card.name for card in recipe.sources if card.kind == CHAT)
     for number, part in enumerate(parts[since:], since):
         spec = {"task": "encode", "part": part, "number": number, "survivors": survivors, "vocabulary": vocabulary}
+        spec |= {"chats": chats} if chats else {}
         keys.append(store.plan(digest([source_digest("pipeline.tokens.tasks"), spec]), spec))
     return keys
 

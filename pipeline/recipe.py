@@ -25,6 +25,7 @@ from pipeline.mixing import Mix
 from pipeline.rules import Rule
 from pipeline.stage import ConfigError, Stage, suggest
 
+CHAT = "chat"  # the kind of source whose documents are conversations
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -246,6 +247,7 @@ def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None 
     _check_order(recipe, where)
     _check_sizes(recipe, where)
     _check_targets(recipe, where)
+    _check_chats(recipe, where)
     _check_items(recipe, where)
     return recipe
 
@@ -379,6 +381,24 @@ def _check_targets(recipe: Recipe, where: str) -> None:
             raise ConfigError(
                 f"{where} [pack]: layout {recipe.pack.layout!r} has no place for the target that card {card.name!r} "
                 f'({card.file}) maps; write layout = "examples", or take target out of the card\'s columns'
+            )
+
+
+def _check_chats(recipe: Recipe, where: str) -> None:
+    """A conversation is a row of its own, and no other text is made of it."""
+    card = next((card for card in recipe.sources if card.kind == CHAT), None)
+    if card is None:
+        return
+    if recipe.pack.layout != "examples":
+        raise ConfigError(
+            f"{where} [pack]: layout {recipe.pack.layout!r} has no place for the answers of card {card.name!r} "
+            f'({card.file}); write layout = "examples"'
+        )
+    for number, step in enumerate(recipe.steps, 1):
+        if step.stage.kind == "extend" or step.stage.cuts:
+            raise ConfigError(
+                f"{recipe.place(number)}: card {card.name!r} holds conversations, whose turns belong together; "
+                "leave this stage out"
             )
 
 

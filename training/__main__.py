@@ -94,7 +94,8 @@ def fit(
       events.*         for tensorboard --logdir FOLDER, where that package is installed
 
     The same command goes on where a run stopped; Ctrl-C and SIGTERM write a checkpoint first. A run that is complete
-    is not done again. Other settings or another version are another run, with a folder of its own.
+    is not done again. Other settings or another version are another run, with a folder of its own. With init = "FOLDER"
+    in the run file it begins with trained weights, whole or, with a table [lora], by low-rank adaptation.
 
     \b
       python -P -m training fit catalogs/runs/quickstart.toml --manifest .gristmill/versions/quickstart/3f2a...
@@ -211,13 +212,15 @@ def export(
         return
     books, settings, version = journal.read(folder, verify=False)
     model = loop.load(settings, version, books)
+    objective = objectives.load(settings.objective, "[objective]")
     write(
         model,
         tokenizer_file=version.tokenizer_file,
         eot=version.manifest.tokenizer.eot,
         length=model.length,
         folder=target,
-        extra_tokens=objectives.load(settings.objective, "[objective]").extra_tokens,
+        extra_tokens=objective.extra_tokens,
+        template=getattr(objective, "template", None),
         papers=card.papers(books.table, settings, version),
     )
     print(json.dumps({"folder": str(target)}) if as_json else f"{target}")

@@ -49,10 +49,12 @@ def export(
     folder: Path,
     papers: Mapping[str, str] | None = None,
     extra_tokens: Sequence[str] = (),
+    template: str | None = None,
 ) -> None:
     """Write the folder; `length` is the longest context, `papers` the texts of its PAPERS (`card`).
 
-    `extra_tokens` are the objective's, whose ids follow the tokenizer's: the mask, or the sentinels.
+    `extra_tokens` are the objective's, whose ids follow the tokenizer's: the mask, or the sentinels. `template` is the
+    Jinja template by which it is told a chat.
     An earlier export in its place is replaced. Raises TrainingError where the model's family has no file in
     `hugging_face`, the tokenizer is not the model's, or the folder holds anything that no export wrote.
     """
@@ -67,7 +69,7 @@ def export(
     texts = {
         "config.json": _json(config),
         **({} if padding else {"generation_config.json": _json(_generation_config(config, eot))}),
-        "tokenizer_config.json": _json(_tokenizer_config(token, length, extra_tokens, padding)),
+        "tokenizer_config.json": _json(_tokenizer_config(token, length, extra_tokens, padding, template)),
         **{name: text for name, text in (papers or {}).items() if name in PAPERS},
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -131,10 +133,13 @@ def _generation_config(config: dict[str, Any], eot: int) -> dict[str, Any]:
     return usual | {name: config[name] for name in names if config.get(name) is not None}
 
 
-def _tokenizer_config(token: str, length: int, extra_tokens: Sequence[str], padding: str | None) -> dict[str, Any]:
+def _tokenizer_config(
+    token: str, length: int, extra_tokens: Sequence[str], padding: str | None, template: str | None
+) -> dict[str, Any]:
     mask = {"mask_token": extra_tokens[0]} if len(extra_tokens) == 1 and not padding else {}
     return {
         **mask,
+        **({"chat_template": template} if template else {}),
         **({"pad_token": padding, "padding_side": "right"} if padding else {}),
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": token,

@@ -19,14 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training import TrainingError, checkpoint, hugging_face, journal, models, objectives, vocabulary
+from training import TrainingError, checkpoint, hugging_face, journal, lora, models, objectives, vocabulary
 from training.classifier import Classifier
 from training.hugging_face import _classification, _folder
 from training.manifest import Version, digest, file_digest
 from training.tables import suggest
 
 BACKBONE = "backbone."  # before the names of a classifier's backbone
-TABLES = ("embedding.weight", "positions.weight", "head.weight", "head.bias")  # a row a token, or a position
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _of_run(folder: Path, chosen: Path | None) -> Source:
     model, tokenizer = run.model, version.tokenizer_file
 
     def weights() -> dict[str, Tensor]:
-        return checkpoint.read_weights(found[-1])
+        return lora.folded(checkpoint.read_weights(found[-1]), run.lora)
 
     if run.objective["use"] != "classify":
         extra_tokens = objectives.load(run.objective, "[objective]").extra_tokens
@@ -250,7 +249,7 @@ def _fitted(tensors: dict[str, Tensor], model: Any, there: tuple[int, int]) -> d
 def _rows(name: str, tensor: Tensor, parameter: Tensor, there: int, wanted: int) -> Tensor:
     """A table of `wanted` tokens or positions, of which the first `there` must be in the tensor; anything else is
     left as it is. Tokens that are not there are the mean of those that are, and positions the last of them."""
-    if not name.endswith(TABLES) or len(parameter) != wanted or tensor.shape[1:] != parameter.shape[1:]:
+    if not name.endswith(lora.TOKENS) or len(parameter) != wanted or tensor.shape[1:] != parameter.shape[1:]:
         return tensor
     if len(tensor) < there:
         raise TrainingError(f"{name!r} has {len(tensor)} rows; the version's tokens, or its rows' length, need {there}")

@@ -74,7 +74,7 @@ class Loader:
         parts = batch.parts(run.batch.rows, run.batch.micro_rows, group.world)
         for part in batch.micro_batches(mine, min(parts, len(mine))):
             made = self.objective.prepare(part, keys[first : first + len(part)])
-            work.append(objectives.work(part, made))
+            work.append(getattr(self.objective, "work", objectives.work)(part, made))
             prepared.append(self._pinned(made))
             first += len(part)
         return Laid(step, whole, mine, prepared, work)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training import TrainingError, batch, checkpoint, classification, initial, machine, mix, objectives, terminal
+from training import TrainingError, batch, checkpoint, classification, initial, lora, machine, mix, objectives, terminal
 from training.config import Run
 from training.journal import Journal
 from training.ledger import Ledger
@@ -38,12 +38,14 @@ from training.stop import Stop
 
 @dataclass
 class Trained:
-    """A model and how far it came; `chain` is known to the first rank alone."""
+    """A whole model and how far it came; `chain` is known to the first rank alone, and `parameters` are those that
+    learnt."""
 
     model: Any
     objective: Objective
     steps: int
     chain: str
+    parameters: int
 
 
 class Scored(nn.Module):
@@ -96,6 +98,9 @@ class Loop:
         folder = Path(init.folder)
         if fresh := initial.fill(self.model, folder, self.version, self.run.seed, extra_tokens=extra_tokens):
             self.progress.say(f"fresh, not from {folder}: {', '.join(fresh)}")
+        if self.run.lora is not None:
+            lora.adapt(self.model, self.run.lora)
+            lora.begin(self.model, self.run.seed, set(fresh) & set(extra_tokens))
 
     def _resume(self) -> int:
         """Steps done: 0, or those of the newest checkpoint, after the end of its chain was recomputed."""
@@ -132,7 +137,7 @@ class Loop:
         """The model with all its parameters in each process: the one that is trained, or a gathered copy."""
         if not self.group.shards:
             return self.model
-        model = _build(self.run, self.version).to(self.group.device)
+        model = _as_trained(self.run, self.version).to(self.group.device)
         gather(self.model, model)
         return model
 
@@ -246,6 +251,7 @@ def train(
         journal.go_on(first, run.log.tensorboard)
         journal.write(peak=machine.peak_flops(run.precision.compute))
         progress.say(terminal.begun(run, version, loop.model, group, first, journal.folder))
+    _count_left_out(loop)
     progress.phase("train", steps)
     progress.advance(first)
     going = True
@@ -267,11 +273,36 @@ def train(
     loop.written(wait=True)
     if loop.optimizer.average:
         loop.optimizer.average.swap()  # what is judged and exported
-    return Trained(loop.whole(), loop.objective, loop.step, loop.ledger.chain), loop.step == steps
+    learnt, model = lora.trained(loop.model), loop.whole()
+    if run.lora is not None:
+        model = lora.fold(model)
+    return Trained(model, loop.objective, loop.step, loop.ledger.chain, learnt), loop.step == steps
+
+
+def _count_left_out(loop: Loop) -> None:
+    """Write down how many training rows the objective passes over. Raises TrainingError where it passes over all."""
+    count = getattr(loop.objective, "left_out", None)
+    if count is None or not loop.group.first:
+        return
+    rows, left = len(loop.stream.split), count(loop.stream.split)
+    if left == rows:
+        raise TrainingError(
+            f"[objective] ({loop.run.objective['use']}): none of the {rows:,} training rows has an answer and fits "
+            f"into {loop.version.manifest.length:,} tokens; build the version with a larger [pack] length"
+        )
+    loop.journal.write(left_out={"rows": left, "of": rows})
+    if left:
+        loop.progress.say(f"{left:,} of {rows:,} training rows have no answer or are too long, and are not learnt from")
 
 
 def _build(run: Run, version: Version) -> Any:
     return objectives.build(objectives.load(run.objective, "[objective]"), run.model, version, "[model]")
+
+
+def _as_trained(run: Run, version: Version) -> Any:
+    """The model with all the parameters that a checkpoint of the run holds."""
+    model = _build(run, version)
+    return model if run.lora is None else lora.adapt(model, run.lora)
 
 
 def load(run: Run, version: Version, journal: Journal, chosen: Path | None = None) -> Any:
@@ -281,11 +312,10 @@ def load(run: Run, version: Version, journal: Journal, chosen: Path | None = Non
     if not found:
         raise TrainingError(f"{journal.folder}: has no checkpoint yet")
     checkpoint.read_state(found[-1])
-    model = _build(run, version)
+    model = _as_trained(run, version)
     checkpoint.load_weights(found[-1], model)
     if run.optimizer.average is not None:
-        optimizer = Optimizer(model, run.optimizer)
-        checkpoint.load_optimizer(found[-1], optimizer)
-        if optimizer.average:
-            optimizer.average.swap()
+        checkpoint.load_average(found[-1], model)
+    if run.lora is not None:
+        lora.fold(model)
     return model.eval()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # a verb that trains nothing loads no torch
 # What the models of an objective continue, or whose gap they fill; those of others write nothing.
 PROMPTS = {
     "causal": "The mill",
+    "instruct": "What does a mill do?",
     "infill": "The mill<|fim_middle|> with the water",
     "seq2seq": "The mill turns",
     "span": "The mill <extra_id_0> with the water",
@@ -32,12 +33,19 @@ def visible(text: str) -> str:
 def begun(run: Run, version: Version, model: Any, group: Group, step: int, folder: Path) -> str:
     """What is trained, on what, and where it is written."""
     return (
-        f"{folder.name}: {run.model['family']}, {model.parameter_counts()['parameters']:,} parameters, "
+        f"{folder.name}: {run.model['family']}, {_parameters(run, model)}, "
         f"{run.objective['use']}; {f'on from step {step:,} of ' if step else ''}{run.schedule.steps:,} steps of "
         f"{run.batch.rows:,} rows of {version.manifest.length:,} tokens from {version.address}; "
         f"{run.precision.compute} on {group.device.type}{f' in {group.world} processes' if group.world > 1 else ''}; "
         f"into {folder}"
     )
+
+
+def _parameters(run: Run, model: Any) -> str:
+    every = f"{model.parameter_counts()['parameters']:,} parameters"
+    if run.lora is None:
+        return every
+    return f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} of {every} trained (lora)"
 
 
 def validated(step: int, numbers: Mapping[str, float]) -> str:

@@ -12,8 +12,10 @@ and beside them `causal`, whether it needs a causal family or one that sees both
 the exponential of its mean loss is called; and `extra_tokens`, the names of ids behind the tokenizer's that it uses.
 One that reads one text and writes another has `pairs = True`: it needs an encoder-decoder. One whose targets cannot
 be asked of n-grams has `ngrams = False`, one whose pieces may grow says by how much in `extra_length`, and one whose
-model wants a text to continue in a form of its own has `prompt(text) -> text`. One that asks for other outputs than
-tokens has `model(backbone, version)`, which gives the model that has them.
+model wants a text to continue in a form of its own has `prompt(text) -> text`, and one that makes a model to talk to a
+`template` of chats. One that asks for other outputs than tokens has `model(backbone, version)`, which gives the model
+that has them. One that passes over rows says how many in `left_out(split)`, and one that reads more than the row's text
+says what there is to multiply in `work(rows, batch)`.
 
 The loop divides by the weight of all micro-batches and ranks, so neither changes the loss. The folder is
 the registry: `use = "causal"` is `training/objectives/causal.py`.
@@ -78,7 +80,7 @@ def prompted(objective: Objective, text: str) -> str:
 
 
 def work(rows: Rows, batch: Batch) -> models.Work:
-    """What a batch prepared from rows has a model multiply."""
+    """What a batch prepared from rows has a model multiply, where the objective does not say it itself."""
     found = {"length": batch["tokens"].shape[1], "targets": len(batch["targets"])}
     if "encoder_tokens" not in batch:
         return models.Work(int(rows.used.sum()), **found)
