@@ -355,8 +355,9 @@ def trained(screen: Screen, result: Mapping[str, Any]) -> None:
     scores += [(NGRAMS.get(order, f"{order}-gram"), bits) for order, bits in dict(result.get("ngrams") or {}).items()]
     said = ", ".join(f"{name} {bits:.3f}" for name, bits in scores if isinstance(bits, float))
     if "accuracy" in result:
-        commonest = result["baseline"]["accuracy"]
-        screen.say(f"  accuracy: {result['accuracy']:.3f}, of the commonest class {commonest:.3f}")
+        commonest, bounds = result["baseline"]["accuracy"], result.get("accuracy_interval")
+        between = f" [{bounds['low']:.3f}, {bounds['high']:.3f}]" if bounds else ""
+        screen.say(f"  accuracy: {result['accuracy']:.3f}{between}, of the commonest class {commonest:.3f}")
     else:
         screen.say(f"  bits per byte: {said or 'not measured'}")
     for name in ("checkpoint", "report"):
