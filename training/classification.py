@@ -187,10 +187,20 @@ def check(objective: Objective, version: Version, settings: Evaluation) -> None:
     """Raise TrainingError where the split cannot be evaluated on: asked before the first step, not at the last."""
     if not len(Split(version, settings.split)):
         raise TrainingError(f"{version.folder}: split {settings.split!r} has no row to evaluate on")
-    if hasattr(objective, "logits") and not label_counts(version, settings.split, None).any():
+    if not hasattr(objective, "logits"):
+        return
+    if not label_counts(version, settings.split, None).any():
         raise TrainingError(
             f"{version.folder}: split {settings.split!r} has no row with a label to evaluate on; choose another in "
             "[evaluation] split"
+        )
+    labels = version.manifest.labels or []
+    named = np.flatnonzero(label_counts(version, "train", len(labels)))
+    if len(named) < 2:
+        said = f"the label {labels[named[0]]!r} alone" if len(named) else "no label at all"
+        raise TrainingError(
+            f"{version.folder}: the rows of train have {said}, so there is nothing to tell apart; label more of the "
+            "source, or give it another [pack] split"
         )
 
 

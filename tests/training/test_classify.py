@@ -304,6 +304,11 @@ def test_what_cannot_be_classified_is_said_before_the_first_step(manifest, tmp_p
         runs.fit(
             run_file, make_version(tmp_path / "some", some, layout="examples"), tmp_path / "runs", changes=classify
         )
+    for label, said in (("a", "the label 'a' alone"), (None, "no label at all")):
+        told = [{**t, "label": "ab"[i // 10 % 2] if i % 10 == 9 else label} for i, t in enumerate(texts)]
+        unlike = make_version(tmp_path / f"only-{label}", told, layout="examples")
+        with pytest.raises(TrainingError, match=rf"rows of train have {said}.*nothing to tell apart"):
+            runs.fit(run_file, unlike, tmp_path / "runs", changes=classify)
     with pytest.raises(TrainingError, match=r"no split 'test'; has: train, val"):
         runs.fit(run_file, manifest, tmp_path / "runs", changes=(*classify, 'evaluation.split="test"'))
     with pytest.raises(TrainingError, match=r"labels is .* in one"):
@@ -314,6 +319,33 @@ def test_what_cannot_be_classified_is_said_before_the_first_step(manifest, tmp_p
             changes=classify,
         )
     assert not list((tmp_path / "runs").glob("*/metrics.jsonl"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_empty_texts_are_read_and_longer_ones_lose_their_end(family, tmp_path):
+    """A text of nothing is its two end-of-text tokens; of one beyond the context the beginning is read."""
+    texts = [{"text": f"wheel {i} turns " * (1 + i % 3), "label": "ab"[i % 2]} for i in range(60)]
+    for number, length in ((9, 0), (19, 400), (29, 0), (4, 0), (14, 400)):
+        texts[number] = {"text": "wheel turns " * length, "label": "b"}
+    manifest = make_version(tmp_path / "v", texts, layout="examples")
+    done = runs.fit(
+        runs.write_run(tmp_path),
+        manifest,
+        tmp_path / "runs",
+        changes=('objective.use="classify"', f'model.family="{family}"'),
+    )
+    report = json.loads((done.folder / "report.json").read_text("utf-8"))
+    said = report["classification"]
+    assert said["documents"] == 6 and np.isfinite([said["model"]["loss"], said["calibration"]["brier"]]).all()
+    assert report["version"]["splits"]["val"]["truncated"] > 300
+    page = (done.folder / "report.html").read_text("utf-8")
+    for entry in said["mistakes"]:
+        assert len(entry["text"]) <= 404
+    empty = [entry for entry in said["mistakes"] if not entry["text"]]
+    assert page.count("(an empty text)") == len(empty)
+    split = Split(open_version(manifest), "val")
+    longest = max((split[n] for n in range(len(split))), key=lambda row: row.used)
+    assert longest.used == LENGTH and longest.tokens[LENGTH - 1] == open_version(manifest).manifest.tokenizer.eot
 
 
 def relabelled(folder: Path, manifest: Path) -> Path:
