@@ -25,6 +25,7 @@ from flows import (
     forgetting,
     guard,
     publishing,
+    quickstart,
     using,
 )
 from flows.options import (
@@ -48,6 +49,7 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
 
 \b
   gristmill quickstart                     build a small corpus and train a small model on it
+  gristmill quickstart --task classify     the same to a classifier of texts, ready to be served
   gristmill build my-recipe.toml           sources to a sealed version of packed shards
   gristmill train my-run.toml              a version to a trained, evaluated model
   gristmill generate RUN --prompt TEXT     continue a text with a trained model
@@ -97,34 +99,7 @@ def verb(function: Callable[..., None], **settings: Any) -> Callable[..., None]:
     return function
 
 
-@verb
-def quickstart(
-    store: StoreOption = ".gristmill",
-    workers: WorkersOption = None,
-    processes: ProcessesOption = 1,
-    changes: SetOption = None,
-    direct: DirectOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Build a small corpus and train a small model on it.
-
-    Minutes on a laptop: no account, no server, and no download but the model that tells languages apart.
-
-    \b
-      gristmill quickstart
-      gristmill quickstart --set schedule.steps=50       a first look
-    """
-    from flows import making, show, work
-    from flows.parameters import BuildParameters, TrainParameters
-
-    screen = Screen(as_json)
-    build = BuildParameters(recipe="quickstart", mill=making.mill(store, None, workers))
-    train = TrainParameters(run="quickstart", store=store, processes=processes, changes=tuple(changes or ()))
-    made, result = making.corpus_to_model(build, train, direct, screen)
-    show.built(screen, made)
-    show.trained(screen, result)
-    show.next_steps(screen, store, made, result, work.dropped(store, made["address"]))
-    screen.finish(made | result)
+quickstart.register(verb)
 
 
 @verb

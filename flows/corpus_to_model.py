@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import flow
 
+from flows import work
 from flows.build import DEFAULT as DEFAULT_BUILD
 from flows.build import build as build_version
 from flows.parameters import BuildParameters, TrainParameters
@@ -14,7 +16,11 @@ from flows.train import train as train_model
 
 
 @flow(name="corpus-to-model", flow_run_name="{build.recipe} to {train.run}", persist_result=False)
-def corpus_to_model(build: BuildParameters = DEFAULT_BUILD, train: TrainParameters = DEFAULT_TRAIN) -> dict[str, Any]:
-    """Build a recipe, then train a run on the version that came out, in the same store."""
+def corpus_to_model(
+    build: BuildParameters = DEFAULT_BUILD, train: TrainParameters = DEFAULT_TRAIN, then: Sequence[TrainParameters] = ()
+) -> dict[str, Any]:
+    """Build a recipe, then train a run on the version that came out, in the same store; those of `then` go on from its
+    weights, one after the other. Returns what the last one made, with that of those `before` it."""
     manifest = build_version(build)
-    return train_model(train.model_copy(update={"version": manifest, "store": build.mill.store}))
+    *before, last = work.in_turn(train_model, (train, *then), manifest, build.mill.store)
+    return last | ({"before": before} if before else {})

@@ -6,7 +6,7 @@ What a person can get wrong is found in well under a second, before Prefect is i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from flows import embedded, progress, runs, work
@@ -71,19 +71,22 @@ def train(given: TrainParameters, direct: bool, screen: Screen) -> dict[str, Any
 
 
 def corpus_to_model(
-    recipe: BuildParameters, run: TrainParameters, direct: bool, screen: Screen
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Build, then train on what came out; returns both results."""
+    recipe: BuildParameters, trainings: Sequence[TrainParameters], direct: bool, screen: Screen
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Build, then train on what came out, each run from the weights of the one before; returns all results."""
     work.recipe(recipe)
-    runs.locate(run.run)
+    for training in trainings:
+        runs.locate(training.run)
+    first, *then = trainings
     with at_work(direct, screen):
         if direct:
-            result = work.corpus_to_model(recipe, run)
+            results = work.corpus_to_model(recipe, first, then)
         else:
             from flows.corpus_to_model import corpus_to_model as flow
 
-            result = dict(flow(recipe, run))
-        return work.made(work.sealed(result["manifest"])), result
+            last = dict(flow(recipe, first, then))
+            results = [*last.pop("before", []), last]
+        return work.made(work.sealed(results[-1]["manifest"])), results
 
 
 @contextlib.contextmanager

@@ -125,6 +125,13 @@ def asked(folders: Sequence[Path], ids: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
+def exported(folder: Path, target: Path) -> str:
+    """Have the newest checkpoint of a run written as a Hugging Face folder; returns that. Raises TrainingRefused."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, str] = _answer(_verb("export", str(folder), str(target), "--json"))
+    return found["folder"]
+
+
 def become(verb: str, *arguments: str, processes: int = 1) -> NoReturn:
     """Go on as the trainer, with this terminal and these signals: nothing stands between it and who started it."""
     sys.stdout.flush()

@@ -5,8 +5,10 @@ Every string that may come from a corpus, a card or a recipe is printed through 
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -355,8 +357,9 @@ def trained(screen: Screen, result: Mapping[str, Any]) -> None:
     scores += [(NGRAMS.get(order, f"{order}-gram"), bits) for order, bits in dict(result.get("ngrams") or {}).items()]
     said = ", ".join(f"{name} {bits:.3f}" for name, bits in scores if isinstance(bits, float))
     if "accuracy" in result:
-        commonest = result["baseline"]["accuracy"]
-        screen.say(f"  accuracy: {result['accuracy']:.3f}, of the commonest class {commonest:.3f}")
+        commonest, bounds = result["baseline"]["accuracy"], result.get("accuracy_interval")
+        between = f" [{bounds['low']:.3f}, {bounds['high']:.3f}]" if bounds else ""
+        screen.say(f"  accuracy: {result['accuracy']:.3f}{between}, of the commonest class {commonest:.3f}")
     else:
         screen.say(f"  bits per byte: {said or 'not measured'}")
     for name in ("checkpoint", "report"):
@@ -387,3 +390,18 @@ def next_steps(
     screen.say(f"  gristmill audit {made['name']}{place}")
     screen.say(f"  gristmill generate {shlex.quote(str(result['folder']))} --prompt 'The mill'")
     screen.say(f"  gristmill train quickstart --set schedule.steps=2000{place}")
+
+
+def serve_classifier(
+    screen: Screen, store: str, made: Mapping[str, Any], result: Mapping[str, Any], exported: str
+) -> None:
+    """Where a classifier was exported to, how to serve and ask it, and what to try next, ready to be pasted."""
+    place = "" if store == ".gristmill" else f" --store {shlex.quote(store)}"
+    asked = {"model": Path(exported).name, "input": "Return the eigenvalues of a symmetric matrix."}
+    body = shlex.quote(json.dumps(asked))
+    screen.say(f"  {'exported':<11} {exported}")
+    screen.say("next:")
+    screen.say(f"  gristmill serve {shlex.quote(exported)} --port 8000")
+    screen.say(f"  curl -s http://127.0.0.1:8000/v1/classify -H 'Content-Type: application/json' -d {body}")
+    screen.say(f"  gristmill show {shlex.quote(str(result['run']))}{place}")
+    screen.say(f"  gristmill show {made['name']}{place}")

@@ -6,6 +6,7 @@ Everything that a person can get wrong is checked before the first task, and bef
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -180,12 +181,25 @@ def _version(store: Store, address: str, given: bool) -> Version:
         ) from error
 
 
-def corpus_to_model(build_parameters: BuildParameters, train_parameters: TrainParameters) -> dict[str, Any]:
-    """Build, then train on the version that came out, in the same store."""
+def corpus_to_model(
+    build_parameters: BuildParameters, first: TrainParameters, then: Sequence[TrainParameters] = ()
+) -> list[dict[str, Any]]:
+    """Build, then train on the version that came out, in the same store; what each run made."""
     version = build(build_parameters)
     address = str(version.folder.absolute() / "manifest.json")
-    store = build_parameters.mill.store
-    return train(train_parameters.model_copy(update={"version": address, "store": store}))
+    return in_turn(train, (first, *then), address, build_parameters.mill.store)
+
+
+def in_turn(
+    train: Callable[[TrainParameters], dict[str, Any]], runs: Sequence[TrainParameters], address: str, store: str
+) -> list[dict[str, Any]]:
+    """What `train` makes of each run over one version; all but the first begin with the weights of the one before."""
+    results: list[dict[str, Any]] = []
+    for given in runs:
+        begin = (f"init={json.dumps(results[-1]['folder'])}",) if results else ()
+        changes = {"version": address, "store": store, "changes": (*begin, *given.changes)}
+        results.append(train(given.model_copy(update=changes)))
+    return results
 
 
 def sealed(manifest: str | Path) -> Version:

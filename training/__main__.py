@@ -15,6 +15,8 @@ import typer
 
 from training import TrainingError, comparing, evaluating, terminal, using
 
+_INTERVALS = ("accuracy_interval", "macro_f1_interval")
+CLASSIFIED = ("accuracy", "macro_f1", *_INTERVALS, "calibration_error", "brier", "baseline")
 HELP = """Train on a sealed version, continue texts with what was trained, say what a step read, export.
 
 \b
@@ -152,7 +154,7 @@ def _say(as_json: bool, books: Any, version: Any, places: dict[str, str]) -> Non
         "steps": table["step"],
         "bits_per_byte": evaluation.get("bits_per_byte"),
         "ngrams": evaluation.get("ngrams", {}),
-        **{key: evaluation[key] for key in ("accuracy", "macro_f1", "baseline") if key in evaluation},
+        **{key: evaluation[key] for key in CLASSIFIED if key in evaluation},
         **places,
     }
     print(json.dumps(result) if as_json else terminal.visible("\n".join(terminal.ended(result))), flush=True)

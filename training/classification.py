@@ -1,11 +1,11 @@
 """How well a model sorts the texts of a split into classes, and what naming the commonest class would give.
 
     accuracy   texts whose likeliest class is their label, of all texts with a label
-    F1         2 TP / (2 TP + FP + FN) of a class; macro F1 is its mean over the classes that occur as label or guess
     baseline   every text is given the commonest label of the training rows
 
-Everything is kept by document first (`evaluation/SPLIT.parquet`: label, predicted, probability, nats), so every number
-can be followed back to the documents. Texts without a label are not judged, and counted.
+`classes` has the formulas of the other numbers. Everything is kept by document first (`evaluation/SPLIT.parquet`:
+label, predicted, probability, nats, brier), so every number can be followed back to the documents. Texts without a
+label are not judged, and counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from training import TrainingError, evaluate
+from training import TrainingError, classes, evaluate, vocabulary
 from training.classifier import Classifier
 from training.config import Evaluation, Precision
 from training.manifest import Version
@@ -34,12 +34,15 @@ from training.shards import Rows, Split
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 LARGEST = 50  # classes of a confusion matrix that a report holds; the documents' file has every guess
+MISTAKES = 10  # that a report shows, those of which the model was surest
+EXCERPT = 400  # characters of their texts
 
 
 @dataclass
 class Judged:
     """Per document of the index: its label and the likeliest class (numbers into `labels`; -1 where it was not judged),
-    that class's probability, and -log P of the label. `unlabelled` rows of the split were passed over."""
+    that class's probability, -log P of the label, the Brier score, and its row of the split. `unlabelled` rows of the
+    split were passed over."""
 
     version: Version
     split: str
@@ -48,13 +51,19 @@ class Judged:
     predicted: Ints
     probability: Doubles
     nats: Doubles
+    brier: Doubles
+    row: Ints
     unlabelled: int = 0
 
     def numbers(self, judge: str = "model", chosen: NDArray[np.bool_] | None = None) -> dict[str, float]:
         """loss (nats a text), accuracy and macro_f1 over the chosen documents."""
         pick = (self.gold >= 0) if chosen is None else chosen
         loss = float(self.nats[pick].mean()) if pick.any() else math.nan
-        return {"loss": loss, **scores(confusion(self.gold[pick], self.predicted[pick], len(self.labels)))}
+        return {"loss": loss, **classes.scores(self.table(pick))}
+
+    def table(self, chosen: NDArray[np.bool_]) -> Ints:
+        """The confusion matrix of the chosen documents."""
+        return classes.confusion(self.gold[chosen], self.predicted[chosen], len(self.labels))
 
     def counts(self, chosen: NDArray[np.bool_] | None = None) -> dict[str, int]:
         judged = int((self.gold >= 0).sum() if chosen is None else chosen.sum())
@@ -68,7 +77,8 @@ class Judged:
 
     def described(self) -> dict[str, Any]:
         """What a report states: in all, by class, by source and by language, beside the commonest class."""
-        table = confusion(self.gold[self.gold >= 0], self.predicted[self.gold >= 0], len(self.labels))
+        judged = self.gold >= 0
+        table, right = self.table(judged), (self.gold == self.predicted)[judged]
         groups = {
             f"by_{column}": {
                 name: {**self.counts(chosen), **self.numbers("model", chosen)}
@@ -82,18 +92,37 @@ class Judged:
             "unlabelled": self.unlabelled,
             "labels": self.labels,
             "model": self.numbers(),
+            "interval": classes.intervals(table),
             "baseline": self.baseline(),
+            "calibration": classes.calibration(self.probability[judged], right, self.brier[judged]),
             "confusion": table.tolist() if len(self.labels) <= LARGEST else None,
-            "by_label": dict(zip(self.labels, by_class(table), strict=True)),
+            "by_label": dict(zip(self.labels, classes.by_class(table), strict=True)),
             **groups,
+            "mistakes": self.mistakes(),
         }
+
+    def mistakes(self) -> list[dict[str, Any]]:
+        """The documents that were given a wrong class with the highest probability, as the model read them."""
+        wrong = np.flatnonzero((self.gold >= 0) & (self.gold != self.predicted))
+        chosen = wrong[np.lexsort((wrong, -self.probability[wrong]))][:MISTAKES]
+        rows = Split(self.version, self.split).take(self.row[chosen])
+        tokenizer, eot = vocabulary.extended(self.version.tokenizer_file, ()), self.version.manifest.tokenizer.eot
+        known = self.version.documents.select(["doc_id", "source", "language"]).take(pa.array(chosen)).to_pylist()
+        found = []
+        for number, (document, entry) in enumerate(zip(chosen.tolist(), known, strict=True)):
+            tokens = [t for t in rows.tokens[number, : rows.used[number]].tolist() if t != eot]
+            text = tokenizer.decode(tokens, skip_special_tokens=False)
+            named = {"label": self.labels[self.gold[document]], "predicted": self.labels[self.predicted[document]]}
+            excerpt = text if len(text) <= EXCERPT else text[:EXCERPT].rstrip() + " ..."
+            found.append({**entry, **named, "probability": float(self.probability[document]), "text": excerpt})
+        return found
 
     def baseline(self) -> dict[str, Any]:
         """The commonest label of the training rows (of equals the first), and its scores as the answer to all."""
         commonest = int(np.argmax(label_counts(self.version, "train", len(self.labels))))
         gold = self.gold[self.gold >= 0]
-        always = confusion(gold, np.full_like(gold, commonest), len(self.labels))
-        return {"label": self.labels[commonest], **scores(always)}
+        always = classes.confusion(gold, np.full_like(gold, commonest), len(self.labels))
+        return {"label": self.labels[commonest], **classes.scores(always)}
 
     def write(self, folder: Path) -> str:
         """One row a judged document, in the order of the index; returns the file's name."""
@@ -102,7 +131,11 @@ class Judged:
         names = pa.array(self.labels, pa.string())
         for name, values in (("label", self.gold), ("predicted", self.predicted)):
             table = table.append_column(name, names.take(pa.array(values[rows])))
-        for name, numbers in (("probability", self.probability), ("nats_model", self.nats)):
+        for name, numbers in (
+            ("probability", self.probability),
+            ("nats_model", self.nats),
+            ("brier", self.brier),
+        ):
             table = table.append_column(name, pa.array(numbers[rows]))
         folder.mkdir(exist_ok=True)
         pq.write_table(table, folder / f"{self.split}.parquet", compression="zstd")
@@ -123,22 +156,26 @@ def score(
     """As `evaluate.score`, of a classifier."""
     split = Split(version, settings.split)
     count = version.manifest.documents.rows
-    gold, predicted = np.zeros(count, np.int64), np.zeros(count, np.int64)  # one more than the label; 0: not judged
-    probability, nats, judged = np.zeros(count), np.zeros(count), np.zeros(1)
+    # Of labels and rows one more than the number; 0: not judged.
+    gold, predicted, row = (np.zeros(count, np.int64) for _ in range(3))
+    probability, nats, brier, judged = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(1)
 
     def enter(part: Rows, document: Ints, batch: Batch, logits: torch.Tensor) -> None:
         log_p = torch.log_softmax(logits.double(), -1).cpu().numpy()
         label, best = batch["targets"].numpy(), log_p.argmax(1)
         gold[document], predicted[document] = label + 1, best + 1
-        nats[document] = -log_p[np.arange(len(label)), label]
-        probability[document] = np.exp(log_p.max(1))
+        p, places = np.exp(log_p), np.arange(len(label))
+        nats[document], probability[document] = -log_p[places, label], p.max(1)
+        brier[document] = (p**2).sum(1) - 2 * p[places, label] + 1
+        row[document] = part.index[np.asarray(part.labels) >= 0] + 1
         judged[0] += len(part) - len(label)
 
     ask = objective.logits
     evaluate.judge(model, objective, ask, enter, split, settings, precision, group, rows=rows, progress=progress)
-    for values in (gold, predicted, probability, nats, judged):
+    for values in (gold, predicted, row, probability, nats, brier, judged):
         group.sum_(torch.from_numpy(values))
-    return Judged(version, settings.split, model.labels, gold - 1, predicted - 1, probability, nats, int(judged[0]))
+    known = (gold - 1, predicted - 1, probability, nats, brier, row - 1)
+    return Judged(version, settings.split, model.labels, *known, int(judged[0]))
 
 
 def scorer(model: Any) -> Callable[..., evaluate.Tally | Judged]:
@@ -150,10 +187,20 @@ def check(objective: Objective, version: Version, settings: Evaluation) -> None:
     """Raise TrainingError where the split cannot be evaluated on: asked before the first step, not at the last."""
     if not len(Split(version, settings.split)):
         raise TrainingError(f"{version.folder}: split {settings.split!r} has no row to evaluate on")
-    if hasattr(objective, "logits") and not label_counts(version, settings.split, None).any():
+    if not hasattr(objective, "logits"):
+        return
+    if not label_counts(version, settings.split, None).any():
         raise TrainingError(
             f"{version.folder}: split {settings.split!r} has no row with a label to evaluate on; choose another in "
             "[evaluation] split"
+        )
+    labels = version.manifest.labels or []
+    named = np.flatnonzero(label_counts(version, "train", len(labels)))
+    if len(named) < 2:
+        said = f"the label {labels[named[0]]!r} alone" if len(named) else "no label at all"
+        raise TrainingError(
+            f"{version.folder}: the rows of train have {said}, so there is nothing to tell apart; label more of the "
+            "source, or give it another [pack] split"
         )
 
 
@@ -163,31 +210,3 @@ def label_counts(version: Version, name: str, labels: int | None) -> Ints:
     blocks: list[Any] = [block for shard in split.shards for block in shard.blocks]
     found = [block.label[block.label >= 0] for block in blocks]
     return np.bincount(np.concatenate([np.zeros(0, np.int64), *found]), minlength=labels or 0).astype(np.int64)
-
-
-def confusion(gold: Ints, predicted: Ints, labels: int) -> Ints:
-    """Documents [labels, labels] by their label and the class they were given."""
-    return np.bincount(gold * labels + predicted, minlength=labels**2).reshape(labels, labels).astype(np.int64)
-
-
-def scores(table: Ints) -> dict[str, float]:
-    """accuracy and macro_f1 of a confusion matrix; NaN where nothing was judged."""
-    total = int(table.sum())
-    occurs = table.sum(0) + table.sum(1) > 0
-    f1 = np.array([values["f1"] for values in by_class(table)])[occurs]
-    accuracy = float(np.trace(table)) / total if total else math.nan
-    return {"accuracy": accuracy, "macro_f1": float(f1.mean()) if total else math.nan}
-
-
-def by_class(table: Ints) -> list[dict[str, float]]:
-    """documents, precision, recall and f1 of each class; a ratio of nothing to nothing is 0."""
-    right, named, given = np.diag(table), table.sum(0), table.sum(1)
-    return [
-        {
-            "documents": int(of),
-            "precision": float(hit / guesses) if guesses else 0.0,
-            "recall": float(hit / of) if of else 0.0,
-            "f1": float(2 * hit / (guesses + of)) if guesses + of else 0.0,
-        }
-        for hit, guesses, of in zip(right, named, given, strict=True)
-    ]

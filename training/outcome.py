@@ -23,6 +23,7 @@ from training.parallel import Group
 from training.progress import Reporter
 
 FORMAT = "gristmill.report/1"
+VALIDATED = ("step", "loss", "bits_per_byte", "accuracy", "macro_f1", "documents")
 
 
 def conclude(
@@ -36,8 +37,7 @@ def conclude(
         return None
     if isinstance(tally, Judged):
         name, evaluation = "classification", tally.described()
-        known = ("split", "documents", "targets", "baseline")
-        said = {**evaluation["model"], **{key: evaluation[key] for key in known}, "ngrams": {}}
+        said = _classified(evaluation)
     else:
         # Counting cannot be asked to fill a gap: where a text is not told in its own order there is no yardstick.
         orders = settings.orders if getattr(trained.objective, "ngrams", True) else []
@@ -71,6 +71,19 @@ def conclude(
     progress.advance()
     journal.write(status="complete", chain=trained.chain, **result)
     return evaluation
+
+
+def _classified(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """What run.json says of a classification: its numbers, and the names of the classes."""
+    calibration = evaluation["calibration"]
+    return {
+        **evaluation["model"],
+        **{f"{name}_interval": bounds for name, bounds in evaluation["interval"].items()},
+        "calibration_error": calibration["error"],
+        "brier": calibration["brier"],
+        **{key: evaluation[key] for key in ("split", "documents", "targets", "baseline", "labels")},
+        "ngrams": {},
+    }
 
 
 def rows_read(run: Run, version: Version, steps: int) -> NDArray[np.int64]:
@@ -199,7 +212,7 @@ def _curves(journal: Journal) -> dict[str, Any]:
     validation = [
         {
             "tokens": int(read[bisect.bisect_right(numbers, v["step"])]),
-            **{name: v[name] for name in ("step", "loss", "bits_per_byte", "accuracy", "macro_f1") if name in v},
+            **{name: v[name] for name in VALIDATED if name in v},
         }
         for v in journal.entries("validation")
     ]

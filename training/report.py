@@ -172,7 +172,7 @@ def _group(content: Mapping[str, Any], by: str) -> list[tuple[str, Any, list[flo
 
 def _plots(content: Mapping[str, Any]) -> dict[str, Markup]:
     """Every plot that there are numbers for."""
-    return {name: plot for make in (_corpus, _training, _evaluation) for name, plot in make(content).items()}
+    return {name: plot for make in MAKERS for name, plot in make(content).items()}
 
 
 def _corpus(content: Mapping[str, Any]) -> dict[str, Markup]:
@@ -202,12 +202,12 @@ def _training(content: Mapping[str, Any]) -> dict[str, Markup]:
     def points(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[Any, Any]]:
         return [(row.get("tokens"), row.get(name)) for row in rows]
 
-    made = {}
+    made, unit = {}, "text" if _at(content, "classification") else "token"
     if curve or checks:
         series = [Series("training", points(curve, "loss")), Series("validation", points(checks, "loss"), marks=True)]
         series = [one for one in series if one.points]
         text = "Loss over the tokens read, with every validation."
-        made["loss"] = plots.lines("Loss", text, series, x="tokens", y="nats a token", log_y=True)
+        made["loss"] = plots.lines("Loss", text, series, x="tokens", y=f"nats a {unit}", log_y=True)
     single = {
         "learning_rate": ("Learning rate", "learning rate", {"zero": True}),
         "gradient_norm": ("Gradient norm", "norm before clipping", {"log_y": True}),
@@ -229,3 +229,30 @@ def _evaluation(content: Mapping[str, Any]) -> dict[str, Markup]:
     if len(rows) == 1:  # nothing to hold it against
         return {}
     return {"judges": plots.bars("Bits per byte", "The model and the n-grams on the same text; less is better.", rows)}
+
+
+def _classification(content: Mapping[str, Any]) -> dict[str, Markup]:
+    made = {}
+    if bins := _at(content, "classification.calibration.bins", []):
+        found = [(entry.get("probability"), entry.get("accuracy")) for entry in bins]
+        series = [Series("model", found, marks=True), Series("as sure as right", [(0, 0), (1, 1)])]
+        text = "Share of right answers over the mean probability of the class that was named, bin by bin."
+        made["reliability"] = plots.lines("Reliability", text, series, x="probability", y="share right", zero=True)
+    checks = _at(content, "training.validation", [])
+    series = [
+        Series(words, [(row.get("step"), row.get(name)) for row in checks], marks=True)
+        for name, words in (("accuracy", "accuracy"), ("macro_f1", "macro F1"))
+        if any(row.get(name) is not None for row in checks)
+    ]
+    if series:
+        text = "Accuracy and macro F1 of every validation, over steps."
+        made["learning"] = plots.lines("Learning curve", text, series, x="steps", y="share", zero=True)
+    losses = [(row.get("step"), row.get("loss")) for row in checks]
+    if series and losses:
+        text = "Loss of every validation, over steps."
+        one = [Series("loss", losses, marks=True)]
+        made["validation_loss"] = plots.lines("Validation loss", text, one, x="steps", y="nats a text", zero=True)
+    return made
+
+
+MAKERS = (_corpus, _training, _evaluation, _classification)

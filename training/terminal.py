@@ -61,9 +61,12 @@ def ended(result: Mapping[str, Any]) -> list[str]:
     if "accuracy" in result:
         commonest = result["baseline"]
         lines.append(
-            f"  accuracy      {result['accuracy']:.3f}, macro F1 {result['macro_f1']:.3f}; naming every text "
-            f"{commonest['label']!r} gets {commonest['accuracy']:.3f}"
+            f"  accuracy      {result['accuracy']:.3f}{_between(result, 'accuracy')}, macro F1 "
+            f"{result['macro_f1']:.3f}{_between(result, 'macro_f1')}; naming every text {commonest['label']!r} gets "
+            f"{commonest['accuracy']:.3f}"
         )
+        if "calibration_error" in result:
+            lines.append(f"  calibration   error {result['calibration_error']:.3f}, Brier {result['brier']:.3f}")
     elif result["bits_per_byte"] is not None:
         said = "".join(f", {order}-gram {bits:.3f}" for order, bits in result["ngrams"].items())
         lines.append(f"  bits per byte {result['bits_per_byte']:.3f}{said}")
@@ -76,6 +79,11 @@ def ended(result: Mapping[str, Any]) -> list[str]:
     writes = [f"{begin} generate {folder} --prompt {shlex.quote(prompt)}"] if prompt else []
     trace = f"{begin} trace {folder} --step {result['steps']}"
     return [*lines, "next:", *writes, f"{begin} export {folder} exported", trace]
+
+
+def _between(result: Mapping[str, Any], name: str) -> str:
+    bounds = result.get(f"{name}_interval")
+    return f" [{bounds['low']:.3f}, {bounds['high']:.3f}]" if bounds else ""
 
 
 def traced(found: Mapping[str, Any]) -> list[str]:

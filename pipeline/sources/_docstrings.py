@@ -29,6 +29,13 @@ def document(source: bytes, module: str) -> str | None:
     return "\n\n".join(filter(None, [module, title, *entries])) + "\n" if title or entries else None
 
 
+def entries(source: bytes) -> list[str]:
+    """The module's docstring and each documented class, method and function, as a text of its own; the module's name
+    is in none. Raises what `document` raises."""
+    with _quiet():
+        return list(filter(None, _texts(source)))
+
+
 def _texts(source: bytes) -> list[str]:
     """The module's docstring (empty if none) and its entries. The tree is gone on return, before collection goes on."""
     tree = ast.parse(source)

@@ -10,6 +10,9 @@ Python cannot parse is a reject. Nothing is imported or executed. Parameters:
     maximum_source_bytes    at most so many bytes of modules a distribution, chosen by the digest of their paths: a fair
                             choice that does not favour the letter a
     minimum_characters      shorter texts are no documents
+    entries                 a document for each docstring instead of each module, and none for descriptions: texts of
+                            about a hundred words that do not begin with the module's name
+    labelled                the label of each document is the name of its distribution
 
 The law: documents depend on the contents of the distributions alone, not on where site-packages lies, on caches or on
 what is imported. The number that matters: 8 MB of documented source a second and core, of which a fifth is text.
@@ -32,9 +35,8 @@ from typing import Any
 import orjson
 import xxhash
 
-from pipeline.sources import ATOM_BYTES, Chunk, Collector, Guard, Item, SourceError
+from pipeline.sources import ATOM_BYTES, Chunk, Collector, Guard, Item, SourceError, _docstrings
 from pipeline.sources._about import LIBRARY, About, about, field_of
-from pipeline.sources._docstrings import document
 from pipeline.stage import suggest
 
 DESCRIPTION = "METADATA"
@@ -69,6 +71,8 @@ def survey(
     skip_folders: list[str] | None = None,
     maximum_source_bytes: int | None = None,
     minimum_characters: int = 1,
+    entries: bool = False,
+    labelled: bool = False,
 ) -> Iterator[Item]:
     """One item a distribution, in several parts where it has more than about 4 MiB of modules.
 
@@ -76,9 +80,9 @@ def survey(
     """
     found = _found(distributions or ["*"], exclude or ["gristmill"], standard_library)
     for name, location in sorted(found.items()):
-        entries = _entries(name, location, _skipped(skip_folders), maximum_source_bytes)
-        if entries:
-            yield from _cut(name, location, entries)
+        files = _entries(name, location, _skipped(skip_folders), maximum_source_bytes)
+        if files:
+            yield from _cut(name, location, files)
 
 
 def _found(patterns: list[str], exclude: list[str], standard_library: bool) -> dict[str, str]:
@@ -193,29 +197,42 @@ def read(
     skip_folders: list[str] | None = None,
     maximum_source_bytes: int | None = None,
     minimum_characters: int = 1,
+    entries: bool = False,
+    labelled: bool = False,
 ) -> Iterator[Chunk]:
     """Documents of one item. Raises SourceError when the distribution changed since the survey."""
     whole = replace(item, size=0, part=())
-    entries = _listed(whole, _skipped(skip_folders), maximum_source_bytes)
+    files = _listed(whole, _skipped(skip_folders), maximum_source_bytes)
     parts, guard, collector = dict(item.part), Guard(item), Collector(source, item.path, licence)
     first = parts.get("first", 0)
     said = about(whole)
-    for entry in entries[first : first + parts.get("files", len(entries))]:
+    for entry in files[first : first + parts.get("files", len(files))]:
         content = entry.location.read_bytes()
         for piece in _framed(entry, content):
             guard.update(piece)
-        _collect(collector, f"{item.path}/{entry.path}", entry, content, said, minimum_characters)
+        form = Form(minimum_characters, entries, item.path if labelled else None)
+        _collect(collector, f"{item.path}/{entry.path}", entry, content, said, form)
         if collector.full:
             yield from collector.take()
     guard.finish()
     yield from collector.take()
 
 
-def _collect(collector: Collector, path: str, entry: Entry, content: bytes, said: About, minimum: int) -> None:
+@dataclass(frozen=True)
+class Form:
+    """What becomes a document: the least characters, whether each docstring is one, and the label of all."""
+
+    minimum: int
+    entries: bool
+    label: str | None
+
+
+def _collect(collector: Collector, path: str, entry: Entry, content: bytes, said: About, form: Form) -> None:
     module = re.sub(r"(/__init__)?\.py$", "", entry.path).replace("/", ".")
     try:
-        text = said.description if entry.path == DESCRIPTION else _documentation(content, module)
-        text.encode()
+        texts = _texts(entry, content, said, module, form)
+        for text in texts:
+            text.encode()
     except UnicodeEncodeError as error:
         collector.reject(0, "lone_surrogate", f"a docstring has {error.object[error.start]!r}", path)
     except SyntaxError as error:
@@ -223,14 +240,17 @@ def _collect(collector: Collector, path: str, entry: Entry, content: bytes, said
     except (ValueError, RecursionError, MemoryError) as error:
         collector.reject(0, "unparsable_module", f"{type(error).__name__}: {error}", path)
     else:
-        if text and len(text) >= minimum:
-            meta = {"distribution": said.name, "version": said.version}
-            meta |= {} if entry.path == DESCRIPTION else {"module": module}
-            fields = {"text": text, "licence": said.licence, "url": said.url, "meta": orjson.dumps(meta).decode()}
-            collector.document(0, fields, path)
+        for row, text in enumerate(texts):
+            if text and len(text) >= form.minimum:
+                meta = {"distribution": said.name, "version": said.version}
+                meta |= {} if entry.path == DESCRIPTION else {"module": module}
+                fields = {"text": text, "licence": said.licence, "url": said.url, "meta": orjson.dumps(meta).decode()}
+                collector.document(row, fields | ({"label": form.label} if form.label else {}), path)
 
 
-def _documentation(content: bytes, module: str) -> str:
+def _texts(entry: Entry, content: bytes, said: About, module: str, form: Form) -> list[str]:
+    if entry.path == DESCRIPTION:
+        return [] if form.entries else [said.description]
     if len(content) > MODULE_BYTES:
         raise ValueError(f"{len(content):,} bytes of source; a module may have {MODULE_BYTES:,}")
-    return document(content, module) or ""
+    return _docstrings.entries(content) if form.entries else [_docstrings.document(content, module) or ""]

@@ -653,6 +653,23 @@ def test_choice_of_distributions(site: Path) -> None:
         packages(distributions=["bata"])
 
 
+def test_docstrings_as_texts_of_their_own_with_the_distribution_as_label(site: Path) -> None:
+    module = '"""About mills."""\nclass Stone:\n    """A stone."""\n    def turn(self, times=1):\n        """Turn."""\n'
+    install(site, "Old.Mill", {"mill.py": module, "silent.py": "x = 1", "bad.py": '"""x"""\ndef (:'}, "\nAll of it.\n")
+    documents, rejects = packages(entries=True, labelled=True)
+    found = [(row["doc_id"].split("/")[1], row["text"], row["label"]) for row in documents]
+    assert found == [
+        ("mill.py:0", "About mills.", "old-mill"),
+        ("mill.py:1", "class Stone\nA stone.", "old-mill"),
+        ("mill.py:2", "Stone.turn(times=1)\nTurn.", "old-mill"),
+    ]
+    assert [row["reason"] for row in rejects] == ["syntax_error"]
+    plain = packages()[0]
+    assert [row["label"] for row in plain] == [None, None] and plain[0]["text"] == "All of it."
+    long = packages(entries=True, labelled=True, minimum_characters=15)[0]
+    assert [row["doc_id"].rpartition(":")[2] for row in long] == ["1", "2"]
+
+
 def test_limit_takes_a_fair_part_of_the_modules(site: Path) -> None:
     modules = {f"m{n:03}.py": f'"""Module {n:03} of many."""' for n in range(200)}
     install(site, "many", modules, "\nAll.\n")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from sklearn.metrics import brier_score_loss
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.training import runs
 from tests.training.small_models import TABLES, enlarged
 from tests.training.versions import make_version
-from training import TrainingError, classification, config, evaluate, export, initial, journal, loop, models, objectives
+from training import TrainingError, config, evaluate, export, initial, journal, loop, models, objectives, report
 from training.batch import row_keys
 from training.classifier import Classifier
 from training.manifest import Version, open_version
@@ -98,19 +99,6 @@ def test_a_text_alone_has_the_logits_that_it_has_in_a_batch(version, name):
     assert (whole - torch.cat(alone)).abs().max() < 1e-5
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
-def test_scores_are_those_counted_by_hand(pairs):
-    gold, predicted = (np.array(side) for side in zip(*pairs, strict=True))
-    found = classification.scores(classification.confusion(gold, predicted, 4))
-    assert found["accuracy"] == pytest.approx(sum(g == p for g, p in pairs) / len(pairs))
-    f1 = []
-    for label in {x for pair in pairs for x in pair}:
-        true = sum(g == p == label for g, p in pairs)
-        wrong = sum((g == label) != (p == label) for g, p in pairs)
-        f1.append(2 * true / (2 * true + wrong))
-    assert found["macro_f1"] == pytest.approx(sum(f1) / len(f1))
-
-
 @pytest.fixture(scope="module", params=FAMILIES)
 def done(request, manifest, tmp_path_factory) -> journal.Journal:
     """A small run of each family."""
@@ -142,9 +130,94 @@ def test_every_number_of_the_report_follows_from_the_documents(done, version):
     assert said["baseline"]["accuracy"] == pytest.approx(np.mean([row["label"] == commonest for row in rows]))
     for group in ("by_source", "by_language"):
         assert sum(entry["documents"] for entry in said[group].values()) == len(rows)
-    assert done.table["evaluation"]["accuracy"] == said["model"]["accuracy"]
+    assert said["calibration"]["brier"] == pytest.approx(np.mean([row["brier"] for row in rows]))
+    assert sum(one["documents"] for one in said["calibration"]["bins"]) == len(rows)
+    low, high = (said["interval"]["accuracy"][name] for name in ("low", "high"))
+    assert low <= said["model"]["accuracy"] <= high and (low < high or low in (0, 1))
     page = (done.folder / "report.html").read_text("utf-8")
-    assert "Confusion" in page and "accuracy" in page and "Not evaluated" not in page
+    for words in ("Confusion", "Calibration", "Learning curve", "nats a text", "Reliability"):
+        assert words in page
+    assert "Not evaluated" not in page and "bits per byte</th>" not in page
+
+
+def test_probabilities_and_the_brier_score_are_those_of_the_model(done, version):
+    model = loop.load(*journal.read(done.folder)[1:], done).eval()
+    objective: Any = objectives.load({"use": "classify"}, "")
+    split = Split(version, "val")
+    rows = split.take(np.arange(len(split)))
+    with torch.inference_mode():
+        logits = objective.logits(model, objective.prepare(rows, row_keys(0, 0, rows.index)))
+    said = torch.softmax(logits.double(), -1).numpy()
+    labels = np.asarray(rows.labels)[np.asarray(rows.labels) >= 0]
+    found = json.loads((done.folder / "report.json").read_text("utf-8"))["classification"]["calibration"]
+    # The run's own numbers are of bfloat16.
+    theirs = brier_score_loss(labels, said / said.sum(1, keepdims=True), scale_by_half=False)
+    assert found["brier"] == pytest.approx(theirs, abs=0.02)
+    weighed = sum(one["probability"] * one["documents"] for one in found["bins"]) / len(labels)
+    assert weighed == pytest.approx(said.max(1).mean(), abs=0.01)
+
+
+def test_mistakes_are_the_surest_and_show_their_documents(done, version):
+    said = json.loads((done.folder / "report.json").read_text("utf-8"))["classification"]
+    rows = pq.read_table(done.folder / said["documents_file"]).to_pylist()
+    wrong = sorted((r for r in rows if r["label"] != r["predicted"]), key=lambda r: -r["probability"])
+    assert [m["probability"] for m in said["mistakes"]] == [r["probability"] for r in wrong[:10]]
+    index = {row["doc_id"]: row for row in version.documents.to_pylist()}
+    tokenizer = export.Tokenizer.from_file(str(version.tokenizer_file))
+    split = Split(version, "val")
+    texts = {
+        version.documents["doc_id"][int(row.documents[0])].as_py(): tokenizer.decode(row.tokens[1 : row.used - 1])
+        for row in (split[n] for n in range(len(split)))
+    }
+    for entry in said["mistakes"]:
+        assert entry["label"] == index[entry["doc_id"]]["label"] != entry["predicted"]
+        assert entry["text"] == texts[entry["doc_id"]] and entry["source"] == index[entry["doc_id"]]["source"]
+
+
+def test_run_json_the_last_line_and_the_report_say_the_same(done, capsys):
+    from training.__main__ import _say
+    from training.outcome import paths
+
+    said = json.loads((done.folder / "report.json").read_text("utf-8"))["classification"]
+    _say(True, done, journal.read(done.folder)[2], paths(done))
+    for found in (done.table["evaluation"], json.loads(capsys.readouterr().out)):
+        assert {name: found[name] for name in ("accuracy", "macro_f1")} == {
+            name: said["model"][name] for name in ("accuracy", "macro_f1")
+        }
+        assert found["accuracy_interval"] == said["interval"]["accuracy"]
+        assert found["macro_f1_interval"] == said["interval"]["macro_f1"]
+        assert (found["calibration_error"], found["brier"]) == (
+            said["calibration"]["error"],
+            said["calibration"]["brier"],
+        )
+
+
+HOSTILE = ("</div><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "a\u202eb\x1b[31m\x00", "{{ 7 * 7 }}")
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_no_label_text_or_id_can_act_on_the_page(done, attack):
+    content = json.loads((done.folder / "report.json").read_text("utf-8"))
+    said = content["classification"]
+    said["mistakes"] = [
+        {"doc_id": attack, "source": attack, "label": attack, "predicted": attack, "probability": 0.9, "text": attack}
+    ]
+    said["labels"] = [f"{attack}{name}" for name in said["labels"]]
+    said["by_label"] = {f"{attack}{name}": entry for name, entry in said["by_label"].items()}
+    page = report.render(content)
+    assert report.display.visible(attack) in html.unescape(page)
+    assert "<script" not in page and "<img" not in page
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e]", page)
+
+
+@pytest.mark.parametrize(
+    "part", ["interval", "calibration", "mistakes", "baseline", "by_label", "confusion", "labels", "model", "by_source"]
+)
+def test_the_page_stays_whole_without_any_one_part(done, part):
+    content = json.loads((done.folder / "report.json").read_text("utf-8"))
+    del content["classification"][part]
+    page = report.render(content)
+    assert page.rstrip().endswith("</html>") and page.count("<h2") == 6
 
 
 def test_a_run_learns_more_than_the_commonest_class(done):
@@ -231,6 +304,11 @@ def test_what_cannot_be_classified_is_said_before_the_first_step(manifest, tmp_p
         runs.fit(
             run_file, make_version(tmp_path / "some", some, layout="examples"), tmp_path / "runs", changes=classify
         )
+    for label, said in (("a", "the label 'a' alone"), (None, "no label at all")):
+        told = [{**t, "label": "ab"[i // 10 % 2] if i % 10 == 9 else label} for i, t in enumerate(texts)]
+        unlike = make_version(tmp_path / f"only-{label}", told, layout="examples")
+        with pytest.raises(TrainingError, match=rf"rows of train have {said}.*nothing to tell apart"):
+            runs.fit(run_file, unlike, tmp_path / "runs", changes=classify)
     with pytest.raises(TrainingError, match=r"no split 'test'; has: train, val"):
         runs.fit(run_file, manifest, tmp_path / "runs", changes=(*classify, 'evaluation.split="test"'))
     with pytest.raises(TrainingError, match=r"labels is .* in one"):
@@ -241,6 +319,33 @@ def test_what_cannot_be_classified_is_said_before_the_first_step(manifest, tmp_p
             changes=classify,
         )
     assert not list((tmp_path / "runs").glob("*/metrics.jsonl"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_empty_texts_are_read_and_longer_ones_lose_their_end(family, tmp_path):
+    """A text of nothing is its two end-of-text tokens; of one beyond the context the beginning is read."""
+    texts = [{"text": f"wheel {i} turns " * (1 + i % 3), "label": "ab"[i % 2]} for i in range(60)]
+    for number, length in ((9, 0), (19, 400), (29, 0), (4, 0), (14, 400)):
+        texts[number] = {"text": "wheel turns " * length, "label": "b"}
+    manifest = make_version(tmp_path / "v", texts, layout="examples")
+    done = runs.fit(
+        runs.write_run(tmp_path),
+        manifest,
+        tmp_path / "runs",
+        changes=('objective.use="classify"', f'model.family="{family}"'),
+    )
+    report = json.loads((done.folder / "report.json").read_text("utf-8"))
+    said = report["classification"]
+    assert said["documents"] == 6 and np.isfinite([said["model"]["loss"], said["calibration"]["brier"]]).all()
+    assert report["version"]["splits"]["val"]["truncated"] > 300
+    page = (done.folder / "report.html").read_text("utf-8")
+    for entry in said["mistakes"]:
+        assert len(entry["text"]) <= 404
+    empty = [entry for entry in said["mistakes"] if not entry["text"]]
+    assert page.count("(an empty text)") == len(empty)
+    split = Split(open_version(manifest), "val")
+    longest = max((split[n] for n in range(len(split))), key=lambda row: row.used)
+    assert longest.used == LENGTH and longest.tokens[LENGTH - 1] == open_version(manifest).manifest.tokenizer.eot
 
 
 def relabelled(folder: Path, manifest: Path) -> Path:

@@ -347,6 +347,17 @@ def test_a_batch_that_breaks_is_told_and_the_next_is_written(place, monkeypatch)
         assert httpx.get(f"{address}/health").json() == {"status": "ok", "model": "m", "running": 0, "waiting": 0}
 
 
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({}, "Missing parameter 'input'"),
+    ({"input": []}, "Parameter 'input'"),
+    ({"input": 5}, "Parameter 'input'"),
+    ({"input": ["a", None]}, "Parameter 'input'"),
+    ({"input": ["a"] * 2049}, "Parameter 'input'"),
+    ({"input": "the mill " * 400_000}, "has at least"),
+    ({"input": "a", "inputs": "b"}, "Unknown parameter 'inputs'"),
+]
+
+
 @pytest.mark.parametrize("family", ["gpt", "bert", "t5"])
 def test_a_classifier_answers_as_the_pipeline_of_transformers(tmp_path, family, training_version):
     changes = ('objective.use="classify"', f'model.family="{family}"')
@@ -365,6 +376,13 @@ def test_a_classifier_answers_as_the_pipeline_of_transformers(tmp_path, family, 
             assert one[0]["label"] == said["data"][1]["label"]
             answer = httpx.post(f"{address}/v1/classify", json={"model": "m", "input": "the mill " * 99}).json()
             assert answer["error"]["code"] == "context_length_exceeded"
+            empty = httpx.post(f"{address}/v1/classify", json={"model": "m", "input": ["", texts[0]]}).json()["data"]
+            assert sum(empty[0]["scores"].values()) == pytest.approx(1) and empty[1]["scores"] == pytest.approx(
+                said["data"][0]["scores"], abs=1e-5
+            )
+            for given, words in WRONG:
+                answer = httpx.post(f"{address}/v1/classify", json={"model": "m", **given})
+                assert answer.status_code == 400 and words in answer.json()["error"]["message"], answer.text
             with pytest.raises(openai.BadRequestError, match="names the class of a text and continues none"):
                 client(address).completions.create(model="m", prompt="a")
 

@@ -2,9 +2,10 @@
 
 Runs that differ in nothing but their seed are one side. Two sides are compared on the items (or documents) that all of
 their runs answered, under one prompt and one version of the set: items are drawn with replacement, the same ones for
-both sides, and of each side its seeds (Efron & Tibshirani 1993, chapter 8; Koehn 2004, "Statistical significance tests
-for machine translation evaluation"). What is stated is the mean of the difference, the other side less the first, and
-the interval that holds 95 % of the resamples: no difference is claimed where it holds nought.
+both sides, and of each side its seeds; where both have the same seeds, these are drawn as pairs (Efron & Tibshirani
+1993, chapter 8; Koehn 2004, "Statistical significance tests for machine translation evaluation"). What is stated is the
+mean of the difference, the other side less the first, and the interval that holds 95 % of the resamples: no difference
+is claimed where it holds nought. Of classifiers the accuracy, macro F1 and loss of the documents are compared.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from training import TrainingError, journal
+from training import TrainingError, classes, journal
 from training.journal import Journal
 from training.suites import scores
 from training.suites.suite import CHOICE, CLOZE
@@ -39,7 +41,8 @@ class Side:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a run answered of one thing: for each metric (numerators, denominators) by id; a score is the ratio of the
+    """What a run answered of one thing: for each metric two numbers by id, of which the second says what was asked. Of
+    `macro_f1` they are the class that was named and the label, of all others numerator and denominator of a ratio of
     sums."""
 
     how: str
@@ -58,7 +61,16 @@ def sides(folders: Sequence[Path]) -> list[Side]:
         config = {key: value for key, value in books.table["config"].items() if key not in ("seed", "name")}
         read = [books.table["version"]["sha256"], *(one["sha256"] for one in books.table.get("beside", []))]
         found.setdefault(json.dumps([config, read], sort_keys=True), []).append(books)
-    return [Side(_name(runs), tuple(runs)) for runs in found.values()]
+    return [Side(_name(runs), tuple(sorted(runs, key=_seed))) for runs in found.values()]
+
+
+def _seed(books: Journal) -> int:
+    return int(books.table["seed"])
+
+
+def _same_seeds(first: Side, other: Side) -> bool:
+    """Whether the n-th runs of both sides have the same seed."""
+    return [*map(_seed, first.runs)] == [*map(_seed, other.runs)]
 
 
 def _name(runs: Sequence[Journal]) -> str:
@@ -79,7 +91,7 @@ def contrast(folders: Sequence[Path], diffs: Sequence[dict[str, Any]] = ()) -> d
     differences = [
         {"side": other.name, "to": first.name, "what": what, "metric": metric, **said}
         for other in others
-        for what, metric, said in _differences(answered[first.name], answered[other.name])
+        for what, metric, said in _differences(answered[first.name], answered[other.name], _same_seeds(first, other))
     ]
     return {
         "format": FORMAT,
@@ -99,7 +111,8 @@ def _run(books: Journal) -> dict[str, Any]:
     table = books.table
     trained = table["trained"]
     known = ("name", "seed", "steps", "tokens_read", "seconds", "processes", "device", "peak")
-    curve = [{name: one.get(name) for name in ("tokens", "loss", BITS)} for one in table["validations"]]
+    known_of_curve = ("tokens", "loss", BITS, "accuracy", "macro_f1")
+    curve = [{name: one[name] for name in known_of_curve if name in one} for one in table["validations"]]
     model = {
         name: trained.get(name) for name in ("family", "form", "objective", "parameters", "tokens_per_second", "mfu")
     }
@@ -114,15 +127,17 @@ def _run(books: Journal) -> dict[str, Any]:
 def _answers(books: Journal) -> dict[str, Answers]:
     """What a run answered: its own evaluation by documents, and the newest of every set of a suite by items."""
     found = {}
-    split = (books.table.get("evaluation") or {}).get("split")
+    evaluation = books.table.get("evaluation") or {}
+    split = evaluation.get("split")
     path = books.folder / "evaluation" / f"{split}.parquet"
     if path.is_file():
         table = pq.ParquetFile(path).read()
-        if "nats_model" in table.column_names:
+        if "predicted" in table.column_names:
+            found[f"split {split}"] = _classified(table, evaluation)
+        elif "nats_model" in table.column_names:
             said = zip(*(table[name].to_pylist() for name in ("doc_id", "nats_model", "bytes")), strict=True)
             rows = {doc_id: (nats / np.log(2), float(size)) for doc_id, nats, size in said}
-            measure = (books.table["evaluation"] or {}).get("measure")
-            found[f"split {split}"] = Answers(str(measure), {BITS: rows})
+            found[f"split {split}"] = Answers(str(evaluation.get("measure")), {BITS: rows})
     for entry in sorted(books.table.get("evaluations", []), key=lambda entry: entry["step"]):
         place = books.folder / entry["folder"]
         try:
@@ -142,30 +157,43 @@ def _answers(books: Journal) -> dict[str, Answers]:
     return found
 
 
+def _classified(table: pa.Table, evaluation: dict[str, Any]) -> Answers:
+    """What a classifier said of each document; only what names the same classes compares."""
+    ids, label, predicted, nats = (table[name].to_pylist() for name in ("doc_id", "label", "predicted", "nats_model"))
+    labels = evaluation.get("labels") or sorted({*label, *predicted})
+    number = {name: float(place) for place, name in enumerate(labels)}
+    metrics: dict[str, dict[str, tuple[float, float]]] = {"accuracy": {}, "macro_f1": {}, "loss": {}}
+    for doc_id, gold, guess, lost in zip(ids, label, predicted, nats, strict=True):
+        metrics["accuracy"][doc_id] = (float(gold == guess), 1.0)
+        metrics["macro_f1"][doc_id] = (number[guess], number[gold])
+        metrics["loss"][doc_id] = (lost, 1.0)
+    return Answers(f"classes {json.dumps(labels)}", metrics)
+
+
 def _scores(runs: Sequence[dict[str, Answers]]) -> list[tuple[str, str, dict[str, Any]]]:
     """The scores of one side on everything that all of its runs answered, with their interval over items and seeds."""
     return [
-        (what, metric, {"items": numbers.shape[1], **_interval(_resampled(numbers, sizes), _ratio(numbers, sizes))})
-        for what, metric, numbers, sizes in _common([runs])
+        (what, metric, {"items": values.shape[2], **_interval(_resampled(metric, values), _score(metric, values))})
+        for what, metric, values in _common([runs])
     ]
 
 
 def _differences(
-    first: Sequence[dict[str, Answers]], other: Sequence[dict[str, Answers]]
+    first: Sequence[dict[str, Answers]], other: Sequence[dict[str, Answers]], paired: bool = False
 ) -> list[tuple[str, str, dict[str, Any]]]:
     found = []
-    for what, metric, numbers, sizes in _common([first, other]):
-        a, b = slice(0, len(first)), slice(len(first), None)
-        drawn = _resampled(numbers[b], sizes[b], 1) - _resampled(numbers[a], sizes[a], 0)
-        said = _interval(drawn, _ratio(numbers[b], sizes[b]) - _ratio(numbers[a], sizes[a]))
+    for what, metric, values in _common([first, other]):
+        a, b = values[:, : len(first)], values[:, len(first) :]
+        drawn = _resampled(metric, b, 0 if paired else 1) - _resampled(metric, a, 0)
+        said = _interval(drawn, _score(metric, b) - _score(metric, a))
         above = float(np.mean(drawn > 0))
-        found.append((what, metric, {"items": numbers.shape[1], **said, "above": above}))
+        found.append((what, metric, {"items": values.shape[2], **said, "above": above, "paired_seeds": paired}))
     return found
 
 
-def _common(groups: Sequence[Sequence[dict[str, Answers]]]) -> list[tuple[str, str, Doubles, Doubles]]:
-    """(what, metric, numerators, denominators) [runs, items] of what all runs answered under the same conditions; of
-    documents those with the same bytes for all."""
+def _common(groups: Sequence[Sequence[dict[str, Answers]]]) -> list[tuple[str, str, Doubles]]:
+    """(what, metric, both numbers [2, runs, items]) of what all runs answered under the same conditions; of documents
+    those of which all were asked the same: with as many bytes, or the same label."""
     runs = [run for group in groups for run in group]
     found = []
     for what in sorted(set.intersection(*({*run} for run in runs))):
@@ -177,20 +205,30 @@ def _common(groups: Sequence[Sequence[dict[str, Answers]]]) -> list[tuple[str, s
             ids = [one for one in ids if len({each[one][1] for each in mine}) == 1]
             if ids:
                 values = np.array([[each[one] for one in ids] for each in mine], np.float64)
-                found.append((what, metric, values[..., 0], values[..., 1]))
+                found.append((what, metric, np.moveaxis(values, 2, 0)))
     return found
 
 
-def _ratio(numbers: Doubles, sizes: Doubles) -> float:
-    return float(np.mean(numbers.sum(1) / sizes.sum(1)))
+def _scored(metric: str, values: Doubles) -> Doubles:
+    """The score over the last axis of both numbers [2, ..., items]."""
+    if metric == "macro_f1":
+        predicted, gold = values.astype(np.int64)
+        return classes.macro_f1(gold, predicted)
+    ratio: Doubles = values[0].sum(-1) / values[1].sum(-1)
+    return ratio
 
 
-def _resampled(numbers: Doubles, sizes: Doubles, side: int = 0) -> Doubles:
+def _score(metric: str, values: Doubles) -> float:
+    """The mean of the scores of the runs."""
+    return float(_scored(metric, values).mean())
+
+
+def _resampled(metric: str, values: Doubles, side: int = 0) -> Doubles:
     """The score of each resample: its items are the same for every side, its seeds are drawn for each."""
-    seeds = np.random.default_rng([1, side]).integers(0, len(numbers), (scores.RESAMPLES, len(numbers)))
+    seeds = np.random.default_rng([1, side]).integers(0, values.shape[1], (scores.RESAMPLES, values.shape[1]))
     found, at = [], 0
-    for drawn in scores.resamples(numbers.shape[1]):
-        each = numbers[:, drawn].sum(2) / sizes[:, drawn].sum(2)
+    for drawn in scores.resamples(values.shape[2]):
+        each = _scored(metric, values[:, :, drawn])
         chosen = seeds[at : at + len(drawn)]
         found.append(each[chosen.T, np.arange(len(drawn))].mean(0))
         at += len(drawn)

@@ -17,8 +17,11 @@ WORDS = {
     "exact_match": "greedy match",
     "log_likelihood": "nats a byte",
     "bits_per_byte": "bits per byte",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "loss": "nats a text",
 }
-SHARES = ("raw", "normalised", "unconditional", "exact_match")
+SHARES = ("accuracy", "raw", "normalised", "unconditional", "exact_match")
 
 
 def write(folder: Path, result: dict[str, Any]) -> None:
@@ -53,12 +56,19 @@ def write_comparison(file: Path, found: dict[str, Any]) -> None:
 
 
 def _curves(found: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Validation loss and bits per byte of every run over the tokens that it had read."""
+    """Every validation of every run over the tokens that it had read."""
     runs = [run for side in found["sides"] for run in side["runs"]]
     made = []
-    for name, title, unit in (("loss", "Validation loss", "nats a token"), ("bits_per_byte", "Bits per byte", "bits")):
+    kinds = (
+        ("loss", "Validation loss", "nats a target"),
+        ("bits_per_byte", "Bits per byte", "bits"),
+        ("accuracy", "Accuracy", "share"),
+        ("macro_f1", "Macro F1", "F1"),
+    )
+    for name, title, unit in kinds:
         points = {
-            run["name"]: [(one["tokens"], one[name]) for one in run["curve"] if one[name] is not None] for run in runs
+            run["name"]: [(one["tokens"], one[name]) for one in run["curve"] if one.get(name) is not None]
+            for run in runs
         }
         series = [Series(run, some, marks=True) for run, some in points.items() if some]
         if series:
