@@ -12,7 +12,7 @@ The index is pip's own (PIP_INDEX_URL, pip.conf), PyPI where nothing else is set
 wheels/NAME/VERSION, with its sha256 beside it, and is not asked for again. Where a version has a wheel for each kind of
 machine, pip takes that of this one, so give `sha256` if others are to read the same.
 
-The law: what is read depends on the bytes of the wheel alone. The number that matters: none, its lines of code that run.
+The law: what is read depends on the bytes of the wheel alone. The number that matters: 0, its lines of code that run.
 """
 
 from __future__ import annotations
