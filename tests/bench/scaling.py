@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,8 +36,6 @@ from tests.bench.works.chain import CARD
 from tests.given import HERE
 from tests.laws.kinds.warc import response
 
-STEP = "read"
-
 
 class Case(NamedTuple):
     """A stage over an input of so many pages."""
@@ -49,15 +47,16 @@ class Case(NamedTuple):
 
 
 class Clock:
-    """Seconds of the wall clock and of CPU, children's too, that the steps named `read ...` take."""
+    """Seconds of the wall clock and of CPU, children's too, that the steps of a build take whose names are `asked`."""
 
-    def __init__(self) -> None:
+    def __init__(self, asked: Callable[[str], bool] = lambda name: name.startswith("read")) -> None:
+        self.asked = asked
         self.name, self.began = "", (0.0, 0.0)
         self.wall = self.cpu = 0.0
 
     def phase(self, name: str, total: int) -> None:
         now = time.perf_counter(), spent()
-        if self.name.startswith(STEP):
+        if self.name and self.asked(self.name):
             self.wall += now[0] - self.began[0]
             self.cpu += now[1] - self.began[1]
         self.name, self.began = name, now
@@ -138,8 +137,8 @@ def cases(data: Path, folder: Path, copies: int) -> list[Case]:
     ]
 
 
-def built(case: Case, tokenizer: Path, folder: Path, count: int) -> Clock:
-    """What the step with the stage takes `count` workers, in a fresh store."""
+def built(case: Case, tokenizer: Path, folder: Path, count: int, clock: Clock) -> Clock:
+    """What the steps of the clock take `count` workers, in a fresh store."""
     checked = recipe.parse(
         {
             "name": "scaling",
@@ -151,7 +150,6 @@ def built(case: Case, tokenizer: Path, folder: Path, count: int) -> Clock:
         "the bench's recipe",
         folder,
     )
-    clock = Clock()
     with workers(count, checked.foreign) as pool:
         Mill(Store(folder / "store"), Local(pool), clock, workers=count).build(checked)
     clock.phase("", 0)
@@ -164,7 +162,7 @@ def compared(case: Case, tokenizer: Path, rounds: int) -> str:
     for _ in range(rounds):
         for count in (1, 2):
             with tempfile.TemporaryDirectory() as folder:
-                found = built(case, tokenizer, Path(folder), count)
+                found = built(case, tokenizer, Path(folder), count, Clock())
             extraction.running.close()
             best[count] = min(found, best.get(count, found), key=lambda clock: clock.wall)
     one, two = best[1], best[2]
