@@ -67,6 +67,7 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill calibrate my-recipe.toml       bounds of its rules, learnt from a sample of good text
   gristmill papers quickstart              attribution, data set card, Croissant and statement of a version
   gristmill train-filter NAME              a classifier of documents from two labelled sources
+  gristmill train-ngram NAME               an n-gram model, for perplexity, head and tail
   gristmill extend VERSION --source CARD   a version with one source more, from what is stored of the others
   gristmill forget VERSION --doc ID        a version without some documents, and a store without their text
   gristmill where DOC_ID                   where it lies in the shards, and which steps of which runs read it
