@@ -44,7 +44,8 @@ def measured(folder: Path, data: Path, steps: int, threads: int) -> Iterator[str
         for group, entry in one["groups"].items():
             which = one["name"] if group == "all" else f"{one['name']}, {group}"
             for metric, score in entry["metrics"].items():
-                said = [f"{score[key]:.3f}" for key in ("score", "low", "high", "chance")]
+                numbers = [score[key] for key in ("score", "low", "high", "chance")]
+                said = ["-" if number is None else f"{number:.3f}" for number in numbers]
                 yield f"| {which} | {entry['items']:,} | {metric} | {said[0]} | {said[1]} to {said[2]} | {said[3]} |"
     yield "\n| prompt | what the model writes |\n|---|---|"
     asked = [part for prompt in PROMPTS for part in ("--prompt", prompt)]

@@ -69,9 +69,9 @@ WORDS = {"ngram_range": (1, 2)}
 CHARACTERS = {"analyzer": "char", "ngram_range": (1, 3)}
 ENGLISH, CHINESE = ("en", "en-US"), ("zh-CN",)
 DATA_SETS = {
-    "sst2": DataSet("sst2", "en", ENGLISH, 64, WORDS, 2000, 3),
-    "ag_news": DataSet("ag_news", "en", ENGLISH, 128, WORDS, 1200, 3),
-    "thucnews": DataSet("thucnews_zh", "zh", CHINESE, 64, CHARACTERS, 2000, 4),
+    "sst2": DataSet("sst2", "en", ENGLISH, 64, WORDS, 600, 3),
+    "ag_news": DataSet("ag_news", "en", ENGLISH, 128, WORDS, 300, 2),
+    "thucnews": DataSet("thucnews_zh", "zh", CHINESE, 64, CHARACTERS, 600, 2),
 }
 
 
