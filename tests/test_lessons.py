@@ -1,4 +1,4 @@
-"""The lessons of the bench: what is held out stays unseen, intervals are those of draws, and baselines are what they say."""
+"""The lessons of the bench: what is held out stays unseen, and intervals and baselines are what they say."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def test_open_text_holds_nothing_of_what_is_held_out(tmp_path):
     assert not set(test.texts) & set(train.texts)
 
     spelt = []
-    for shard in (shard for split in json.loads(manifest.read_bytes())["splits"].values() for shard in split["shards"]):
+    splits = json.loads(manifest.read_bytes())["splits"].values()
+    for shard in (shard for each in splits for shard in each["shards"]):
         rows = pa.ipc.open_file(pa.memory_map(str(manifest.parent / shard["file"]))).read_all()
         spelt.append(tokenizer.decode(rows["tokens"].combine_chunks().values.to_pylist(), skip_special_tokens=False))
     whole = " ".join(spelt)

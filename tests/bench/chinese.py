@@ -57,7 +57,7 @@ def main() -> None:
     """Train, ask and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=packed.DATA)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where versions and runs lie and stay (default: a temporary one)")
     parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")

@@ -54,14 +54,14 @@ RUN = """name = "simplify"
 [model]
 family = "t5"
 layers = 2
-width = 256
-heads = 4
+width = 128
+heads = 2
 tie_embeddings = true
 [objective]
 use = "seq2seq"
 [batch]
-rows = 64
-micro_rows = 32
+rows = 16
+micro_rows = 16
 [schedule]
 steps = {steps}
 [evaluation]
@@ -176,7 +176,7 @@ def main() -> None:
     """Train, write, judge and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=packed.DATA)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where versions and runs lie and stay (default: a temporary one)")

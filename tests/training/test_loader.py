@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 
@@ -52,7 +53,7 @@ def test_rows_of_examples_lie_beside_those_of_their_length(tmp_path, version):
         laid, whole = found.next()[0], plain.next()[0]
         lengths = [(part["pieces"] >= 0).sum(1).tolist() for part in laid.prepared]
         order = np.argsort(laid.mine.used + laid.mine.targets.used, kind="stable")
-        assert sum(lengths, []) == laid.mine.used[order].tolist() != laid.mine.used.tolist()
+        assert [*itertools.chain(*lengths)] == laid.mine.used[order].tolist() != laid.mine.used.tolist()
         labels = [torch.cat([part["targets"] for part in each.prepared]) for each in (laid, whole)]
         assert torch.equal(*labels)
 
