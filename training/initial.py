@@ -26,6 +26,7 @@ from training.manifest import Version, digest, file_digest
 from training.tables import suggest
 
 BACKBONE = "backbone."  # before the names of a classifier's backbone
+TABLES = (*lora.TOKENS, "positions.weight")  # a row a token, or a position
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ def _fitted(tensors: dict[str, Tensor], model: Any, there: tuple[int, int]) -> d
 def _rows(name: str, tensor: Tensor, parameter: Tensor, there: int, wanted: int) -> Tensor:
     """A table of `wanted` tokens or positions, of which the first `there` must be in the tensor; anything else is
     left as it is. Tokens that are not there are the mean of those that are, and positions the last of them."""
-    if not name.endswith(lora.TOKENS) or len(parameter) != wanted or tensor.shape[1:] != parameter.shape[1:]:
+    if not name.endswith(TABLES) or len(parameter) != wanted or tensor.shape[1:] != parameter.shape[1:]:
         return tensor
     if len(tensor) < there:
         raise TrainingError(f"{name!r} has {len(tensor)} rows; the version's tokens, or its rows' length, need {there}")

@@ -74,6 +74,7 @@ class Loop:
             )
         self.stream = mix.Stream(run, version)
         self.objective = objectives.load(run.objective, "[objective]").over(version)
+        self.fresh = 0  # tokens whose rows alone learn of their tables (`lora`)
         with machine.fitting(0):
             self.model: Any = _build(run, version)
             classification.check(self.objective, version, run.evaluation)
@@ -99,8 +100,8 @@ class Loop:
         if fresh := initial.fill(self.model, folder, self.version, self.run.seed, extra_tokens=extra_tokens):
             self.progress.say(f"fresh, not from {folder}: {', '.join(fresh)}")
         if self.run.lora is not None:
-            lora.adapt(self.model, self.run.lora)
-            lora.begin(self.model, self.run.seed, set(fresh) & set(extra_tokens))
+            self.fresh = len(set(fresh) & set(extra_tokens))
+            lora.begin(lora.adapt(self.model, self.run.lora), self.run.seed, self.fresh)
 
     def _resume(self) -> int:
         """Steps done: 0, or those of the newest checkpoint, after the end of its chain was recomputed."""
@@ -154,6 +155,7 @@ class Loop:
         loss, weight, tokens, flops, asked = group.sum([loss, weight, tokens, flops, float(stop.asked)])
         if not weight:
             raise TrainingError(f"step {self.step + 1}: its rows have no target; raise batch.rows")
+        lora.hold(self.model, self.fresh)
         norm = float(clip(self.model, group.world / weight, run.optimizer.clip_norm))
         finite = math.isfinite(loss) and math.isfinite(norm)
         scale = factor(run.schedule, self.step)
@@ -250,7 +252,9 @@ def train(
     if group.first:
         journal.go_on(first, run.log.tensorboard)
         journal.write(peak=machine.peak_flops(run.precision.compute))
-        progress.say(terminal.begun(run, version, loop.model, group, first, journal.folder))
+        progress.say(
+            terminal.begun(run, version, loop.model, group, first, journal.folder, lora.trained(loop.model, loop.fresh))
+        )
     _count_left_out(loop)
     progress.phase("train", steps)
     progress.advance(first)
@@ -273,7 +277,7 @@ def train(
     loop.written(wait=True)
     if loop.optimizer.average:
         loop.optimizer.average.swap()  # what is judged and exported
-    learnt, model = lora.trained(loop.model), loop.whole()
+    learnt, model = lora.trained(loop.model, loop.fresh), loop.whole()
     if run.lora is not None:
         model = lora.fold(model)
     return Trained(model, loop.objective, loop.step, loop.ledger.chain, learnt), loop.step == steps

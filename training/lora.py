@@ -4,7 +4,7 @@
 
 (Hu et al. 2021, arXiv 2106.09685, section 4.1; A there is "random Gaussian", and of this size A x is as large as x.)
 Every matrix of the layers has a pair, or those that `[lora] modules` names. Beside A and B only what is new is trained:
-the head of a classifier, and where the objective has tokens that the first weights lack, the tables with a row a token.
+the head of a classifier, and the rows of tokens that the objective has and the first weights lack.
 
 Checkpoints hold W, A and B side by side: so a resume is exact, and a checkpoint is whole without the folder that the
 run began from. Whatever uses a model (`loop.load`, `initial`) folds A and B into W first. The laws: while B is zero the
@@ -13,7 +13,7 @@ outputs are those of the model of before to the bit; what is frozen never moves;
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,11 @@ from training import TrainingError
 from training.classifier import Classifier
 from training.config import Lora
 from training.models.layers import Linear, normal
+from training.sharded import is_sharded
 from training.tables import suggest
 
 A, B = "lora_a", "lora_b"
-TOKENS = ("embedding.weight", "positions.weight", "head.weight", "head.bias")  # a row a token, or a position
+TOKENS = ("embedding.weight", "head.weight", "head.bias")  # a row a token
 
 
 class Adapted(Linear):
@@ -76,15 +77,39 @@ def adapt(model: nn.Module, settings: Lora) -> nn.Module:
     return model
 
 
-def begin(model: nn.Module, seed: int, fresh_tokens: Collection[str] = ()) -> None:
-    """Draw every A by (seed, its name), and freeze all that was there; with `fresh_tokens` their tables learn too."""
+def begin(model: nn.Module, seed: int, fresh: int = 0) -> None:
+    """Draw every A by (seed, its name), and freeze all that was there, but tables whose last `fresh` rows are of new
+    tokens: there `hold` keeps the others."""
     new = model.on_top() if isinstance(model, Classifier) else {}
     for name, parameter in model.named_parameters():
         if name.endswith(A):
             with torch.no_grad():
                 parameter.copy_(normal(seed, name, parameter.shape).mul_(parameter.shape[1] ** -0.5))
-        learns = name.endswith((A, B)) or name in new or (bool(fresh_tokens) and name.endswith(TOKENS))
+        learns = name.endswith((A, B)) or name in new or (fresh > 0 and name.endswith(TOKENS))
         parameter.requires_grad_(learns)
+
+
+@torch.no_grad()
+def hold(model: nn.Module, fresh: int) -> None:
+    """Leave of the gradients of tables those of the last `fresh` rows. AdamW turns a row without any, and without
+    decay, by nothing."""
+    for parameter in _tables(model, fresh):
+        if parameter.grad is not None:
+            rows, first = _here(parameter.grad)
+            rows[: max(0, len(parameter) - fresh - first)] = 0
+
+
+def _here(table: Tensor) -> tuple[Tensor, int]:
+    """The rows of a table that this process holds, and the number of the first."""
+    if not is_sharded(table):
+        return table, 0
+    mesh = table.device_mesh
+    return table.to_local(), mesh.get_local_rank() * -(-len(table) // mesh.size())
+
+
+def _tables(model: nn.Module, fresh: int) -> list[nn.Parameter]:
+    """The tables that have fresh rows."""
+    return [parameter for name, parameter in model.named_parameters() if fresh and name.endswith(TOKENS)]
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -108,9 +133,10 @@ def folded(tensors: Mapping[str, Tensor], settings: Lora | None) -> dict[str, Te
     return plain
 
 
-def trained(model: nn.Module) -> int:
-    """How many numbers learn."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+def trained(model: nn.Module, fresh: int = 0) -> int:
+    """How many numbers learn: of tables, those of the last `fresh` rows."""
+    held = sum(parameter.numel() // len(parameter) * (len(parameter) - fresh) for parameter in _tables(model, fresh))
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) - held
 
 
 def _sum(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:

@@ -30,22 +30,17 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
-def begun(run: Run, version: Version, model: Any, group: Group, step: int, folder: Path) -> str:
-    """What is trained, on what, and where it is written."""
+def begun(run: Run, version: Version, model: Any, group: Group, step: int, folder: Path, learnt: int) -> str:
+    """What is trained, on what, and where it is written; `learnt` of the model's parameters are trained."""
+    every = f"{model.parameter_counts()['parameters']:,} parameters"
+    parameters = every if run.lora is None else f"{learnt:,} of {every} trained (lora)"
     return (
-        f"{folder.name}: {run.model['family']}, {_parameters(run, model)}, "
+        f"{folder.name}: {run.model['family']}, {parameters}, "
         f"{run.objective['use']}; {f'on from step {step:,} of ' if step else ''}{run.schedule.steps:,} steps of "
         f"{run.batch.rows:,} rows of {version.manifest.length:,} tokens from {version.address}; "
         f"{run.precision.compute} on {group.device.type}{f' in {group.world} processes' if group.world > 1 else ''}; "
         f"into {folder}"
     )
-
-
-def _parameters(run: Run, model: Any) -> str:
-    every = f"{model.parameter_counts()['parameters']:,} parameters"
-    if run.lora is None:
-        return every
-    return f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} of {every} trained (lora)"
 
 
 def validated(step: int, numbers: Mapping[str, float]) -> str:

@@ -253,8 +253,12 @@ def test_what_is_frozen_is_to_the_bit_what_it_began_with(case, begun, done):
     assert end.keys() - start.keys() == new and all(end[name].abs().max() > 0 for name in new)
     if case.startswith("classify"):
         assert moved == {name for name in start if not name.startswith("backbone.")}
-    elif case in ("infill", "instruct"):  # their tokens have no weights there
+    elif case in ("infill", "instruct"):  # their tokens have no weights there: these rows alone are trained
         assert moved == {"embedding.weight"}
+        known = len(start["embedding.weight"])
+        before, after = start["embedding.weight"], end["embedding.weight"]
+        assert torch.equal(after[:known], before) and len(after) == known + {"infill": 3, "instruct": 2}[case]
+        assert all((row - before.mean(0)).abs().max() > 1e-4 for row in after[known:])
     else:
         assert moved == set()
 
@@ -332,6 +336,16 @@ def test_two_processes_learn_what_one_learns(alone, run_file, version, decoder, 
     assert ends[0].keys() == ends[1].keys()
     frozen = [name for name in ends[0] if not name.endswith(("lora_a", "lora_b"))]
     assert frozen and all(torch.equal(ends[0][name], ends[1][name]) for name in frozen)
+
+
+def test_sharded_tables_keep_every_row_but_those_of_new_tokens(run_file, version, decoder, tmp_path):
+    changes = (*decoder, 'objective.use="instruct"', 'parallel.use="fsdp"', "schedule.steps=8")
+    books = runs.several(2, run_file, version.folder / "manifest.json", tmp_path, changes=changes)
+    before = initial.source(Path(decoder[0].removeprefix("init="))).tensors()["embedding.weight"]
+    after = checkpoint.read_weights(checkpoint.steps(books.checkpoints)[-1])["embedding.weight"]
+    assert torch.equal(after[: len(before)], before)
+    assert all((row - before.mean(0)).abs().max() > 1e-4 for row in after[len(before) :])
+    assert books.table["trained"]["trained_parameters"] < after.numel()
 
 
 def test_shards_of_one_process_learn_like_the_whole(alone, run_file, version, decoder, tmp_path):
