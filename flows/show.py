@@ -171,9 +171,7 @@ def run(screen: Screen, found: Run) -> None:
     if isinstance(evaluation, dict):
         branch = tree.add("evaluation")
         for name, value in evaluation.items():
-            parts = value.items() if isinstance(value, Mapping) else ()
-            said = ", ".join(f"{key} {number(each)}" for key, each in parts) or number(value) or "none"
-            branch.add(plain(f"{name}: {said}"))
+            branch.add(plain(f"{name}: {_value(value)}"))
     for entry in found.table.get("evaluations", []):
         branch = tree.add(plain(f"{entry['suite'] or entry['split']}, step {entry['step']:,}"))
         for one in entry["sets"]:
@@ -181,6 +179,15 @@ def run(screen: Screen, found: Run) -> None:
             branch.add(plain(f"{one['name']}: {', '.join(_scored(metric, said) for metric, said in scores)}"))
     tree.add(plain(found.folder, "dim"))
     screen.say(tree)
+
+
+def _value(value: object) -> str:
+    """A number, an interval, a list or a table on one line."""
+    if isinstance(value, Mapping):
+        if value.keys() == {"low", "high"}:
+            return f"[{number(value['low'])}, {number(value['high'])}]"
+        return ", ".join(f"{key} {number(each)}" for key, each in value.items()) or "none"
+    return ", ".join(map(clean, value)) if isinstance(value, list) else number(value) or "none"
 
 
 def _scored(metric: str, said: Mapping[str, Any]) -> str:

@@ -100,6 +100,18 @@ def test_corpus_to_model_trains_on_the_version_that_it_built(corpus, client, tmp
     assert link["type"] == "markdown" and Path(result["report"]).as_uri() in link["data"]
 
 
+def test_further_runs_go_on_from_the_one_before(corpus, client, tmp_path, fake):
+    """Each has the version that was built, and the weights of the run before as its beginning."""
+    file, changes = str(corpus / "runs" / "small.toml"), ("schedule.steps=5",)
+    first, *then = (TrainParameters(run=file, name=name, changes=changes) for name in ("one", "two", "three"))
+    result = corpus_to_model(small(corpus, tmp_path, workers=1), first, then)
+    made = [*result["before"], result]
+    assert [each["run"] for each in made] == ["one", "two", "three"]
+    assert len({each["manifest"] for each in made}) == 1
+    begun = [f"init={json.dumps(str(tmp_path / 'runs' / name))}" for name in ("one", "two")]
+    assert [each["changes"] for each in made] == [[*changes], [begun[0], *changes], [begun[1], *changes]]
+
+
 def test_an_error_of_the_work_is_the_error_of_the_flow(corpus, client, tmp_path):
     with pytest.raises(ConfigError, match="build it first"):
         train(TrainParameters(run=str(corpus / "runs" / "small.toml"), store=str(tmp_path)))
