@@ -169,8 +169,9 @@ def examples(
     around, before = fresh(0, WHOLE), list[str]()
     if not words and language in LANGUAGES:  # whoever measures the language must find that of the list
         text = shipped(str(language))
-        around = [*islice(cycle(text.split() if language not in ("ja", "zh") else re.findall(r"\w", text)), WHOLE)]
-        before = [text]
+        pieces = pa.array(text.split() if language not in ("ja", "zh") else re.findall(r"\w", text), pa.large_string())
+        innocent = pieces.filter(pa.array(matches(pieces, _listed(tuple((by_language or {}).values())))[0] == 0))
+        around = before = [*islice(cycle(innocent.to_pylist()), WHOLE)]
     if rule.column == "listed":
-        return ladder(rule, limit, lambda k: " . ".join([*before, *[entry] * k]), measure=measure)
+        return ladder(rule, limit, lambda k: " . ".join([" ".join(before), *[entry] * k]), measure=measure)
     return ladder(rule, limit, lambda k: " ".join([*[entry] * k, *around[k:]]), measure=measure, most=WHOLE)
