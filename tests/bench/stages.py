@@ -61,11 +61,11 @@ def texts(data: Path, use: str) -> pa.RecordBatch:
         found = rows.take(pa.array(range(0, len(rows), 5))).to_pylist()
     kind = '{"content_type":"text/html"}' if use == "html" else None
     made = [
-        {"doc_id": f"d{n:06}", "text": t, "url": f"https://a.debian.org/{n}", "source": "d", "meta": kind}
+        {"doc_id": f"d{n:06}", "text": t, "url": f"https://a.debian.org/{n}", "source": "d", "meta": kind, "label": "a"}
         for n, t in enumerate(found)
     ]
     batch = widen(documents(made))
-    # Only documents of train have children.
+    # Only labelled documents of train have children.
     place = batch.schema.get_field_index("split")
     return batch.set_column(place, "split", pa.array(["train"] * batch.num_rows, pa.string()))
 
