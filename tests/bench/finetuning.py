@@ -17,10 +17,12 @@ import itertools
 import json
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -105,7 +107,7 @@ class Bench:
 
     def __init__(self, lesson: Lesson, threads: int) -> None:
         self.lesson, self.threads = lesson, threads
-        self.tokenizer = Path()
+        self.tokenizer, self.told = Path(), ""
 
     def pretrained(self) -> Path:
         """The run that has learnt masked words of open text."""
@@ -113,7 +115,9 @@ class Bench:
         self.tokenizer = labelled.tokenizer_of(manifest)
         others = [name for name in _sources(manifest) if name != "own"]
         mix = OPEN.format(model=MODEL, other='"\n[[mix]]\nsource = "'.join(others), steps=self.lesson.given.steps)
-        return self._run("open", mix, manifest)
+        run = self._run("open", mix, manifest)
+        self.told = _told(manifest, json.loads((run / "run.json").read_bytes()))
+        return run
 
     def right(self, side: Side, manifest: Path, texts: Texts, split: str, name: str, seeds: Sequence[int]) -> Scores:
         """[seeds, texts]: which texts of the split the side gets right once it has learnt from the version's train."""
@@ -136,6 +140,21 @@ class Bench:
         file.write_text(text, "utf-8")
         changes = (f"precision.threads={self.threads}", *changes)
         return verbs.trained(file, manifest, self.lesson.store, name, changes)
+
+
+def _told(manifest: Path, books: dict[str, Any]) -> str:
+    """What was read before, and what held-out texts had in common with it."""
+    shards = json.loads(manifest.read_bytes())["splits"]["train"]["shards"]
+    tokens = Counter[str]()
+    for shard in shards:
+        tokens[shard["source"]] += shard["tokens"]
+    met = pq.read_table(manifest.parent / "contamination.parquet", columns=["row", "fate"]).to_pylist()
+    cut, short = (len({row["row"] for row in met if row["fate"] == fate}) for fate in ("cut", "too short"))
+    there = ", ".join(f"{count:,} of {name}" for name, count in tokens.items())
+    read = f"{books['steps']:,} steps, in which {books['tokens_read']:,} tokens were read ({there} are there)"
+    left = f"{books['evaluation']['loss']:.2f} nats a masked token on what is left of it"
+    shared = f"What {cut} held-out texts shared with it was cut out, and {short} are too short to be met."
+    return f"{books['trained']['parameters']:,} parameters, pretrained for {read}: {left}. {shared}\n"
 
 
 def _sources(manifest: Path) -> list[str]:
@@ -169,13 +188,15 @@ def chosen(bench: Bench, encoders: Sequence[Side], rates: Sequence[float], epoch
 
 def measured(bench: Bench, encoders: Sequence[Side], shares: Sequence[float], seeds: Sequence[int]) -> Iterator[str]:
     """Accuracy on what is held out, of every side and share of train, and the differences between the sides."""
+    if bench.told:
+        yield bench.told
     yield "| train | model | accuracy | 95 % | of each seed |"
     yield "|---|---|---|---|---|"
     found: dict[str, Scores] = {}
     for share in shares:
         # Shares are of what is not held out; what is left aside comes behind `test` on the line of hashes.
         aside = {} if share == 1 else {"unused": round((1 - share) * bench.lesson.free, 3)}
-        manifest = bench.lesson.labelled(bench.tokenizer, "" if share == 1 else f"-{share}", **aside)
+        manifest = bench.lesson.labelled(bench.tokenizer, "" if share == 1 else f"-{share:.0%}".rstrip("%"), **aside)
         train, test = (bench.lesson.texts(manifest, split) for split in ("train", "test"))
         for side in encoders:
             name = f"{_slug(side.name)}-{share}"

@@ -184,15 +184,16 @@ def tf_idf(train: Texts, test: Texts, counted: dict[str, object]) -> tuple[Score
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
+    from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import Pipeline
 
     model = Pipeline(
         [
             ("weights", TfidfVectorizer(sublinear_tf=True, **counted)),
-            ("classes", LogisticRegression(max_iter=300)),
+            ("classes", OneVsRestClassifier(LogisticRegression(solver="liblinear", dual=True, max_iter=300))),
         ]
     )
-    search = GridSearchCV(model, {"classes__C": [3, 10, 30]}, cv=3)
+    search = GridSearchCV(model, {"classes__estimator__C": [1, 3, 10, 30, 100]}, cv=3)
     search.fit(train.texts, train.labels)
     right = search.predict(test.texts) == np.array(test.labels)
-    return right.astype(np.float64)[None], float(search.best_params_["classes__C"])
+    return right.astype(np.float64)[None], float(search.best_params_["classes__estimator__C"])
