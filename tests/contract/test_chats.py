@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from pipeline import recipe
+from pipeline import recipe, references
 from pipeline.schema import TURN
 from pipeline.stage import ConfigError
 from tests import builds
@@ -145,3 +145,14 @@ def test_recipes_that_tear_conversations_apart_are_refused(tmp_path):
         recipe.load(str(laid(tmp_path / "b", rows, stages=stages)))
     with pytest.raises(ConfigError, match=r"response and system stand beside prompt"):
         built(laid(tmp_path / "c", rows, 'response = "a"\n'))
+
+
+def test_a_reference_has_the_same_texts_by_card_and_by_version(tmp_path):
+    """Decontamination may be told a version or the card that it was built from."""
+    rows = [{"messages": conversation(number)} for number in range(20)]
+    made = built(laid(tmp_path / "v", rows))
+    by_card, by_version = (
+        sorted((row["text"], row["target"]) for row in references.rows(place))
+        for place in (str(tmp_path / "v" / "talk.toml"), str(made.folder))
+    )
+    assert by_card == by_version and any(TURN in text for text, _ in by_card)

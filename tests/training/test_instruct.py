@@ -186,25 +186,23 @@ def test_a_version_without_answers_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def tuned(version, tmp_path_factory) -> Any:
-    """A decoder trained on the texts, then tuned by LoRA on the conversations."""
+    """A decoder trained on the texts, then tuned on the conversations."""
     folder = tmp_path_factory.mktemp("tuned")
     quiet = ("samples.documents=0", "evaluation.orders=[2]", 'precision.compute="float32"')
     first = runs.fit(
         runs.write_run(folder / "first"),
         version.folder / "manifest.json",
         folder / "runs",
-        changes=("schedule.steps=100", "model.width=64", *quiet),
+        changes=("schedule.steps=60", "model.width=64", *quiet),
     )
     begun = runs.RUN[: runs.RUN.index("[model]")] + runs.RUN[runs.RUN.index("[batch]") :]
     run = runs.write_run(folder / "second", begun)
     changes = (
         f"init={first.folder}",
         'objective.use="instruct"',
-        "lora.rank=16",
-        "schedule.steps=200",
+        "schedule.steps=160",
         "batch.rows=16",
         "batch.micro_rows=16",
-        "optimizer.learning_rate=0.02",
         "samples.documents=2",
         'samples.prompts=["How many letters has mill?"]',
         "samples.new_tokens=24",
@@ -240,11 +238,11 @@ def test_the_report_shows_answers_beside_what_was_written(tuned):
     assert first["prompt"] == "How many letters has mill?<|assistant|>" and "letters" in first["continuations"][0]
     assert len(texts) == 2 and all(entry["target"] for entry in texts)
     assert report["evaluation"]["ngrams"] == [] and report["evaluation"]["model"]["bits_per_byte"] > 0
-    assert report["run"]["model"]["trained_parameters"] < report["run"]["model"]["parameters"]
+    assert report["run"]["model"]["trained_parameters"] == report["run"]["model"]["parameters"]
 
 
 def test_tuning_goes_on_from_what_was_tuned(tuned, version):
-    """Its two tokens are there already: nothing is fresh, and under LoRA no table moves."""
+    """Its two tokens are there already, and no longer the same."""
     assert tuple(initial.source(tuned.folder).extra_tokens or ()) == chat.NAMES
     weights = checkpoint.read_weights(checkpoint.steps(tuned.checkpoints)[-1])
     size = version.manifest.tokenizer.vocab_size

@@ -214,7 +214,11 @@ def test_a_run_that_says_nothing_of_it_is_the_run_that_it_was(tmp_path):
 # Whole runs: a short one to begin with, and those that go on from it.
 
 
-@pytest.fixture(scope="module", params=CASES)
+AT_ONCE = {"causal", "instruct", "masked", "seq2seq", "classify bert"}  # the others take as long again
+EACH = [case if case in AT_ONCE else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+
+
+@pytest.fixture(scope="module", params=EACH)
 def case(request) -> str:
     return str(request.param)
 
