@@ -4,7 +4,8 @@ It reads a manifest and nothing else, and never imports the data half. Read the 
 order: `manifest` (refuse what is not whole), `shards` (rows of the mapped files), `order` (which
 row comes when: arithmetic, no state), `batch` (whose rows are they), `config` (the run file),
 `vocabulary` (what tokens spell), `models` and `objectives` (one file each, the folder is the registry),
-`optim`, `parallel`, `checkpoint`, `loop` (the run), then `evaluate`, `ngram`, `generate`, `report` and `export`.
+`optim`, `parallel`, `checkpoint`, `loop` (the run), then `evaluate`, `ngram`, `classification` with its `classes`,
+`generate`, `report` and `export`.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ SMALL = {
 }  # fmt: skip
 CHANGES = {
     "projects-bert": ("layers = 3", "width = 128", "heads = 2", "steps = 800", "warmup = 40", "decay = 200"),
-    "projects-classify": ("steps = 240", "warmup = 24"),
+    "projects-classify": ("steps = 480", "warmup = 40"),
 }
 TINY = {
     "projects-bert": ("layers = 1", "width = 32", "heads = 2", "steps = 12", "warmup = 2", "decay = 2"),
@@ -96,6 +96,19 @@ def test_each_training_goes_on_from_the_last_and_the_end_says_how_to_serve(
     assert made["address"].startswith("projects@") and made["exported"] == served[2]
 
 
+def test_show_says_the_scores_of_a_classifier_as_run_json_has_them(gristmill: Gristmill, tmp_path: Path) -> None:
+    evaluation = {"accuracy": 0.75, "accuracy_interval": {"high": 0.8, "low": 0.7}, "labels": ["a", "b\x1b[31m"]}
+    evaluation |= {"baseline": {"accuracy": 0.5, "label": "a", "macro_f1": 0.25}, "ngrams": {}}
+    table = {"format": "gristmill.run/1", "name": "one", "status": "complete", "evaluation": evaluation}
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    (tmp_path / "runs" / "one" / "run.json").write_text(json.dumps(table), "utf-8")
+    assert last(gristmill("show", "one", "--store", tmp_path, "--json"))["evaluation"] == evaluation
+    said = gristmill("show", "one", "--store", tmp_path).stdout
+    for words in ("accuracy: 0.75", "accuracy_interval: [0.7, 0.8]", "labels: a, b", "label a", "ngrams: none"):
+        assert words in said
+    assert "\x1b[31m" not in said
+
+
 def test_another_task_is_refused(gristmill: Gristmill) -> None:
     assert "'sing'" in gristmill("quickstart", "--task", "sing", code=2).stderr
 
@@ -112,6 +125,10 @@ def test_from_docstrings_to_a_served_classifier(small: Path, gristmill: Gristmil
     assert "accuracy" in table["evaluation"] and table["config"]["init"]["folder"]
     report = (small / "runs" / exported.name / "report.html").read_text("utf-8")
     assert "The surest mistakes" in report and "Calibration" in report
+    shown = last(gristmill("show", exported.name, "--store", small, "--json"))["evaluation"]
+    content = json.loads((small / "runs" / exported.name / "report.json").read_text("utf-8"))["classification"]
+    assert shown["macro_f1"] == content["model"]["macro_f1"] and shown["brier"] == content["calibration"]["brier"]
+    assert shown["accuracy_interval"] == content["interval"]["accuracy"]
     assert "BSD" in (exported / "ATTRIBUTION.md").read_text("utf-8")
     found = served_answers([*served[:-1], "0"], exported.name)
     theirs = pipeline("text-classification", str(exported), top_k=None)(["Render a template with these variables."])[0]
