@@ -77,7 +77,7 @@ def paper(files: Mapping[str, bytes], limit: int, whole: bool = False, appendix:
         made.title = " ".join(_until_closed(source[found.end() : found.end() + TITLE]).split())
     if not whole and (first := _FIRST.search(body)):
         body = body[first.start() :]
-    body = _referenced(body) if appendix else body[: end.start() if (end := _END.search(body)) else None]
+    body = _referenced(body) if appendix else body[: last.start() if (last := _END.search(body)) else None]
     body = _expanded(body, _macros(source), _Budget(limit))
     made.text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in body.split("\n"))).strip()
     if not made.text:
