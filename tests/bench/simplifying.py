@@ -70,6 +70,9 @@ every = {steps}
 [checkpoint]
 every = {steps}
 keep = 1
+[samples]
+prompt_tokens = 8
+new_tokens = 40
 """
 Pair = tuple[str, str]
 
