@@ -3,8 +3,8 @@
 Texts are runs of two to six Chinese characters from the titles of THUCNews and the Chinese pages of the shared corpus,
 as they were written, each once; OpenCC (s2twp: Taiwan's characters and Taiwan's words) makes the Traditional side,
 which is read. Those in which both are equal are left out. So most characters are to be copied or replaced one by one,
-some words are others, and what was written is what is right. A tenth is held out, by the hash of groups of near
-duplicates. Beside the model stand
+some words are others, and what was written is what is right. A tenth is held out, by the hash of ids. Beside the model
+stand
 
     copy        the text as it was read
     table       of each character what most often stands in its place in train, over pairs of equal length
@@ -42,9 +42,6 @@ RECIPE = """name = "simplify"
 sources = ["pairs.toml"]
 [[stage]]
 use = "exact"
-drop.dup_rank = {above = 0}
-[[stage]]
-use = "near"
 drop.dup_rank = {above = 0}
 [tokens]
 tokenizer = "characters.json"
