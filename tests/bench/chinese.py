@@ -81,7 +81,7 @@ def main() -> None:
     printed = "\n".join(lines)
     print(printed)
     if options.write:
-        command = " ".join(["python tests/bench/chinese.py", *sys.argv[1:]])
+        command = table.command("chinese", sys.argv[1:])
         table.section("chinese", f"`{command}`, {date.today()}, {table.machine()}.\n\n{printed}")
 
 

@@ -190,7 +190,7 @@ def main() -> None:
     printed = "\n".join(lines)
     print(printed)
     if options.write:
-        command = " ".join(["python tests/bench/simplifying.py", *sys.argv[1:]])
+        command = table.command("simplifying", sys.argv[1:])
         table.section("simplifying", f"`{command}`, {date.today()}, {table.machine()}.\n\n{printed}")
 
 
