@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from pipeline import split
-from tests.bench import labelled, simplifying
+from tests.bench import labelled, simplifying, table
 from tests.bench.bootstrap import difference, interval
 from tests.bench.labelled import DataSet, Lesson
 
@@ -83,6 +83,11 @@ def test_the_table_has_what_most_often_stands_there_and_lines_are_judged():
     assert by == {"發": "发", "現": "现", "光": "光"}
     right, errors = simplifying.judged([["发现", "发光亮"]], [("發現", "发现"), ("發光", "发光")])
     assert right.tolist() == [[1, 0]] and errors.tolist() == [[0, 0.5]]
+
+
+def test_a_command_is_told_without_the_folders_of_a_machine():
+    given = "--data-set sst2 --folder /x/y --backbone /m/minilm --data /z --write".split()
+    assert table.command("b", given) == "python tests/bench/b.py --data-set sst2 --backbone minilm --write"
 
 
 @pytest.mark.slow

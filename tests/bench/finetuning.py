@@ -250,7 +250,7 @@ def main() -> None:
     printed = "\n".join(lines)
     print(printed)
     if options.write:
-        command = " ".join(["python tests/bench/finetuning.py", *sys.argv[1:]])
+        command = table.command("finetuning", sys.argv[1:])
         name = f"finetuning: {options.data_set}" + (f", {options.backbone.name}" if options.backbone else "")
         table.section(name, f"`{command}`, {date.today()}, {table.machine()}.\n\n{printed}")
 

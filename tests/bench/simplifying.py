@@ -1,21 +1,23 @@
 """A T5 that writes Simplified Chinese from Traditional: `python tests/bench/simplifying.py [--steps N] [--write]`.
 
-Texts are titles of THUCNews and short lines of the Chinese pages of the shared corpus, as they were written; OpenCC
-(s2twp: Taiwan's characters and Taiwan's words) makes the Traditional side, which is read. So most of a line is to be
-copied or replaced character by character, some words are others, and the line as it was is what is right. A tenth of
-the lines is held out, by the hash of groups of near duplicates. Beside the model stand
+Texts are runs of two to six Chinese characters from the titles of THUCNews and the Chinese pages of the shared corpus,
+as they were written, each once; OpenCC (s2twp: Taiwan's characters and Taiwan's words) makes the Traditional side,
+which is read. Those in which both are equal are left out. So most characters are to be copied or replaced one by one,
+some words are others, and what was written is what is right. A tenth is held out, by the hash of ids. Beside the model
+stand
 
-    copy        the line as it was read
+    copy        the text as it was read
     table       of each character what most often stands in its place in train, over pairs of equal length
     OpenCC      its own way back (tw2sp): rules and dictionaries that people wrote
 
-Right is a line that is equal to what was written. The error rate of characters is edits (insertions, deletions,
-replacements) by the characters of the right line, the mean over lines. Intervals are of 2,000 draws of seeds and lines.
+Right is a text that is equal to what was written. The error rate of characters is edits (insertions, deletions,
+replacements) by the characters of what is right, the mean over texts. Intervals are of 2,000 draws of seeds and texts.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import sys
 import tempfile
@@ -33,21 +35,19 @@ import pyarrow.parquet as pq
 from tests.bench import labelled, packed, table, verbs
 from tests.bench.bootstrap import Scores, interval
 
-SHORTEST, LONGEST, HAN = 6, 32, 4  # characters of a line, and how many of them are Chinese at the least
+PHRASE = re.compile(r"[一-鿿]+")
+SHORTEST, LONGEST = 2, 6  # characters
 VOCABULARY = 8192
 RECIPE = """name = "simplify"
 sources = ["pairs.toml"]
 [[stage]]
 use = "exact"
 drop.dup_rank = {above = 0}
-[[stage]]
-use = "near"
-drop.dup_rank = {above = 0}
 [tokens]
 tokenizer = "characters.json"
 [pack]
 layout = "examples"
-length = 48
+length = 16
 split = {test = 0.1}
 """
 RUN = """name = "simplify"
@@ -60,8 +60,8 @@ tie_embeddings = true
 [objective]
 use = "seq2seq"
 [batch]
-rows = 16
-micro_rows = 16
+rows = 64
+micro_rows = 64
 [schedule]
 steps = {steps}
 [evaluation]
@@ -70,22 +70,22 @@ every = {steps}
 [checkpoint]
 every = {steps}
 keep = 1
+[samples]
+prompt_tokens = 8
+new_tokens = 8
 """
 Pair = tuple[str, str]
 
 
 def pairs(data: Path) -> list[Pair]:
-    """Traditional and Simplified forms of every line, in which they differ; each once."""
+    """Traditional and Simplified forms of every text, where they differ."""
     import opencc
 
     titles = pq.read_table(data / "classification" / "thucnews_zh" / "train.parquet")["text"].to_pylist()
-    found = dict.fromkeys(
-        line.strip() for text in [*titles, *verbs.pages(data, ["zh-CN"])] for line in text.split("\n")
-    )
-    kept = [line for line in found if SHORTEST <= len(line) <= LONGEST and len(re.findall(r"[一-鿿]", line)) >= HAN]
+    found = dict.fromkeys(itertools.chain(*map(PHRASE.findall, [*titles, *verbs.pages(data, ["zh-CN"])])))
     convert = opencc.OpenCC("s2twp").convert
-    made = dict.fromkeys((convert(line), line) for line in kept)
-    return [(there, line) for there, line in made if there != line]
+    made = [(convert(text), text) for text in found if SHORTEST <= len(text) <= LONGEST]
+    return [(there, text) for there, text in made if there != text]
 
 
 def version(folder: Path, data: Path) -> tuple[Path, list[Pair], list[Pair]]:
@@ -97,7 +97,7 @@ def version(folder: Path, data: Path) -> tuple[Path, list[Pair], list[Pair]]:
     (folder / "recipe.toml").write_text(RECIPE, "utf-8")
     manifest = verbs.built(folder / "recipe.toml", folder / "store", data)
     index = pq.read_table(manifest.parent / "documents.parquet", columns=["doc_id", "split"]).to_pylist()
-    # The number of a line is counted from 1.
+    # Lines of a file are counted from 1.
     sides = {
         split: [found[int(row["doc_id"].rsplit(":", 1)[1]) - 1] for row in index if row["split"] == split]
         for split in ("train", "test")
@@ -126,15 +126,15 @@ def edits(written: str, right: str) -> int:
 
 
 def written(folder: Path, run: Path, test: Sequence[Pair]) -> list[str]:
-    """What `gristmill generate` makes of the lines, the likeliest token each time."""
+    """What `gristmill generate` makes of the texts, the likeliest token each time."""
     verbs.lines(folder / "prompts.jsonl", ({"prompt": there} for there, _ in test))
-    asked = ("--file", folder / "prompts.jsonl", "--greedy", "--new-tokens", 46, "--batch", 64)
+    asked = ("--file", folder / "prompts.jsonl", "--greedy", "--new-tokens", 14, "--batch", 64)
     found = verbs.gristmill("generate", run, *asked)["prompts"]
     return [each["continuations"][0] for each in found]
 
 
 def judged(written: Sequence[Sequence[str]], test: Sequence[Pair]) -> tuple[Scores, Scores]:
-    """[seeds, lines]: whether each line is right, and its error rate."""
+    """[seeds, texts]: whether each text is right, and its error rate."""
     lines = [line for _, line in test]
     right = [[a == b for a, b in zip(some, lines, strict=True)] for some in written]
     errors = [[edits(a, b) / len(b) for a, b in zip(some, lines, strict=True)] for some in written]
@@ -161,8 +161,8 @@ def measured(folder: Path, data: Path, steps: int, seeds: Sequence[int], threads
         run = verbs.trained(folder / "run.toml", manifest, folder / "store", f"t5-{steps}-{seed}", changes)
         models.append(written(folder, run, test))
     found[f"t5, {steps:,} steps, {len(models)} seeds"] = models
-    yield f"{len(train):,} lines to learn from, {len(test):,} held out.\n"
-    yield "| side | lines that are right | 95 % | error rate of characters | 95 % |"
+    yield f"{len(train):,} texts to learn from, {len(test):,} held out.\n"
+    yield "| side | texts that are right | 95 % | error rate of characters | 95 % |"
     yield "|---|---|---|---|---|"
     for name, some in found.items():
         right, errors = judged(some, test)
@@ -176,7 +176,7 @@ def main() -> None:
     """Train, write, judge and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=packed.DATA)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where versions and runs lie and stay (default: a temporary one)")
@@ -190,7 +190,7 @@ def main() -> None:
     printed = "\n".join(lines)
     print(printed)
     if options.write:
-        command = " ".join(["python tests/bench/simplifying.py", *sys.argv[1:]])
+        command = table.command("simplifying", sys.argv[1:])
         table.section("simplifying", f"`{command}`, {date.today()}, {table.machine()}.\n\n{printed}")
 
 
