@@ -252,10 +252,10 @@ def train(
     if group.first:
         journal.go_on(first, run.log.tensorboard)
         journal.write(peak=machine.peak_flops(run.precision.compute))
-        progress.say(
-            terminal.begun(run, version, loop.model, group, first, journal.folder, lora.trained(loop.model, loop.fresh))
-        )
-    _count_left_out(loop)
+        learnt, left = lora.trained(loop.model, loop.fresh), objectives.left_out(loop.objective, loop.stream.split)
+        if left is not None:
+            journal.write(left_out=left)
+        progress.say(terminal.begun(run, version, loop.model, group, first, journal.folder, learnt, left))
     progress.phase("train", steps)
     progress.advance(first)
     going = True
@@ -281,22 +281,6 @@ def train(
     if run.lora is not None:
         model = lora.fold(model)
     return Trained(model, loop.objective, loop.step, loop.ledger.chain, learnt), loop.step == steps
-
-
-def _count_left_out(loop: Loop) -> None:
-    """Write down how many training rows the objective passes over. Raises TrainingError where it passes over all."""
-    count = getattr(loop.objective, "left_out", None)
-    if count is None or not loop.group.first:
-        return
-    rows, left = len(loop.stream.split), count(loop.stream.split)
-    if left == rows:
-        raise TrainingError(
-            f"[objective] ({loop.run.objective['use']}): none of the {rows:,} training rows has an answer and fits "
-            f"into {loop.version.manifest.length:,} tokens; build the version with a larger [pack] length"
-        )
-    loop.journal.write(left_out={"rows": left, "of": rows})
-    if left:
-        loop.progress.say(f"{left:,} of {rows:,} training rows have no answer or are too long, and are not learnt from")
 
 
 def _build(run: Run, version: Version) -> Any:

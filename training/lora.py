@@ -31,7 +31,7 @@ TOKENS = ("embedding.weight", "head.weight", "head.bias")  # a row a token
 
 
 class Adapted(Linear):
-    """A Linear with A and B beside its W; they are zero until `draw`."""
+    """A Linear with A and B beside its W; they are zero until `begin`."""
 
     def __init__(self, linear: Linear, settings: Lora) -> None:
         nn.Module.__init__(self)

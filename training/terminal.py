@@ -30,8 +30,18 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
-def begun(run: Run, version: Version, model: Any, group: Group, step: int, folder: Path, learnt: int) -> str:
-    """What is trained, on what, and where it is written; `learnt` of the model's parameters are trained."""
+def begun(
+    run: Run,
+    version: Version,
+    model: Any,
+    group: Group,
+    step: int,
+    folder: Path,
+    learnt: int,
+    left: Mapping[str, int] | None,
+) -> str:
+    """What is trained, on what, and where it is written; `learnt` of the model's parameters are trained, and `left`
+    rows of all are not learnt from."""
     every = f"{model.parameter_counts()['parameters']:,} parameters"
     parameters = every if run.lora is None else f"{learnt:,} of {every} trained (lora)"
     return (
@@ -39,8 +49,14 @@ def begun(run: Run, version: Version, model: Any, group: Group, step: int, folde
         f"{run.objective['use']}; {f'on from step {step:,} of ' if step else ''}{run.schedule.steps:,} steps of "
         f"{run.batch.rows:,} rows of {version.manifest.length:,} tokens from {version.address}; "
         f"{run.precision.compute} on {group.device.type}{f' in {group.world} processes' if group.world > 1 else ''}; "
-        f"into {folder}"
+        f"into {folder}{_left(left)}"
     )
+
+
+def _left(left: Mapping[str, int] | None) -> str:
+    if not left or not left["rows"]:
+        return ""
+    return f"; {left['rows']:,} of {left['of']:,} rows have no answer or are too long, and are not learnt from"
 
 
 def validated(step: int, numbers: Mapping[str, float]) -> str:

@@ -174,7 +174,7 @@ def test_what_is_too_long_or_has_no_answer_is_left_out_and_counted(version, obje
     done = runs.fit(run, place, tmp_path / "runs", changes=(*changes, "samples.documents=0"))
     assert done.table["left_out"] == {"rows": int((~learnt).sum()), "of": len(rows)}
     long = make_version(tmp_path / "long", [{"text": "a b " * 60, "target": "b"}] * 30, length=8, layout="examples")
-    with pytest.raises(TrainingError, match=r"\(instruct\): none of the 27 training rows has an answer and fits"):
+    with pytest.raises(TrainingError, match=r"none of the 27 rows of 'train' has an answer and fits into 8"):
         runs.fit(run, long, tmp_path / "none", changes=changes)
 
 

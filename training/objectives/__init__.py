@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from training import TrainingError, models
 from training.manifest import Version
-from training.shards import Rows
+from training.shards import Rows, Split
 from training.tables import check, suggest
 
 Batch = dict[str, torch.Tensor]
@@ -86,6 +86,23 @@ def work(rows: Rows, batch: Batch) -> models.Work:
         return models.Work(int(rows.used.sum()), **found)
     tokens, read = (int((batch[name] >= 0).sum()) for name in ("pieces", "encoder_pieces"))
     return models.Work(tokens, **found, encoder_tokens=read, encoder_length=batch["encoder_tokens"].shape[1])
+
+
+def left_out(objective: Objective, split: Split) -> dict[str, int] | None:
+    """How many rows of a split the objective passes over, of all; None where it takes every row as it is.
+
+    Raises TrainingError where it passes over all.
+    """
+    count = getattr(objective, "left_out", None)
+    if count is None:
+        return None
+    left = {"rows": int(count(split)), "of": len(split)}
+    if left["rows"] == len(split):
+        raise TrainingError(
+            f"[objective]: none of the {len(split):,} rows of {split.name!r} has an answer and fits into "
+            f"{split.length:,} tokens; build the version with a larger [pack] length"
+        )
+    return left
 
 
 def build(objective: Objective, table: Mapping[str, Any], version: Version, where: str) -> Any:
