@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.agreement import CHAT
 from pipeline.catalog.cards import Card
 from pipeline.digests import digest, source_digest
-from pipeline.recipe import CHAT, Recipe, Segment, Step
+from pipeline.recipe import Recipe, Segment, Step
 from pipeline.rules import of_licence
 from pipeline.sources import Item, survey
 from pipeline.stage import ConfigError

@@ -16,11 +16,12 @@ from typing import Any
 
 from pipeline import addresses, ingredients, plan, recorded
 from pipeline import recipe as recipes
+from pipeline.agreement import CHAT
 from pipeline.books import BuildKeys
 from pipeline.catalog import cards
 from pipeline.catalog.cards import Card
 from pipeline.manifest import Version
-from pipeline.recipe import CHAT, Recipe
+from pipeline.recipe import Recipe
 from pipeline.stage import ConfigError
 from pipeline.store import Store, file_digest
 
