@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.options import DataOption, JsonOption, RowsOption
+from flows.options import DataOption, JsonOption, RowsOption, StoreOption
 from flows.screen import Screen, plain
+
+if TYPE_CHECKING:
+    from pipeline.recipe import Recipe
 
 
 def register(verb: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
@@ -77,7 +80,9 @@ def dialects(
 
 
 def calibrate(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe (gristmill ls), or a .toml file.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A shipped recipe (gristmill ls), a .toml file, or a version, as NAME@VERSION.")
+    ],
     reference: Annotated[
         list[str] | None,
         typer.Option(metavar="CARD", help="Learn from this source, not the recipe's own; may be given again."),
@@ -87,6 +92,7 @@ def calibrate(
     origin: Annotated[
         str | None, typer.Option(metavar="RECIPE", help="By the others: whose bounds, and on which sources.")
     ] = None,
+    store: StoreOption = ".gristmill",
     stage: Annotated[
         list[str] | None, typer.Option(metavar="STAGE", help="Learn the bounds of this stage; default: of all.")
     ] = None,
@@ -117,6 +123,7 @@ def calibrate(
     \b
       gristmill calibrate zh-web --reference my-wiki.toml --stage repetition --stage fineweb
       gristmill calibrate my-recipe.toml --method quantile --origin fineweb --out bounds.toml
+      gristmill calibrate my-corpus@latest --reference my-wiki.toml
       gristmill calibrate zh-web --tail 0.05 --documents 2000 --json | jq '.bounds[]'
     """
     from dataclasses import replace
@@ -125,14 +132,13 @@ def calibrate(
 
     from flows import progress
     from pipeline import calibration
-    from pipeline import recipe as recipes
     from pipeline.catalog import cards
 
     screen, folder = Screen(as_json), Path(data).expanduser() if data else None
-    checked = recipes.load(recipe, folder)
+    checked = _recipe(recipe, store, folder)
     if reference:
         checked = replace(checked, sources=tuple(cards.load(card, folder) for card in reference))
-    theirs = recipes.load(origin, folder) if origin else None
+    theirs = _recipe(origin, store, folder) if origin else None
     with progress.shown(screen.err) as reporter:
         found = calibration.ask(checked, method, tail, theirs, stage or (), documents, batch_rows, reporter)
     screen.say(f"{found.recipe}: {found.documents:,} of {found.read:,} documents of {', '.join(found.sources)}")
@@ -147,3 +153,15 @@ def calibrate(
         for line in ["", *found.toml.splitlines()]:
             screen.say(plain(line, limit=10_000))
     screen.finish(asdict(found))
+
+
+def _recipe(named: str, root: str, folder: Path | None) -> Recipe:
+    """A recipe by its name or file, or the one behind a version of the store."""
+    from pipeline import addresses, recorded
+    from pipeline import recipe as recipes
+    from pipeline.store import Store
+
+    if "@" not in named or Path(named).suffix == ".toml":
+        return recipes.load(named, folder)
+    store = Store(Path(root).expanduser())
+    return recorded.recipe_of(store, *addresses.find(store, named), folder)

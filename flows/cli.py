@@ -67,6 +67,7 @@ HELP = """From open corpora to a trained, evaluated language model, with every d
   gristmill calibrate my-recipe.toml       bounds of its rules, learnt from a sample of good text
   gristmill papers quickstart              attribution, data set card, Croissant and statement of a version
   gristmill train-filter NAME              a classifier of documents from two labelled sources
+  gristmill train-ngram NAME               an n-gram model, for perplexity, head and tail
   gristmill extend VERSION --source CARD   a version with one source more, from what is stored of the others
   gristmill forget VERSION --doc ID        a version without some documents, and a store without their text
   gristmill where DOC_ID                   where it lies in the shards, and which steps of which runs read it
@@ -161,7 +162,9 @@ def train(
 
     In go a run file (python -m training keys lists every key, its default and what it may be) and a version of the
     store. Out comes STORE/runs/NAME: run.json, metrics.jsonl, checkpoints, the scores of every document, report.html.
-    The same command goes on from the newest checkpoint; Ctrl-C writes one first.
+    The same command goes on from the newest checkpoint; Ctrl-C writes one first. With init = "FOLDER" in the run file
+    it begins with trained weights, and with a table [lora] it leaves these as they are and trains two thin matrices
+    beside each.
 
     \b
       gristmill train quickstart

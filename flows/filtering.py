@@ -1,4 +1,4 @@
-"""The verb that trains a classifier of documents: `train-filter`."""
+"""The verbs that make what stages judge by: `train-filter`, a classifier, and `train-ngram`, a model of words."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ Source = Annotated[
 def register(verb: Callable[..., Callable[..., None]]) -> None:
     """Make the functions of this room verbs of the command line."""
     verb(train_filter, name="train-filter")
+    verb(train_ngram, name="train-ngram")
 
 
 def train_filter(
@@ -61,8 +62,7 @@ def train_filter(
     from pipeline.mistakes import ConfigError
 
     screen = Screen(as_json)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
-        raise ConfigError(f"a filter's name is lower-case letters, digits and hyphens, got {name!r}")
+    _check(name)
     called = labels.split(",")
     if len(called) != 2 or not all(called):
         raise ConfigError(f"--labels are two words with a comma between, got {labels!r}")
@@ -88,3 +88,75 @@ def train_filter(
         )
     screen.say(f"{place / artifact.MODEL} ({size(card['model']['bytes'])}), {artifact.CARD} {card['digest']}")
     screen.finish({"filter": name, "folder": str(place), **card})
+
+
+def train_ngram(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model: it lies in STORE/ngrams/NAME.")],
+    source: Annotated[
+        list[str],
+        typer.Option(
+            metavar="SOURCE",
+            help="A card, a .toml file, a file of documents, or NAME@VERSION of the store. Repeatable.",
+        ),
+    ],
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE", help="What the model shall judge: head and tail are its percentiles. Repeatable."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where it goes instead.")] = None,
+    order: Annotated[int, typer.Option(help="Longest n-gram, 2 to 6; CCNet's models have 5.")] = 3,
+    units: Annotated[str, typer.Option(help="Words: between white space, or by script, for text without spaces.")] = (
+        "whitespace"
+    ),
+    normalise: Annotated[bool, typer.Option(help="Lower case, and every digit as 0.")] = True,
+    documents: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Use N texts a side, chosen by their hash; default: all.")
+    ] = None,
+    hold_back: Annotated[float, typer.Option(metavar="SHARE", help="Share of the texts that judge.")] = 0.1,
+    head: Annotated[float, typer.Option(metavar="PERCENTILE", help="Up to this one a text is head.")] = 30.0,
+    tail: Annotated[float, typer.Option(metavar="PERCENTILE", help="Beyond this one a text is tail.")] = 60.0,
+    store: StoreOption = ".gristmill",
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an n-gram model of words, as KenLM's lmplz does.
+
+    Interpolated modified Kneser-Ney, each line a sentence, written as an ARPA file that the stage perplexity asks. The
+    card says how surprising held-back texts are, and the bounds of head and tail. The same texts give the same bytes.
+
+    \b
+      gristmill train-ngram wiki-zh --source my-wiki.toml --units script --reference my-crawl.toml
+      gristmill train-ngram docs --source quickstart@latest --order 5
+    """
+    from pipeline.filters import texts
+    from pipeline.ngrams import artifact
+
+    screen = Screen(as_json)
+    _check(name)
+    settings = artifact.Settings(order, units, normalise, hold_back, head, tail)  # type: ignore[arg-type]
+    settings.check()
+    root, folder = Path(store).expanduser(), Path(data).expanduser() if data else None
+    given, judged = (
+        texts.read(label, names, 0, documents, folder, root, artifact.text_of) if names else None
+        for label, names in (("text", source), ("reference", reference))
+    )
+    assert given is not None
+    place = (out or root / "ngrams" / name).expanduser()
+    card = artifact.make(place, given, settings, judged)
+    grams = ", ".join(f"{count:,}" for count in card["grams"])
+    screen.say(f"{card['words']:,} words in {card['sentences']:,} lines; n-grams of 1 word and more: {grams}")
+    held = card["held_back"]
+    screen.say(f"median perplexity of {held['texts']:,} held-back texts {held['perplexity']:,.1f}")
+    of = "the reference" if judged else "these"
+    screen.say(f"percentiles {head:g} and {tail:g} of {of}: head = {card['head']}, tail = {card['tail']}")
+    screen.say(f"{place / artifact.MODEL} ({size(card['model']['bytes'])}), card {card['digest']}")
+    screen.finish({"ngram": name, "folder": str(place), **card})
+
+
+def _check(name: str) -> None:
+    from pipeline.mistakes import ConfigError
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+        raise ConfigError(f"its name is lower-case letters, digits and hyphens, got {name!r}")

@@ -11,5 +11,5 @@ account for every document), `changes`, `stored`, `rejudge` and `whatif` (other 
 stored), `remaking` (the recipe with its rules changed), `recorded` and `rebuild` (built again from its records),
 `extending` (a version with more sources, from what is stored of it), `forgetting` (a version without some documents, a
 store without their text), `licences` (what SPDX expressions let in), `papers` (attribution, cards and statements of a
-version), `choices` (which documents hang on a dialect).
+version), `choices` (which documents hang on a dialect), `filters` and `ngrams` (what stages judge by, made here).
 """

@@ -81,7 +81,7 @@ class Mill:
             self.store, recipe, last.parts, last.survivors, parse_size(recipe.tokens.sample)
         )
         self.do("vocabulary", [keys.vocabulary])
-        keys.encoded = plan.encode_tasks(self.store, last.parts, last.survivors, keys.vocabulary)
+        keys.encoded = plan.encode_tasks(self.store, recipe, last.parts, last.survivors, keys.vocabulary)
         self.do("encode", keys.encoded, self._sizes(last.parts))
         if recipe.mix:
             keys.mix = plan.mix_task(self.store, recipe, keys.encoded, [segment.parts for segment in keys.segments])

@@ -1,7 +1,7 @@
-"""Main text of HTML pages by libraries, in a process of its own that a page cannot hold for longer than its time.
+"""Main text of HTML pages by libraries, in processes that a page cannot hold for longer than its time.
 
 The law: whatever a page does to a parser (loops, deep recursion, memory without end), the caller has an answer: its
-text, or an error that names what went wrong. The clock is the kernel's timer over the CPU seconds of that process, so
+text, or an error that names what went wrong. The clock is the kernel's timer over the CPU seconds of such a process, so
 a loaded machine does not change what is within the limit. The number that matters: .1 ms, what the trip there and
 back takes a page.
 """
@@ -37,13 +37,12 @@ class ExtractionError(ValueError):
     """A page that a library cannot take, or not within its time."""
 
 
-class _Child:
-    """The process that reads pages; a new one after each that died."""
+class Extraction:
+    """The processes that read pages: as many as ask at the same time, so that each worker thread has one of its own."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
         self._lock = threading.Lock()
+        self._idle: list[_Child] = []
         # Who looks for the page that is at fault asks again for each half of a batch: it costs its time once.
         self._refused: dict[bytes, str] = {}
 
@@ -54,15 +53,20 @@ class _Child:
         with self._lock:
             if mark in self._refused:
                 raise ExtractionError(self._refused[mark])
-            process = self._running()
-            try:
-                _write(process.stdin, question)
-                answer = self._answer(process, seconds)
-            except (BrokenPipeError, EOFError) as error:
-                died = self._died(process, seconds)
+            child = self._idle.pop() if self._idle else _Child()
+        try:
+            answer = child.ask(question, seconds)
+        except ExtractionError as error:
+            with self._lock:
                 if len(self._refused) < REMEMBERED:
-                    self._refused[mark] = str(died)
-                raise died from error
+                    self._refused[mark] = str(error)
+            raise
+        except BaseException:  # whoever breaks off leaves an answer behind that the next question must not get
+            child.kill()
+            raise
+        finally:
+            with self._lock:
+                self._idle.append(child)
         found = orjson.loads(answer)
         if isinstance(found, str):
             return found
@@ -70,16 +74,52 @@ class _Child:
             raise ModuleNotFoundError(f"{found['error']}: pip install 'gristmill[web]'")
         raise ExtractionError(f"{extractor}: {found['error']}")
 
+    @property
+    def processes(self) -> list[int]:
+        """The ids of those that wait for a page."""
+        with self._lock:
+            return [child.process.pid for child in self._idle if child.process is not None]
+
+    def close(self) -> None:
+        """End the processes that wait."""
+        with self._lock:
+            for child in self._idle:
+                child.close()
+            self._idle.clear()
+
+
+class _Child:
+    """A process that reads pages, one at a time; a new one after each that died."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+
+    def ask(self, question: bytes, seconds: float) -> bytes:
+        """Its answer. Raises ExtractionError where it died of the page."""
+        process = self._running()
+        try:
+            _write(process.stdin, question)
+            return self._answer(process, seconds)
+        except (BrokenPipeError, EOFError) as error:
+            raise self._died(process, seconds) from error
+
+    def kill(self) -> None:
+        """End the process whatever it does."""
+        if self.process is not None and self._owner == os.getpid():
+            self.process.kill()
+        self.close()
+
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
+        if self.process is None or self._owner != os.getpid() or self.process.poll() is not None:
             command = [sys.executable, "-P", "-c", "from pipeline.extraction import serve; serve()"]
             environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
             pipe = subprocess.PIPE
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment
             )
             self._owner = os.getpid()
-        return self._process
+        return self.process
 
     def _answer(self, process: subprocess.Popen[bytes], seconds: float) -> bytes:
         assert process.stdout is not None
@@ -96,17 +136,17 @@ class _Child:
 
     def close(self) -> None:
         """End the process, if there is one of ours."""
-        if self._process is not None and self._owner == os.getpid():
-            for pipe in (self._process.stdin, self._process.stdout):
+        if self.process is not None and self._owner == os.getpid():
+            for pipe in (self.process.stdin, self.process.stdout):
                 if pipe is not None:
                     pipe.close()
-            self._process.wait()
-        self._process = None
+            self.process.wait()
+        self.process = None
 
 
-_child = _Child()
-atexit.register(_child.close)
-extract = _child.ask
+running = Extraction()
+atexit.register(running.close)
+extract = running.ask
 
 
 def _write(pipe: IO[bytes] | None, data: bytes) -> None:

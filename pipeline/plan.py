@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.agreement import CHAT
 from pipeline.catalog.cards import Card
 from pipeline.digests import digest, source_digest
 from pipeline.recipe import Recipe, Segment, Step
@@ -216,11 +217,14 @@ def _content(path: Path) -> str:
     return file_digest(path)
 
 
-def encode_tasks(store: Store, parts: Sequence[str], survivors: str, vocabulary: str, since: int = 0) -> list[str]:
+def encode_tasks(
+    store: Store, recipe: Recipe, parts: Sequence[str], survivors: str, vocabulary: str, since: int = 0
+) -> list[str]:
     """Plan the encoding of every partition, or of those from number `since` on."""
-    keys = []
+    keys, chats = [], sorted(card.name for card in recipe.sources if card.kind == CHAT)
     for number, part in enumerate(parts[since:], since):
         spec = {"task": "encode", "part": part, "number": number, "survivors": survivors, "vocabulary": vocabulary}
+        spec |= {"chats": chats} if chats else {}
         keys.append(store.plan(digest([source_digest("pipeline.tokens.tasks"), spec]), spec))
     return keys
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import bands, licences, mixing, rules, stage
+from pipeline import agreement, bands, licences, mixing, rules, stage
 from pipeline.bands import Bands
 from pipeline.catalog import cards
 from pipeline.mixing import Mix
@@ -243,10 +243,8 @@ def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None 
     )
     if recipe.mix:
         mixing.check(recipe.mix, [card.name for card in recipe.sources], recipe.signals, f"{where} [mix]")
-    _check_order(recipe, where)
-    _check_sizes(recipe, where)
-    _check_targets(recipe, where)
-    _check_items(recipe, where)
+    parse_size(recipe.tokens.sample, f"{where} [tokens] sample")
+    agreement.check(recipe, where)
     return recipe
 
 
@@ -314,87 +312,3 @@ def _model(model: type[Any], table: Any, where: str) -> Any:
         raise ConfigError(
             f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']} (got {first['input']!r})"
         ) from error
-
-
-def _check_order(recipe: Recipe, where: str) -> None:
-    seen: set[str] = set()
-    last = max((n for n, step in enumerate(recipe.steps, 1) if step.stage.kind == "relate"), default=len(recipe.steps))
-    for number, step in enumerate(recipe.steps, 1):
-        place = f"{where} stage {number} ({step.stage.name})"
-        if step.stage.name in seen and step.stage.signals:
-            raise ConfigError(f"{place}: used twice; its signals would collide")
-        if step.stage.kind == "extend" and number <= last:
-            raise ConfigError(
-                f"{place}: a stage that adds documents comes after exact and near, behind the last of them: children "
-                "follow the split of their parent, which deduplication decides"
-            )
-        seen.add(step.stage.name)
-    for segment in recipe.segments:
-        known = {f"{s.stage.name}.{column}": kind for s in segment.steps for column, kind in s.stage.signals.items()}
-        for step in segment.relates:
-            for name in step.stage.reads:
-                if name == "text_bytes" or _number(known.get(name)):
-                    continue
-                raise ConfigError(
-                    f"{where} stage ({step.stage.name}): {name!r} is no number that a stage measures in its segment, "
-                    f"between the barrier before and this one{suggest(name, [k for k in known if _number(known[k])])}"
-                )
-
-
-def _number(kind: pa.DataType | None) -> bool:
-    return kind is not None and (pa.types.is_integer(kind) or pa.types.is_floating(kind))
-
-
-def _check_sizes(recipe: Recipe, where: str) -> None:
-    parse_size(recipe.tokens.sample, f"{where} [tokens] sample")
-    split = recipe.pack.split
-    if "train" in split:
-        raise ConfigError(f"{where} [pack] split: train is what the others leave; do not list it")
-    if any(not re.fullmatch(r"[a-z0-9_]+", name) for name in split):
-        raise ConfigError(f"{where} [pack] split: names are lower-case letters, digits and underscores")
-    shares = {name: share for name, share in split.items() if not isinstance(share, list)}
-    if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
-        raise ConfigError(
-            f"{where} [pack] split: shares lie between 0 and 1 and leave something for train, got {shares}"
-        )
-    known = {card.name for card in recipe.sources}
-    named = [source for given in split.values() if isinstance(given, list) for source in given]
-    for source in named:
-        if source not in known:
-            raise ConfigError(f"{where} [pack] split: {source!r} is no source of the recipe{suggest(source, known)}")
-    if twice := [source for source in named if named.count(source) > 1]:
-        raise ConfigError(f"{where} [pack] split: {twice[0]!r} is named twice; a source belongs to one split")
-    if empty := [name for name, given in split.items() if given == []]:
-        raise ConfigError(f"{where} [pack] split: {empty[0]!r} names no source; name one, or give a share")
-    if known and known == set(named):
-        raise ConfigError(f"{where} [pack] split: every source is given to another split; none is left for train")
-
-
-def _check_targets(recipe: Recipe, where: str) -> None:
-    """A text to be written has a place beside the text that it is written from, and nowhere else."""
-    if recipe.pack.layout == "examples":
-        return
-    for card in recipe.sources:
-        if "target" in (card.params.get("columns") or {}):
-            raise ConfigError(
-                f"{where} [pack]: layout {recipe.pack.layout!r} has no place for the target that card {card.name!r} "
-                f'({card.file}) maps; write layout = "examples", or take target out of the card\'s columns'
-            )
-
-
-def _check_items(recipe: Recipe, where: str) -> None:
-    """What an evaluation set asks stands beside a document of its own row, and no other text is made of it."""
-    card = next((card for card in recipe.sources if card.kind == "items"), None)
-    if card is None:
-        return
-    if recipe.pack.layout != "examples":
-        raise ConfigError(
-            f"{where} [pack]: layout {recipe.pack.layout!r} has no place for the items of card {card.name!r} "
-            f'({card.file}); write layout = "examples"'
-        )
-    for number, step in enumerate(recipe.steps, 1):
-        if step.stage.kind == "extend":
-            raise ConfigError(
-                f"{recipe.place(number)}: card {card.name!r} holds evaluation items, and one that was changed is "
-                "another; leave this stage out"
-            )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from pipeline.catalog import cards
 from pipeline.catalog.cards import Card
 from pipeline.digests import digest as digest_of
 from pipeline.mistakes import suggest
+from pipeline.schema import TURN
 from pipeline.sources import SourceError, _formats, read, survey
 from pipeline.store import file_digest
 
@@ -183,6 +185,11 @@ def _of_version(folder: Path) -> Iterator[Row]:
     for shard in sorted(shards, key=lambda shard: int(shard["first_document"])):
         table = pa.ipc.open_file(pa.memory_map(str(folder / shard["file"]))).read_all().sort_by("document")
         for row in table.select([n for n in ("tokens", "target") if n in table.column_names]).to_pylist():
-            said = {name: [token for token in tokens or () if token != eot] for name, tokens in row.items()}
             names = {"tokens": "text", "target": "target"}
-            yield {names[n]: tokenizer.decode(ids, skip_special_tokens=False) for n, ids in said.items()}
+            yield {names[n]: _spelt(tokenizer, tokens or [], eot) for n, tokens in row.items()}
+
+
+def _spelt(tokenizer: Any, tokens: list[int], eot: int) -> str:
+    """The text of a row: what stands between end-of-text, which parts the turns of a conversation."""
+    turns = [list(turn) for ends, turn in itertools.groupby(tokens, lambda token: token == eot) if not ends]
+    return TURN.join(tokenizer.decode(turn, skip_special_tokens=False) for turn in turns)

@@ -38,6 +38,9 @@ LEDGER = pa.schema(
 )
 
 
+# Between two turns of a conversation, in its text and in its target (`sources.chat`).
+TURN = "<|endoftext|>"
+
 # What a stage that cuts reports beside its signals, in its output.
 REPORT_FILE = "report.parquet"
 

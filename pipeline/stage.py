@@ -222,7 +222,9 @@ def load(
 
 
 def _named(value: Any, where: str, folder: Path, data: Path | None) -> Any:
-    """A file's path, or a list of them, by the digests of what is in them."""
+    """A file's path, or a list or table of them, by the digests of what is in them."""
+    if isinstance(value, dict):
+        return {name: _named(one, where, folder, data) for name, one in value.items()}
     if isinstance(value, list):
         return [_named(one, where, folder, data) for one in value]
     try:

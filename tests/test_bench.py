@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.stage import available
 from tests import builds
 from tests.bench import inputs, table
 from tests.bench.comparison import Comparison
@@ -129,3 +130,11 @@ def test_a_filter_decides_what_its_bounds_make_of_the_signals():
     sound = {name: [bound + (1 if breaks(0, 1) else -1) * bound / 2] for name, breaks, bound in BOUNDS["fineweb"]}
     ours = {f"fineweb.{name}": [*values, 0.0, *values, None] for name, values in sound.items()}
     assert differences(ours, {"fineweb": [True, False, False, False]}, None) == "decided alike: fineweb 3 of 4"
+
+
+@pytest.mark.parametrize(("section", "package"), [("sources", "pipeline.sources"), ("stages", "pipeline.stages")])
+def test_every_source_and_stage_has_its_speed_in_the_results(section, package):
+    written = table.RESULTS.read_text("utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    rows = {line.split("|")[1].strip(" `") for line in written.splitlines() if line.startswith("|")}
+    missing = [name for name in available(package) if name not in rows]
+    assert not missing, f"no speed of {', '.join(missing)}: python tests/bench/{section}.py --write"

@@ -96,7 +96,8 @@ def fit(
       events.*         for tensorboard --logdir FOLDER, where that package is installed
 
     The same command goes on where a run stopped; Ctrl-C and SIGTERM write a checkpoint first. A run that is complete
-    is not done again. Other settings or another version are another run, with a folder of its own.
+    is not done again. Other settings or another version are another run, with a folder of its own. With init = "FOLDER"
+    in the run file it begins with trained weights, whole or, with a table [lora], by low-rank adaptation.
 
     \b
       python -P -m training fit catalogs/runs/quickstart.toml --manifest .gristmill/versions/quickstart/3f2a...
@@ -186,31 +187,42 @@ app.command()(comparing.compare)
 @app.command()
 def export(
     folder: FolderArgument,
-    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write; an earlier export is replaced.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="FOLDER|FILE.gguf", help="What to write; an earlier export is replaced.")
+    ],
+    weights: Annotated[str, typer.Option(help="How a .gguf file holds matrices: f32, f16, bf16 or q8_0.")] = "f16",
     as_json: JsonOption = False,
 ) -> None:
-    """Write the newest checkpoint of a run as a Hugging Face folder.
+    """Write the newest checkpoint of a run as a Hugging Face folder, or a decoder as a GGUF file.
 
     config.json, model.safetensors, tokenizer and generation config, which AutoModel... of transformers loads as its
-    own (Qwen3, Llama, GPT-2, BERT, T5), and init = "FOLDER" of a run file goes on from.
+    own (Qwen3, Llama, GPT-2, BERT, T5), and init = "FOLDER" of a run file goes on from. A name that ends in .gguf is a
+    file for llama.cpp (extra gguf).
 
     \b
       python -P -m training export .gristmill/runs/mine exported
       python -P -m training export runs/quickstart-classify-289e22fe classifier --json
+      python -P -m training export .gristmill/runs/mine mine.gguf --weights q8_0
       python -c 'import transformers; print(transformers.AutoModelForCausalLM.from_pretrained("exported"))'
     """
-    from training import card, journal, loop, objectives
+    from training import card, gguf, journal, loop, objectives
     from training.export import export as write
 
+    if target.suffix == ".gguf":
+        gguf.export(folder, target, weights)
+        print(json.dumps({"file": str(target)}) if as_json else f"{target}")
+        return
     books, settings, version = journal.read(folder, verify=False)
     model = loop.load(settings, version, books)
+    objective = objectives.load(settings.objective, "[objective]")
     write(
         model,
         tokenizer_file=version.tokenizer_file,
         eot=version.manifest.tokenizer.eot,
         length=model.length,
         folder=target,
-        extra_tokens=objectives.load(settings.objective, "[objective]").extra_tokens,
+        extra_tokens=objective.extra_tokens,
+        template=getattr(objective, "template", None),
         papers=card.papers(books.table, settings, version),
     )
     print(json.dumps({"folder": str(target)}) if as_json else f"{target}")

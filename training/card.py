@@ -66,7 +66,8 @@ def _card(table: Mapping[str, Any], run: Run, version: Version, read: Mapping[st
     parameters = f", {trained['parameters']:,} parameters" if trained.get("parameters") else ""
     yield f"A model of the family `{family}`{parameters}, trained by Gristmill with the objective"
     steps = f"step {table['step']:,} of {table['steps']:,}, {table['tokens_read']:,} tokens read"
-    yield f"`{run.objective['use']}`: {steps}."
+    adapted = f", by LoRA (rank {run.lora.rank}) from the weights `{run.init.weights}`" if run.lora and run.init else ""
+    yield f"`{run.objective['use']}`{adapted}: {steps}."
     yield ""
     yield from (f"- {escaped(name)}: {value}" for name, value in _scores(table.get("evaluation") or {}))
     yield f"- identity of the run: `{table['digest']}`"

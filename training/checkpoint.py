@@ -197,6 +197,13 @@ def load_optimizer(checkpoint: Path, optimizer: Optimizer, group: Group | None =
     optimizer.restore({name.removeprefix("optimizer/"): tensor for name, tensor in blank.items()})
 
 
+def load_average(checkpoint: Path, model: nn.Module) -> None:
+    """Put the averages of a model's weights in their place; what was frozen has none."""
+    named = {f"optimizer/average/{name}/weight": parameter.detach() for name, parameter in weights(model).items()}
+    there = contents(checkpoint)
+    read(checkpoint, {name: tensor for name, tensor in named.items() if name in there})
+
+
 def contents(checkpoint: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     """Shape and type of every whole tensor: 'model/PARAMETER' and 'optimizer/KIND/PARAMETER/WHAT'."""
     from torch.distributed.checkpoint import HuggingFaceStorageReader

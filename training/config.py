@@ -162,6 +162,21 @@ class Init(Table):
     weights: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
+class Lora(Table):
+    """Where this table stands, the model of `init` is frozen and learns by low-rank adaptation: of each matrix a change
+    of that `rank`, times `alpha` / `rank`. `modules` are names of matrices of the layers (query, key, value, output,
+    gate, up, down); unset: all of them. A classifier's head is trained as ever."""
+
+    rank: Positive = 8
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16.0
+    modules: Annotated[list[str], Field(min_length=1)] | None = None
+
+    @property
+    def scale(self) -> float:
+        """What the product of the two matrices is multiplied by."""
+        return self.alpha / self.rank
+
+
 class Run(Table):
     """A run file. `model` and `objective` are checked by the family and the objective that they name; `size` is a
     dial that fills what they and others leave open (`sizes`)."""
@@ -172,6 +187,7 @@ class Run(Table):
     size: str | None = None
     model: dict[str, Any]
     objective: dict[str, Any] = Field(default_factory=lambda: {"use": "causal"})
+    lora: Lora | None = None
     mix: list[Part] = Field(default_factory=list)
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()
@@ -183,6 +199,12 @@ class Run(Table):
     samples: Samples = Samples()
     log: Log = Log()
 
+    @model_validator(mode="after")
+    def _adapts_something(self) -> Run:
+        if self.lora is not None and self.init is None:
+            raise ValueError('[lora] adapts a model that was trained before; say which with init = "FOLDER"')
+        return self
+
     def identity(self, version: str) -> str:
         """32 hexadecimal characters over all that decides what is learnt, and the version it is learnt from."""
         left_out = {"name", "size", "parallel", "evaluation", "checkpoint", "samples", "log"}
@@ -192,6 +214,8 @@ class Run(Table):
             table["init"] = init["weights"]  # wherever they lay
         if not self.mix:
             table.pop("mix")
+        if self.lora is None:
+            table.pop("lora")
         table["precision"] = {"compute": self.precision.compute}
         return digest({"run": table, "version": version})
 

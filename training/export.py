@@ -1,6 +1,7 @@
 """Write a trained model as a folder that `transformers` loads as its own: a decoder as Qwen3, Llama or GPT-2.
 
-A classifier's tokenizer puts end-of-text around a text as in training, and has a token to pad with.
+The tokenizer puts end-of-text before a text, and behind it where the model continues none, as every document has it
+in training: a prompt means the same to the run and to its export. That of a classifier has a token to pad with.
 
     config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json
     README.md  ATTRIBUTION.md
@@ -48,10 +49,12 @@ def export(
     folder: Path,
     papers: Mapping[str, str] | None = None,
     extra_tokens: Sequence[str] = (),
+    template: str | None = None,
 ) -> None:
     """Write the folder; `length` is the longest context, `papers` the texts of its PAPERS (`card`).
 
-    `extra_tokens` are the objective's, whose ids follow the tokenizer's: the mask, or the sentinels.
+    `extra_tokens` are the objective's, whose ids follow the tokenizer's: the mask, or the sentinels. `template` is the
+    Jinja template by which it is told a chat.
     An earlier export in its place is replaced. Raises TrainingError where the model's family has no file in
     `hugging_face`, the tokenizer is not the model's, or the folder holds anything that no export wrote.
     """
@@ -60,14 +63,13 @@ def export(
     extra_tokens = [*extra_tokens, *([padding] if padding else [])]
     tokenizer = _tokenizer(tokenizer_file, extra_tokens, model.vocab_size + bool(padding))
     token = _end_of_text(tokenizer, tokenizer_file, eot)
-    if padding:
-        _enclose(tokenizer, token, eot)
+    _surround(tokenizer, token, eot, behind=bool(padding) or not model.causal)
     _refuse_foreign(folder)
     config = family.config(model, eot=eot, length=length)
     texts = {
         "config.json": _json(config),
         **({} if padding else {"generation_config.json": _json(_generation_config(config, eot))}),
-        "tokenizer_config.json": _json(_tokenizer_config(token, length, extra_tokens, padding)),
+        "tokenizer_config.json": _json(_tokenizer_config(token, length, extra_tokens, padding, template)),
         **{name: text for name, text in (papers or {}).items() if name in PAPERS},
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -77,10 +79,7 @@ def export(
     try:
         for name, text in texts.items():
             (temporary / name).write_text(text, "utf-8")
-        if extra_tokens:
-            (temporary / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")
-        else:
-            shutil.copyfile(tokenizer_file, temporary / "tokenizer.json")
+        (temporary / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")
         save_file(family.theirs(model), temporary / "model.safetensors", metadata={"format": "pt"})
         sync(temporary)
         shutil.rmtree(folder, ignore_errors=True)
@@ -110,11 +109,11 @@ def _end_of_text(tokenizer: Tokenizer, tokenizer_file: Path, eot: int) -> str:
     return token
 
 
-def _enclose(tokenizer: Tokenizer, token: str, eot: int) -> None:
-    """Let the tokenizer put end-of-text before and behind each text, as every document has it in training."""
-    around = TemplateProcessing(
-        single=f"{token} $A {token}", pair=f"{token} $A {token} $B:1 {token}:1", special_tokens=[(token, eot)]
-    )
+def _surround(tokenizer: Tokenizer, token: str, eot: int, *, behind: bool) -> None:
+    """Let the tokenizer put end-of-text before each text, and behind it too."""
+    end = f" {token}" if behind else ""
+    pair = f"{token} $A {token} $B:1" + (f" {token}:1" if behind else "")
+    around = TemplateProcessing(single=f"{token} $A{end}", pair=pair, special_tokens=[(token, eot)])
     before = tokenizer.post_processor
     tokenizer.post_processor = around if before is None else Sequenced([before, around])
 
@@ -134,10 +133,13 @@ def _generation_config(config: dict[str, Any], eot: int) -> dict[str, Any]:
     return usual | {name: config[name] for name in names if config.get(name) is not None}
 
 
-def _tokenizer_config(token: str, length: int, extra_tokens: Sequence[str], padding: str | None) -> dict[str, Any]:
+def _tokenizer_config(
+    token: str, length: int, extra_tokens: Sequence[str], padding: str | None, template: str | None
+) -> dict[str, Any]:
     mask = {"mask_token": extra_tokens[0]} if len(extra_tokens) == 1 and not padding else {}
     return {
         **mask,
+        **({"chat_template": template} if template else {}),
         **({"pad_token": padding, "padding_side": "right"} if padding else {}),
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": token,

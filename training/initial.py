@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training import TrainingError, checkpoint, hugging_face, journal, models, objectives, vocabulary
+from training import TrainingError, checkpoint, hugging_face, journal, lora, models, objectives, vocabulary
 from training.classifier import Classifier
 from training.hugging_face import _classification, _folder
 from training.manifest import Version, digest, file_digest
 from training.tables import suggest
 
 BACKBONE = "backbone."  # before the names of a classifier's backbone
-TABLES = ("embedding.weight", "positions.weight", "head.weight", "head.bias")  # a row a token, or a position
+TABLES = (*lora.TOKENS, "positions.weight")  # a row a token, or a position
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _of_run(folder: Path, chosen: Path | None) -> Source:
     model, tokenizer = run.model, version.tokenizer_file
 
     def weights() -> dict[str, Tensor]:
-        return checkpoint.read_weights(found[-1])
+        return lora.folded(checkpoint.read_weights(found[-1]), run.lora)
 
     if run.objective["use"] != "classify":
         extra_tokens = objectives.load(run.objective, "[objective]").extra_tokens

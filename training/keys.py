@@ -11,7 +11,7 @@ import inspect
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
@@ -52,7 +52,7 @@ def _tables() -> Iterator[tuple[str, str]]:
     for name, field in run.model_fields.items():
         if name in (*TOP, "model", "objective"):
             continue
-        kind: Any = config.Part if name == "mix" else field.annotation
+        kind = next(k for k in (field.annotation, *get_args(field.annotation)) if isinstance(k, type))
         header = f"[[{name}]]" if name == "mix" else f"[{name}]"
         yield name, "\n".join([_prose(inspect.getdoc(kind)), header, *_lines(kind)])
 

@@ -2,6 +2,8 @@
 
     stream.step -> micro-batches -> objective.prepare -> pinned memory, where the device is a GPU
 
+Rows of examples go into the micro-batches by their length: a batch is as long as its longest row.
+
 One thread lays out at most `batch.ahead` steps; numpy and torch release the interpreter while they copy. The law: a
 step's tensors are a function of (run, version, step, rank) alone, so they are the same to the bit with a thread and
 without one (`ahead = 0`). What goes wrong in the thread is raised where the step is asked for.
@@ -68,13 +70,14 @@ class Loader:
         # The first rank's share begins the step's rows: what it has in hand is not laid out again.
         share = len(batch.positions(step, run.batch.rows, group.rank, group.world))
         mine = whole.slice(0, share) if whole is not None else self.stream.step(step, group.rank, group.world)
-        keys, first = batch.row_keys(run.seed, step, mine.index), 0
+        laid = mine.by_length()
+        keys, first = batch.row_keys(run.seed, step, laid.index), 0
         prepared, work = [], []
         # As many on every rank, which take part in the same sums.
         parts = batch.parts(run.batch.rows, run.batch.micro_rows, group.world)
-        for part in batch.micro_batches(mine, min(parts, len(mine))):
+        for part in batch.micro_batches(laid, min(parts, len(laid))):
             made = self.objective.prepare(part, keys[first : first + len(part)])
-            work.append(objectives.work(part, made))
+            work.append(getattr(self.objective, "work", objectives.work)(part, made))
             prepared.append(self._pinned(made))
             first += len(part)
         return Laid(step, whole, mine, prepared, work)

@@ -116,8 +116,9 @@ def _of_run(place: Path) -> Loaded:
         return [eot, *tokenizer.encode(text, add_special_tokens=False).ids, *behind]
 
     name = f"{folder.name}-{place.name}" if chosen else folder.absolute().name
-    prompted = partial(objectives.prompted, objective)
-    return Loaded(name, model, tokenizer, eot, frozenset([eot]), encode, prompted)
+    prompted, template = partial(objectives.prompted, objective), getattr(objective, "template", None)
+    special = {"eos_token": str(tokenizer.id_to_token(eot))} if template else None
+    return Loaded(name, model, tokenizer, eot, frozenset([eot]), encode, prompted, template, special)
 
 
 def _of_hugging_face(folder: Path) -> Loaded:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training import TrainingError, batch, checkpoint, classification, initial, machine, mix, objectives, terminal
+from training import TrainingError, batch, checkpoint, classification, initial, lora, machine, mix, objectives, terminal
 from training.config import Run
 from training.journal import Journal
 from training.ledger import Ledger
@@ -38,12 +38,14 @@ from training.stop import Stop
 
 @dataclass
 class Trained:
-    """A model and how far it came; `chain` is known to the first rank alone."""
+    """A whole model and how far it came; `chain` is known to the first rank alone, and `parameters` are those that
+    learnt."""
 
     model: Any
     objective: Objective
     steps: int
     chain: str
+    parameters: int
 
 
 class Scored(nn.Module):
@@ -72,6 +74,7 @@ class Loop:
             )
         self.stream = mix.Stream(run, version)
         self.objective = objectives.load(run.objective, "[objective]").over(version)
+        self.fresh = 0  # tokens whose rows alone learn of their tables (`lora`)
         with machine.fitting(0):
             self.model: Any = _build(run, version)
             classification.check(self.objective, version, run.evaluation)
@@ -96,6 +99,9 @@ class Loop:
         folder = Path(init.folder)
         if fresh := initial.fill(self.model, folder, self.version, self.run.seed, extra_tokens=extra_tokens):
             self.progress.say(f"fresh, not from {folder}: {', '.join(fresh)}")
+        if self.run.lora is not None:
+            self.fresh = len(set(fresh) & set(extra_tokens))
+            lora.begin(lora.adapt(self.model, self.run.lora), self.run.seed, self.fresh)
 
     def _resume(self) -> int:
         """Steps done: 0, or those of the newest checkpoint, after the end of its chain was recomputed."""
@@ -132,7 +138,7 @@ class Loop:
         """The model with all its parameters in each process: the one that is trained, or a gathered copy."""
         if not self.group.shards:
             return self.model
-        model = _build(self.run, self.version).to(self.group.device)
+        model = _as_trained(self.run, self.version).to(self.group.device)
         gather(self.model, model)
         return model
 
@@ -149,6 +155,7 @@ class Loop:
         loss, weight, tokens, flops, asked = group.sum([loss, weight, tokens, flops, float(stop.asked)])
         if not weight:
             raise TrainingError(f"step {self.step + 1}: its rows have no target; raise batch.rows")
+        lora.hold(self.model, self.fresh)
         norm = float(clip(self.model, group.world / weight, run.optimizer.clip_norm))
         finite = math.isfinite(loss) and math.isfinite(norm)
         scale = factor(run.schedule, self.step)
@@ -245,7 +252,10 @@ def train(
     if group.first:
         journal.go_on(first, run.log.tensorboard)
         journal.write(peak=machine.peak_flops(run.precision.compute))
-        progress.say(terminal.begun(run, version, loop.model, group, first, journal.folder))
+        learnt, left = lora.trained(loop.model, loop.fresh), objectives.left_out(loop.objective, loop.stream.split)
+        if left is not None:
+            journal.write(left_out=left)
+        progress.say(terminal.begun(run, version, loop.model, group, first, journal.folder, learnt, left))
     progress.phase("train", steps)
     progress.advance(first)
     going = True
@@ -267,11 +277,20 @@ def train(
     loop.written(wait=True)
     if loop.optimizer.average:
         loop.optimizer.average.swap()  # what is judged and exported
-    return Trained(loop.whole(), loop.objective, loop.step, loop.ledger.chain), loop.step == steps
+    learnt, model = lora.trained(loop.model, loop.fresh), loop.whole()
+    if run.lora is not None:
+        model = lora.fold(model)
+    return Trained(model, loop.objective, loop.step, loop.ledger.chain, learnt), loop.step == steps
 
 
 def _build(run: Run, version: Version) -> Any:
     return objectives.build(objectives.load(run.objective, "[objective]"), run.model, version, "[model]")
+
+
+def _as_trained(run: Run, version: Version) -> Any:
+    """The model with all the parameters that a checkpoint of the run holds."""
+    model = _build(run, version)
+    return model if run.lora is None else lora.adapt(model, run.lora)
 
 
 def load(run: Run, version: Version, journal: Journal, chosen: Path | None = None) -> Any:
@@ -281,11 +300,10 @@ def load(run: Run, version: Version, journal: Journal, chosen: Path | None = Non
     if not found:
         raise TrainingError(f"{journal.folder}: has no checkpoint yet")
     checkpoint.read_state(found[-1])
-    model = _build(run, version)
+    model = _as_trained(run, version)
     checkpoint.load_weights(found[-1], model)
     if run.optimizer.average is not None:
-        optimizer = Optimizer(model, run.optimizer)
-        checkpoint.load_optimizer(found[-1], optimizer)
-        if optimizer.average:
-            optimizer.average.swap()
+        checkpoint.load_average(found[-1], model)
+    if run.lora is not None:
+        lora.fold(model)
     return model.eval()

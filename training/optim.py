@@ -41,7 +41,7 @@ def factor(schedule: Schedule, step: int) -> float:
 
 
 class Optimizer:
-    """The optimisers of one model, stepped together."""
+    """The optimisers of one model, stepped together; they hold what learns and nothing of what is frozen."""
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         self.parameters = dict(model.named_parameters())
@@ -67,9 +67,8 @@ class Optimizer:
             )
         else:
             adamw.append({"params": matrices, "lr": settings.learning_rate, "weight_decay": settings.weight_decay})
-        self.parts["adamw"] = torch.optim.AdamW(
-            [group for group in adamw if group["params"]], betas=settings.betas, eps=settings.epsilon, fused=True
-        )
+        if groups := [group for group in adamw if group["params"]]:
+            self.parts["adamw"] = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.epsilon, fused=True)
         self.average = Average(model, settings.average) if settings.average is not None else None
         self._rates = {name: [group["lr"] for group in part.param_groups] for name, part in self.parts.items()}
 
@@ -129,7 +128,7 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.weights = dict(model.named_parameters())
+        self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.averages = {name: weight.detach().clone() for name, weight in self.weights.items()}
 
     @torch.no_grad()
@@ -158,7 +157,7 @@ class Average:
 
 
 def _by_use(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices of the layers; embeddings and heads, whose rows are tokens; vectors."""
+    """Of what learns: matrices of the layers; embeddings and heads, whose rows are tokens; vectors."""
     vocabulary = {
         id(parameter)
         for name, module in model.named_modules()
@@ -169,6 +168,8 @@ def _by_use(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], l
     tables: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
     for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
         if id(parameter) in vocabulary:
             tables.append(parameter)
         else:

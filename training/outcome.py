@@ -119,7 +119,7 @@ def _scored(evaluation: dict[str, Any], version: Version, objective: str) -> dic
     said = {name: evaluation[name] for name in known}
     split = version.manifest.splits[evaluation["split"]]
     # A text to be written counts whole, and is no part of the texts that are read.
-    whole = said["bytes"] if objective == "seq2seq" else split.text_bytes
+    whole = said["bytes"] if objective in ("seq2seq", "instruct") else split.text_bytes
     return {**said, "split_bytes": whole}
 
 
@@ -131,6 +131,7 @@ def _trained(run: dict[str, Any]) -> dict[str, Any]:
         "form": model.get("form"),
         "objective": run["objective"],
         "parameters": model["parameters"],
+        "trained_parameters": model["trained_parameters"],
         "tokens_per_second": run["tokens_per_second"],
         "mfu": run["mfu"],
     }
@@ -145,7 +146,7 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
     tokens, seconds = sum(s["tokens"] for s in steps), sum(s["seconds"] for s in steps)
     # The first steps warm up caches and compile; the median is not theirs.
     speed = float(np.median([s["tokens"] / s["seconds"] for s in steps])) if steps else None
-    counts = trained.model.parameter_counts()
+    counts = {**trained.model.parameter_counts(), "trained_parameters": trained.parameters}
     parts = Stream(run, version).summary(trained.steps)
     return {
         "name": journal.folder.name,
@@ -153,6 +154,7 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
         "seed": run.seed,
         "objective": run.objective["use"],
         "model": {**run.model, **trained.model.config.model_dump(), **counts},
+        "lora": None if run.lora is None else run.lora.model_dump(mode="json"),
         "optimizer": run.optimizer.model_dump(mode="json"),
         "schedule": run.schedule.model_dump(mode="json"),
         "steps": trained.steps,

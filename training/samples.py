@@ -3,6 +3,7 @@
     causal, infill   the run file's prompts and beginnings of documents of the split, continued as [samples] says
     seq2seq, span    the same prompts, and documents of the split as the objective has the model read them (a text, or
                      one with gaps), answered with the likeliest token each time, beside the target
+    instruct         the same: prompts as a user's, and conversations up to their last answer, beside that answer
 
 A model of another objective writes nothing. All that is asked is laid out, and refused, before the first step.
 """
@@ -46,13 +47,14 @@ def asked(run: Run, version: Version) -> list[Asked]:
                 f"[samples]: prompts: the objective {run.objective['use']!r} makes a model that continues nothing"
             )
         return []
-    settings, length = run.samples, version.manifest.length
-    tokenizer = vocabulary.extended(version.tokenizer_file, objective.extra_tokens if pairs else ())
+    settings, length, answers = run.samples, version.manifest.length, hasattr(objective, "shown")
+    tokenizer = vocabulary.extended(version.tokenizer_file, objective.extra_tokens if pairs or answers else ())
     eot = version.manifest.tokenizer.eot
-    texts = [objectives.prompted(objective, text) if pairs else text for text in settings.prompts]
+    texts = [objectives.prompted(objective, text) if pairs or answers else text for text in settings.prompts]
     coded = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
     found = [Asked(None, [eot, *ids, *[eot] * pairs]) for ids in coded]
-    found += _pairs(run, version, objective) if pairs else _beginnings(run, version)
+    documents = _pairs if pairs else _conversations if answers else _beginnings
+    found += documents(run, version, objective)
     longest, new = max((len(each.tokens) for each in found), default=0), settings.new_tokens
     if pairs and max(longest, new) > length:
         raise TrainingError(
@@ -77,16 +79,17 @@ def sample(run: Run, version: Version, model: Any, progress: Reporter) -> dict[s
         return None
     objective = objectives.load(run.objective, "[objective]")
     pairs, eot = getattr(objective, "pairs", False), version.manifest.tokenizer.eot
+    greedy = pairs or hasattr(objective, "shown")  # it has a target to be held against
     tokenizer = vocabulary.extended(version.tokenizer_file, objective.extra_tokens)
     options = settings.model_dump(include={"temperature", "top_k", "top_p", "return_sequences", "new_tokens"})
-    if pairs:
+    if greedy:
         options |= {"temperature": 0.0, "top_k": None, "top_p": None, "return_sequences": 1}
     progress.phase("sample", len(wanted))
     found = _fitting(model, [each.tokens for each in wanted], {**options, "seed": run.seed, "eot": eot})
     progress.advance(len(wanted))
 
     def spelt(tokens: list[int]) -> str:
-        text: str = tokenizer.decode([t for t in tokens if t != eot], skip_special_tokens=not pairs)
+        text: str = tokenizer.decode([t for t in tokens if t != eot], skip_special_tokens=not greedy)
         return text
 
     entries = [
@@ -114,7 +117,18 @@ def _fitting(
     return _fitting(model, prompts, options, batch // 2)
 
 
-def _beginnings(run: Run, version: Version) -> list[Asked]:
+def _conversations(run: Run, version: Version, objective: Any) -> list[Asked]:
+    """Some conversations up to their last answer, and that answer, where what is to be written has room."""
+    split, room = Split(version, run.evaluation.split), version.manifest.length - run.samples.new_tokens
+    rows = split.take(evaluate.spread(len(split), LOOKED_AT * run.samples.documents))
+    ids = version.documents["doc_id"]
+    shown = objective.over(version).shown(rows)
+    found = [Asked(ids[number].as_py(), read, answer) for number, read, answer in shown if len(read) <= room]
+    count = run.samples.documents
+    return found[:: max(1, len(found) // count) if count else 1][:count]
+
+
+def _beginnings(run: Run, version: Version, objective: Any) -> list[Asked]:
     """The first tokens of some documents, one from each of as many rows evenly spread over the split."""
     count, tokens = run.samples.documents, run.samples.prompt_tokens
     rows = Split(version, run.evaluation.split)

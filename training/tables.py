@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -43,10 +43,10 @@ def _keys(model: type[BaseModel], place: tuple[int | str, ...]) -> Iterable[str]
         if isinstance(part, int):  # of a list of tables
             continue
         inner = model.model_fields[part].annotation
-        inner = get_args(inner)[0] if get_origin(inner) is list else inner
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        kinds = [kind for kind in (inner, *get_args(inner)) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not kinds:
             return []
-        model = inner
+        model = kinds[0]
     return model.model_fields
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # a verb that trains nothing loads no torch
 # What the models of an objective continue, or whose gap they fill; those of others write nothing.
 PROMPTS = {
     "causal": "The mill",
+    "instruct": "What does a mill do?",
     "infill": "The mill<|fim_middle|> with the water",
     "seq2seq": "The mill turns",
     "span": "The mill <extra_id_0> with the water",
@@ -29,15 +30,33 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
-def begun(run: Run, version: Version, model: Any, group: Group, step: int, folder: Path) -> str:
-    """What is trained, on what, and where it is written."""
+def begun(
+    run: Run,
+    version: Version,
+    model: Any,
+    group: Group,
+    step: int,
+    folder: Path,
+    learnt: int,
+    left: Mapping[str, int] | None,
+) -> str:
+    """What is trained, on what, and where it is written; `learnt` of the model's parameters are trained, and `left`
+    rows of all are not learnt from."""
+    every = f"{model.parameter_counts()['parameters']:,} parameters"
+    parameters = every if run.lora is None else f"{learnt:,} of {every} trained (lora)"
     return (
-        f"{folder.name}: {run.model['family']}, {model.parameter_counts()['parameters']:,} parameters, "
+        f"{folder.name}: {run.model['family']}, {parameters}, "
         f"{run.objective['use']}; {f'on from step {step:,} of ' if step else ''}{run.schedule.steps:,} steps of "
         f"{run.batch.rows:,} rows of {version.manifest.length:,} tokens from {version.address}; "
         f"{run.precision.compute} on {group.device.type}{f' in {group.world} processes' if group.world > 1 else ''}; "
-        f"into {folder}"
+        f"into {folder}{_left(left)}"
     )
+
+
+def _left(left: Mapping[str, int] | None) -> str:
+    if not left or not left["rows"]:
+        return ""
+    return f"; {left['rows']:,} of {left['of']:,} rows have no answer or are too long, and are not learnt from"
 
 
 def validated(step: int, numbers: Mapping[str, float]) -> str:

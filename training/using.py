@@ -85,8 +85,9 @@ def generate(
     is longer than the context is refused, never cut; an empty one begins a text.
 
     A run of infill fills the gap that <|fim_middle|> marks, one of span those that <extra_id_0> and so on mark, and one
-    of seq2seq writes the target of a text. Masked and classifying runs write nothing. A run reads a text as a document,
-    behind the end-of-text token; in a Hugging Face folder the tokenizer says what stands around it.
+    of seq2seq writes the target of a text, one of instruct the answer to a user's. Masked and classifying runs write
+    nothing. A run reads a text as a document, behind the end-of-text token; in a Hugging Face folder the tokenizer says
+    what stands around it.
 
     \b
       gristmill generate mine --prompt "A mill is" --return-sequences 3 --top-k 50
@@ -135,10 +136,10 @@ def serve(
 ) -> None:
     """Answer the OpenAI API over HTTP with a trained model.
 
-    /v1/completions, /v1/chat/completions where the tokenizer has a chat template, both with streaming, /v1/classify for
-    a classifier, /v1/models, /health, /metrics (Prometheus). Requests are written side by side and join between two
-    tokens. Ctrl-C or SIGTERM takes no more and finishes what runs. Nobody is asked who they are: put a proxy before it
-    that does, before others can reach it.
+    /v1/completions, /v1/chat/completions where the tokenizer has a chat template or the run is of instruct, both with
+    streaming, /v1/classify for a classifier, /v1/models, /health, /metrics (Prometheus). Requests are written side by
+    side and join between two tokens. Ctrl-C or SIGTERM takes no more and finishes what runs. Nobody is asked who they
+    are: put a proxy before it that does, before others can reach it.
 
     \b
       gristmill serve mine --port 8000

@@ -41,7 +41,7 @@ def chain(mill: Mill, recipe: Recipe, old: BuildKeys, inputs: Sequence[plan.Inpu
     keys.bridges = _bridges(mill, keys)
     last = keys.segments[-1]
     since = len(old.segments[-1].parts)
-    encoded = plan.encode_tasks(store, last.parts, last.survivors, keys.vocabulary, since)
+    encoded = plan.encode_tasks(store, recipe, last.parts, last.survivors, keys.vocabulary, since)
     mill.do("encode", encoded, [store.result(part)["text_bytes"] for part in last.parts[since:]])
     keys.encoded = [*old.encoded, *encoded]
     keys.packed = _packed(mill, recipe, keys, old, encoded)

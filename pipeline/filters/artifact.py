@@ -60,7 +60,7 @@ def make(
         write_text(temporary / CARD, json.dumps(sealed, indent=1, ensure_ascii=False) + "\n")
         write_text(temporary / PAGE, card.page(sealed, folder.name))
         sync_folder(temporary)
-        _publish(temporary, folder, sealed)
+        publish(temporary, folder, sealed)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return sealed
@@ -91,17 +91,19 @@ def _told(
     }
 
 
-def _publish(temporary: Path, folder: Path, sealed: Mapping[str, Any]) -> None:
-    """Rename the folder to its place, unless the same filter is there. Raises ConfigError where another one is."""
+def publish(temporary: Path, folder: Path, sealed: Mapping[str, Any]) -> None:
+    """Rename a folder to its place, unless the same artifact is there. Raises ConfigError where another one is."""
     if folder.exists():
         if _same(folder, sealed):
             return
-        raise ConfigError(f"{folder} holds another filter, or a damaged one: take another name, or remove it")
+        raise ConfigError(f"{folder} holds something else, or is damaged: take another name, or remove it")
     temporary.rename(folder)
 
 
 def _same(folder: Path, sealed: Mapping[str, Any]) -> bool:
-    """Whether a folder holds the filter of this card, whole."""
-    if not ((folder / CARD).is_file() and (folder / MODEL).is_file()):
+    """Whether a folder holds what this card is of, whole."""
+    model = folder / sealed["model"]["file"]
+    if not ((folder / CARD).is_file() and model.is_file()):
         return False
-    return card.read(folder / CARD) == sealed and file_digest(folder / MODEL, "sha256") == sealed["model"]["sha256"]
+    found = card.read(folder / CARD, sealed["format"])
+    return found == sealed and file_digest(model, "sha256") == sealed["model"]["sha256"]

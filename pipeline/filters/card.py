@@ -19,16 +19,16 @@ def sealed(card: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, "digest": digest(plain)}
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The card of a filter. Raises ConfigError where it is none, or was changed."""
+def read(path: Path, form: str = FORMAT) -> dict[str, Any]:
+    """The card of a filter, or of what has another format. Raises ConfigError where it is none, or was changed."""
     try:
         card = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as the card of a filter: {error}") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise ConfigError(f"{path}: no card of a filter, whose format is {FORMAT}")
+        raise ConfigError(f"{path}: cannot be read as a card: {error}") from error
+    if not isinstance(card, dict) or card.get("format") != form:
+        raise ConfigError(f"{path}: no card of format {form}")
     if card != sealed(card):
-        raise ConfigError(f"{path}: was changed: its digest is not that of its content; train the filter again")
+        raise ConfigError(f"{path}: was changed: its digest is not that of its content; train it again")
     return card
 
 

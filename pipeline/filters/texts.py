@@ -8,18 +8,19 @@ order, nor source, nor a copy of it brings a text that was trained on among thos
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import xxhash
 
-from pipeline import sources
+from pipeline import addresses, sources
 from pipeline.catalog import cards
 from pipeline.catalog.cards import Card
 from pipeline.mistakes import ConfigError
-from pipeline.store import file_digest
+from pipeline.store import Store, file_digest, read_parquet
 
 LABEL, END = "__label__", "</s>"
 UNSTATED, NOWHERE = "NOASSERTION", "https://nowhere.invalid"
@@ -52,18 +53,31 @@ def line(text: str) -> str:
     return " ".join(word for word in words if word != END and not word.startswith(LABEL))
 
 
-def read(label: str, names: Sequence[str], seed: int, most: int | None = None, data: Path | None = None) -> Labelled:
-    """The texts of some cards (their names or .toml files) or files of documents, by label.
+def read(
+    label: str,
+    names: Sequence[str],
+    seed: int,
+    most: int | None = None,
+    data: Path | None = None,
+    store: Path | None = None,
+    of: Callable[[str], str] = line,
+) -> Labelled:
+    """The texts of some cards (their names or .toml files), files of documents, or versions of a store (NAME@VERSION,
+    their documents as they were kept), by label.
 
-    With `most`, only those with the lowest hashes of all, as many: a sample that hangs on no order. Raises ConfigError
-    for a source that has no text, and what reading raises.
+    `of` makes a text of a document's, empty for one that says nothing. With `most`, only those with the lowest hashes
+    of all, as many: a sample that hangs on no order. Raises ConfigError for a source that has no text, and what reading
+    raises.
     """
     found = Labelled(label)
     lowest: list[int] = []
     for name in names:
-        card = _card(name, data)
         before = len(found.texts) + found.again
-        for text in _texts(card, found):
+        documents = _of_version(store, name, found) if store and "@" in name else _of_card(_card(name, data), found)
+        for document in documents:
+            if not (text := of(document)):
+                found.empty += 1
+                continue
             key = xxhash.xxh3_64_intdigest(text.encode(), seed)
             if key in found.texts:
                 found.again += 1
@@ -98,18 +112,27 @@ def held_back(key: int, share: float) -> bool:
     return xxhash.xxh3_64_intdigest(key.to_bytes(8, "little")) < share * 2**64
 
 
-def _texts(card: Card, found: Labelled) -> Iterator[str]:
+def _of_version(root: Path, address: str, found: Labelled) -> Iterator[str]:
+    store = Store(root)
+    version, keys = addresses.find(store, address)
+    kept = version.index(["doc_id"])["doc_id"].combine_chunks()
+    for key in keys.segments[-1].parts:
+        table = read_parquet(store.file(key, "documents.parquet"), ["doc_id", "text"])
+        chosen = table["text"].filter(pc.is_in(table["doc_id"], kept))
+        found.documents += len(chosen)
+        yield from chosen.to_pylist()
+    licences = sorted({source["licence"] for source in version.manifest["sources"]})
+    found.sources.append({"name": version.address, "licence": " AND ".join(licences), "files": []})
+
+
+def _of_card(card: Card, found: Labelled) -> Iterator[str]:
     digests = {}
     for item in sources.survey(card):
         digests[item.path] = item.sha256
         for chunk in sources.read(card, item):
             found.documents += chunk.documents.num_rows + chunk.rejects.num_rows
             found.empty += chunk.rejects.num_rows
-            for text in chunk.documents["text"].to_pylist():
-                if words := line(text):
-                    yield words
-                else:
-                    found.empty += 1
+            yield from chunk.documents["text"].to_pylist()
     files = [{"path": path, "sha256": digest} for path, digest in sorted(digests.items())]
     home = {} if card.homepage == NOWHERE else {"homepage": card.homepage}
     found.sources.append({"name": card.name, "licence": card.licence, **home, "files": files})

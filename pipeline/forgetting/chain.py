@@ -56,7 +56,7 @@ def chain(mill: Mill, recipe: Recipe, old: BuildKeys, chosen: pa.Table, why: str
             here.survivors = _survivors(mill, recipe, number, keys, old)
         else:
             here.survivors = strip.survivors(segment.survivors, segment)
-    keys.encoded = _encoded(mill, keys, old, strip, moved, anew)
+    keys.encoded = _encoded(mill, recipe, keys, old, strip, moved, anew)
     keys.mix = strip.mixed(old.mix) if old.mix else ""
     keys.packed = _packed(mill, recipe, keys, old, anew)
     return keys
@@ -193,9 +193,11 @@ def _place(
     return row
 
 
-def _encoded(mill: Mill, keys: BuildKeys, old: BuildKeys, strip: Stripper, moved: bool, anew: bool) -> list[str]:
+def _encoded(
+    mill: Mill, recipe: Recipe, keys: BuildKeys, old: BuildKeys, strip: Stripper, moved: bool, anew: bool
+) -> list[str]:
     store, last = mill.store, keys.segments[-1]
-    tasks = plan.encode_tasks(store, last.parts, last.survivors, keys.vocabulary) if moved else []
+    tasks = plan.encode_tasks(store, recipe, last.parts, last.survivors, keys.vocabulary) if moved else []
     if anew:
         mill.do("encode", tasks)
         return tasks

@@ -24,10 +24,10 @@ from pipeline.sources._streams import BLOCK, StreamError, inflate, raw
 
 JUDGED = 16 << 20
 HEADER_BYTES = 1 << 20
-_TAR = {".tar": "", ".tgz": ".gz", ".tbz2": ".bz2", ".txz": ".xz"}
-_TAR |= {f".tar{packed}": packed for packed in (".gz", ".bz2", ".xz", ".zst")}
+TAR = {".tar": "", ".tgz": ".gz", ".tbz2": ".bz2", ".txz": ".xz"}
+TAR |= {f".tar{packed}": packed for packed in (".gz", ".bz2", ".xz", ".zst")}
 _ZIP, _DEB = (".zip", ".whl"), (".deb",)
-KINDS = (*_ZIP, *_TAR, *_DEB)
+KINDS = (*_ZIP, *TAR, *_DEB)
 _EXTENDED: tuple[bytes, ...] = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
 _EXTENDED += (tarfile.GNUTYPE_LONGLINK,)
 _DRIVE = re.compile("[A-Za-z]:")
@@ -59,9 +59,9 @@ def members_of(item: Item, guard: Guard, ratio: int) -> Iterator[Member]:
             deque(blocks, maxlen=0)
             yield from _zip(item, ratio)
         elif kind in _DEB:
-            yield from _debian(_Watched(blocks, ratio))
+            yield from _debian(Watched(blocks, ratio))
         else:
-            yield from _tar(_Watched(blocks, ratio), _TAR[kind])
+            yield from _tar(Watched(blocks, ratio), TAR[kind])
     finally:
         deque(blocks, maxlen=0)
 
@@ -152,7 +152,7 @@ class _Counted:
 # Tar
 
 
-class _Watched:
+class Watched:
     """Packed blocks that are counted, so that what comes out of them can be judged."""
 
     def __init__(self, blocks: Iterator[bytes], ratio: int) -> None:
@@ -227,11 +227,11 @@ _ENDS = {
 }
 
 
-def _tar(watched: _Watched, packed: str) -> Iterator[Member]:
-    yield from _tar_members(watched.inflated(iter(watched), packed))
+def _tar(watched: Watched, packed: str) -> Iterator[Member]:
+    yield from tar_members(watched.inflated(iter(watched), packed))
 
 
-def _tar_members(plain: Iterator[bytes]) -> Iterator[Member]:
+def tar_members(plain: Iterator[bytes]) -> Iterator[Member]:
     file = _File(plain)
     try:
         with tarfile.open(fileobj=file, mode="r|", tarinfo=_Header, bufsize=1 << 16) as archive:
@@ -257,7 +257,7 @@ def _extracted(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[byte
 # Debian packages: an `ar` archive of which the member data.tar.* holds the files
 
 
-def _debian(watched: _Watched) -> Iterator[Member]:
+def _debian(watched: Watched) -> Iterator[Member]:
     file = _File(iter(watched))
     if file.read(8) != b"!<arch>\n":
         raise StreamError("corrupt_archive", "no Debian package: it does not begin like an ar archive")
@@ -267,7 +267,7 @@ def _debian(watched: _Watched) -> Iterator[Member]:
             raise StreamError("corrupt_archive", "damaged header of a member of the package")
         blocks = _part(file, int(size))
         if name.startswith("data.tar"):
-            yield from _tar_members(watched.inflated(blocks, name.removeprefix("data.tar")))
+            yield from tar_members(watched.inflated(blocks, name.removeprefix("data.tar")))
         deque(blocks, maxlen=0)
         file.read(int(size) % 2)
 

@@ -13,6 +13,11 @@ from pathlib import Path
 from pipeline.sources import Item, SourceError
 from pipeline.sources._streams import whole
 
+SEVEN_ZIP = (
+    "7-Zip archives are not read; take the dump as .bz2 where there is one, or pack it again as a stream: "
+    "7z x -so NAME.xml.7z | zstd > NAME.xml.zst"
+)
+
 
 def find(patterns: list[str]) -> list[tuple[str, Path]]:
     """Sorted (logical path, file) of absolute globs. Raises SourceError: no match, ambiguity, stray links."""
@@ -44,7 +49,7 @@ def wholes(patterns: list[str], named: Callable[[str], object] = bool, otherwise
     """
     for logical, path in find(patterns):
         if not named(logical):
-            raise SourceError(f"{path}: {otherwise}")
+            raise SourceError(f"{path}: {SEVEN_ZIP if logical.lower().endswith('.7z') else otherwise}")
         try:
             yield Item(logical, str(path), path.stat().st_size, whole(path))
         except OSError as error:

@@ -1,9 +1,9 @@
 """How surprising a text is to an n-gram model of good text: CCNet's perplexity, and its head, middle and tail.
 
-    model       a KenLM model, ARPA or binary, of which each line of text is a sentence
+    model       a KenLM model, ARPA or binary, of which each line of text is a sentence (`gristmill train-ngram`)
     head, tail  perplexities: `bucket` is head up to the first, tail above the second, middle between (CCNet takes the
-                30th and 60th percentile of each language: Wenzek et al. 2020, arXiv 1911.00359, 3.3); without them
-                there is no `bucket`
+                30th and 60th percentile of each language: Wenzek et al. 2020, arXiv 1911.00359, 3.3; the card of a
+                model that was made here names them); without them there is no `bucket`
     units       what the model was trained on: words between white space, or by script, where each letter of Han, Thai
                 and the like is a word of its own
     normalise   lower case and every ASCII digit as 0, as CCNet does before it trains and asks
@@ -17,6 +17,7 @@ builds with this stage use processes. A text without a word has no perplexity.
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pipeline.rules import Rule
 
 HOLDS_LOCK = True
+MISSING = {"model": "make it: gristmill train-ngram NAME --source CARD --out {folder}"}
 SPACE = 0x20
 
 
@@ -47,7 +49,7 @@ def perplexity(
 ) -> dict[str, pa.Array]:
     """Measure every document. Raises ImportError without kenlm, ModelError where the model is not there."""
     asked = _model(model)
-    found = [_of(asked, text.as_py() or "", units == "script", normalise) for text in batch["text"]]
+    found = [of(asked, text.as_py() or "", units == "script", normalise) for text in batch["text"]]
     columns = {"perplexity": pa.array(found, pa.float64())}
     if head is not None and tail is not None:
         named = [
@@ -80,7 +82,11 @@ def resources(**params: object) -> dict[str, str]:
 
 @functools.lru_cache(2)
 def _model(file: str) -> Any:
-    path = given.find(file)
+    return opened(given.find(file))
+
+
+def opened(path: Path) -> Any:
+    """A model as KenLM reads it. Raises ImportError without kenlm, ValueError for what is none."""
     try:
         import kenlm
     except ImportError as error:
@@ -93,18 +99,18 @@ def _model(file: str) -> Any:
         raise ValueError(f"{path}: KenLM cannot read it: {str(error).splitlines()[-1][:200]}") from error
 
 
-def _of(model: Any, text: str, by_script: bool, normalise: bool) -> float | None:
+def of(model: Any, text: str, by_script: bool, normalise: bool) -> float | None:
     """The perplexity of a text, rounded to 4 decimals; None where it has no word."""
     logs, tokens = 0.0, 0
     for line in text.split("\n"):
-        words = _words(line, by_script, normalise)
+        words = words_of(line, by_script, normalise)
         if words:
             logs += model.score(" ".join(words), bos=True, eos=True)
             tokens += len(words) + 1
     return round(float(min(10.0 ** min(-logs / tokens, 300.0), 1e300)), 4) if tokens else None
 
 
-def _words(line: str, by_script: bool, normalise: bool) -> list[str]:
+def words_of(line: str, by_script: bool, normalise: bool) -> list[str]:
     """The words of a line as the model is asked for them."""
     codes = code_points(line)
     flags = table()[codes]

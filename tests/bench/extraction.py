@@ -48,9 +48,8 @@ def pages(data: Path, side: dict[str, Any]) -> tuple[int, float]:
 
 def spent() -> float:
     """CPU seconds of this process and of the one that extracts."""
-    asked = extraction._child._process
-    assert asked is not None
-    ticks = Path(f"/proc/{asked.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    (asked,) = extraction.running.processes
+    ticks = Path(f"/proc/{asked}/stat").read_text().rpartition(")")[2].split()[11:13]
     return time.process_time() + sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 

@@ -2,7 +2,8 @@
 
 The texts of the shared corpus, laid out as each kind finds them (a web page is its text in paragraphs), are surveyed
 and read to documents by one process. Seconds are of the CPU; MB are of the text that comes out. WARC stands beside
-fastwarc and warcio, which iterate over the same records and read their bodies: no text, no digest, no ledger.
+fastwarc and warcio, which iterate over the same records and read their bodies: no text, no digest, no ledger. A wheel
+and a data set of the Hub are served by this process itself, on loopback; what is `installed` is what this Python has.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import gzip
 import html
 import io
 import json
+import os
 import sys
 import tempfile
 import time
@@ -31,6 +33,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from pipeline import sources
+from tests import hubs, indices
 from tests.bench import table
 from tests.laws.kinds.archive import tarred
 from tests.laws.kinds.mail import letter
@@ -81,6 +84,21 @@ def posts(texts: Texts) -> bytes:
     return f"<posts>{''.join(rows)}</posts>".encode()
 
 
+def paper(text: str) -> bytes:
+    body = text.replace("\\", "\\textbackslash{}").replace("%", "\\%")
+    main = f"\\documentclass{{article}}\n\\begin{{document}}\n\\section{{One}}\n{body}\n\\end{{document}}\n"
+    return gzip.compress(main.encode(), 6)
+
+
+def questions(texts: Texts) -> bytes:
+    rows = ({"query": text, "choices": ["yes", "no"], "gold": n % 2} for n, text in enumerate(texts))
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def lines(texts: Texts) -> bytes:
+    return b"".join(json.dumps({"text": text}).encode() + b"\n" for text in texts)
+
+
 def members(texts: Texts) -> dict[str, bytes]:
     return {f"{number:06}.txt": text.encode() for number, text in enumerate(texts)}
 
@@ -90,7 +108,7 @@ KINDS: dict[str, tuple[str, Callable[[Texts], bytes]]] = {
     "b.warc.gz": ("warc", lambda texts: b"".join(gzip.compress(record, 6) for record in web(texts))),
     "c.zip": ("archive", zipped),
     "d.tar.gz": ("archive", lambda texts: gzip.compress(tarred(members(texts)), 6)),
-    "e.jsonl": ("files", lambda texts: b"".join(json.dumps({"text": t}).encode() + b"\n" for t in texts)),
+    "e.jsonl": ("files", lines),
     "f.csv": ("files", comma),
     "g.arrow": ("files", arrow),
     "h.xml": ("mediawiki", wiki),
@@ -100,12 +118,31 @@ KINDS: dict[str, tuple[str, Callable[[Texts], bytes]]] = {
         "mail",
         lambda texts: b"".join(CALENDAR + letter(n, text.encode()) + b"\n" for n, text in enumerate(texts)),
     ),
+    "l.tar": ("latex", lambda texts: tarred({f"2401.{n:05}.gz": paper(text) for n, text in enumerate(texts)})),
+    "m.jsonl": ("items", questions),
 }
 
 
-def seconds(kind: str, path: Path) -> tuple[float, float, int, float]:
+def served(texts: Texts, folder: Path) -> Iterator[tuple[str, str, dict[str, Any], float]]:
+    """Kinds that find their input by a name: (kind, form, parameters, MB on disk)."""
+    (index := folder / "index").mkdir()
+    _, address = indices.start(index)
+    made = indices.wheel(index, "texts", "1.0", members(texts))
+    os.environ |= {**indices.QUIET, "PIP_INDEX_URL": address, "GRISTMILL_CACHE": str(folder / "cache")}
+    yield "wheel", "whl", {"distribution": "texts", "version": "1.0"}, made.stat().st_size / 1e6
+    (data := folder / "mills" / "grain" / "data").mkdir(parents=True)
+    (path := data / "train-00000-of-00001.jsonl").write_bytes(lines(texts))
+    _, os.environ["HF_ENDPOINT"] = hubs.start(folder)
+    hub = {"dataset": "mills/grain", "revision": hubs.REVISION, "streaming": True}
+    yield "hub", "jsonl, streamed", hub, path.stat().st_size / 1e6
+    packages = {"distributions": ["numpy", "polars"], "standard_library": False}
+    found = sum(item.size for item in sources.load("installed").survey(**packages))
+    yield "installed", "docstrings", packages, found / 1e6
+
+
+def seconds(kind: str, params: dict[str, Any]) -> tuple[float, float, int, float]:
     """CPU seconds of survey and read, documents, and MB of their text."""
-    module, params = sources.load(kind), {"paths": [str(path)]}
+    module = sources.load(kind)
     start = time.process_time()
     items = list(module.survey(**params))
     surveyed = time.process_time() - start
@@ -139,18 +176,28 @@ def figures(texts: Texts, folder: Path) -> list[list[Any]]:
     found = []
     for name, (kind, make) in KINDS.items():
         (path := folder / name).write_bytes(make(texts))
-        surveyed, read, documents, size = min((seconds(kind, path) for _ in range(3)), key=lambda run: run[1])
         beside = []
+        packed = path.stat().st_size / 1e6
+        row, read = measured(kind, name[2:], {"paths": [str(path)]}, packed)
         for other in ("fastwarc", "warcio") if kind == "warc" else ():
             try:
                 beside.append(f"{other} {min(peer(other, path) for _ in range(3)) / read:.2f}x")
             except ImportError:
                 continue
-        packed = path.stat().st_size / 1e6
-        rates = [f"{packed / max(surveyed, 1e-3):.0f}", f"{size / read:.0f}", ", ".join(beside) or "-"]
-        found.append([kind, name[2:], documents, f"{packed:.1f}", f"{size:.1f}", *rates])
+        found.append([*row, ", ".join(beside) or "-"])
+        print(*found[-1], flush=True)
         path.unlink()
+    for kind, form, params, packed in served(texts, folder):
+        found.append([*measured(kind, form, params, packed)[0], "-"])
+        print(*found[-1], flush=True)
     return found
+
+
+def measured(kind: str, form: str, params: dict[str, Any], packed: float) -> tuple[list[Any], float]:
+    """A row, the best of three, and the seconds of reading."""
+    surveyed, read, documents, size = min((seconds(kind, params) for _ in range(3)), key=lambda run: run[1])
+    rates = [f"{packed / max(surveyed, 1e-3):.0f}", f"{size / read:.0f}"]
+    return [kind, form, documents, f"{packed:.1f}", f"{size:.1f}", *rates], read
 
 
 def main() -> None:
@@ -170,8 +217,8 @@ def main() -> None:
     columns = (
         "kind | form | documents | MB on disk | MB of text | survey, MB/s on disk | read, MB/s of text | CPU of others"
     )
-    lines = [f"| {columns} |", "|" + "---|" * (columns.count("|") + 1)]
-    printed = "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
+    head = [f"| {columns} |", "|" + "---|" * (columns.count("|") + 1)]
+    printed = "\n".join([*head, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
     print(printed)
     if options.write:
         command = " ".join(["python tests/bench/sources.py", *sys.argv[1:]])

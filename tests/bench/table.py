@@ -67,6 +67,17 @@ def section(name: str, body: str) -> None:
     RESULTS.write_text(HEAD + "\n" + "".join(f"## {part}" for part in sections.values()).rstrip() + "\n", "utf-8")
 
 
+def command(script: str, arguments: Sequence[str]) -> str:
+    """What was called, without the folders of this machine: those of a model are said by their names."""
+    said, rest = [f"python tests/bench/{script}.py"], iter(arguments)
+    for argument in rest:
+        if argument in ("--folder", "--data"):
+            next(rest)
+        else:
+            said.append(Path(argument).name if said[-1] == "--backbone" else argument)
+    return " ".join(said)
+
+
 def machine() -> str:
     """Processor, cores and Python."""
     said = Path("/proc/cpuinfo").read_text("utf-8")

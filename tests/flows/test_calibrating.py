@@ -23,3 +23,11 @@ def test_calibrate_refuses_in_one_sentence(corpus, gristmill):
     for options in (["--method", "quantile"], ["--tail", "0.9"], ["--stage", "gofer"], ["--documents", "3"]):
         refused = gristmill("calibrate", corpus / "small.toml", *options, code=2)
         assert refused.stderr.startswith("error: ") and refused.stderr.strip().count("\n") == 0
+
+
+def test_a_version_is_calibrated_as_its_recipe_is(corpus, built, gristmill):
+    store, made = built
+    of_recipe = last(gristmill("calibrate", corpus / "small.toml", "--json"))
+    of_version = last(gristmill("calibrate", made["address"], "--store", store, "--json"))
+    assert of_version == of_recipe and of_version["bounds"]
+    assert "no version of 'absent'" in gristmill("calibrate", "absent@1", "--store", store, code=2).stderr

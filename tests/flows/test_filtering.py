@@ -1,8 +1,12 @@
-"""The verb `train-filter`: two sources to a filter, and what it refuses."""
+"""The verbs `train-filter` and `train-ngram`: sources to a filter or a model of words, and what they refuse."""
 
 from __future__ import annotations
 
+import json
+import random
+
 from pipeline.filters import card
+from pipeline.ngrams import artifact
 from tests.conftest import ROOT
 from tests.flows.conftest import last
 
@@ -39,3 +43,26 @@ def test_what_cannot_be_is_a_sentence(tmp_path, gristmill):
         (("f", *files, "--epoch", 0), "epochs lie between 1 and 1,000"),
     ]:
         assert words in gristmill("train-filter", *more, code=2).stderr
+
+
+def test_a_file_and_a_version_become_a_model_of_words(tmp_path, gristmill, built):
+    draw = random.Random(1)
+    rows = [" ".join(draw.choices("the mill wheel turns in water of stone".split(), k=12)) for _ in range(150)]
+    (path := tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    store = built[0]
+    files = ("--source", path, "--store", store)
+    told = gristmill("train-ngram", "words", *files, "--order", 2, "--reference", "small@latest", "--json")
+    made, folder = last(told), store / "ngrams" / "words"
+    assert made["folder"] == str(folder) and 0 < made["head"] < made["tail"]
+    assert made["digest"] == card.read(folder / "card.json", artifact.FORMAT)["digest"]
+    version = made["reference"]["sources"][0]
+    assert version["name"].startswith("small@") and version["licence"]
+    assert made["reference"]["documents"] == made["reference"]["judged"] + made["reference"]["copies"]
+    said = gristmill("train-ngram", "words", *files, "--order", 2, "--reference", "small@latest").stdout
+    assert "median perplexity of" in said and f"{folder}/model.arpa" in said
+    for more, words in [
+        (("Bad Name", *files), "name is lower-case letters"),
+        (("x", *files, "--order", 9), "order lies between 2 and 6"),
+        (("x", *files, "--reference", "absent@1"), "no version of 'absent'"),
+    ]:
+        assert words in gristmill("train-ngram", *more, code=2).stderr

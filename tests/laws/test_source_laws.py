@@ -1,6 +1,7 @@
 """Laws of every source kind there is.
 
-A kind gives its small input in `kinds/<kind>.py`: `prepare(folder)` and `change(folder)`.
+A kind gives its small input in `kinds/<kind>.py`: `prepare(folder)`, which may name variables of the environment, and
+`change(folder)`.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ def lay(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
         folder = folder / fixture.SITE
         monkeypatch.setattr(sys, "path", [str(folder)])
     folder.mkdir(parents=True, exist_ok=True)
-    return Case(kind, sources.load(kind), fixture, folder, **fixture.prepare(folder))
+    made = fixture.prepare(folder)
+    for name, value in made.pop("environment", {}).items():
+        monkeypatch.setenv(name, value)
+    return Case(kind, sources.load(kind), fixture, folder, **made)
 
 
 @pytest.fixture(params=available("pipeline.sources"))

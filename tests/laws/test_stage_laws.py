@@ -47,7 +47,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "classifier": [{"label": "cc"}, {"card": str(FILTER / "card.json")}],
     "lines_language": [{"characters": 5, "least_share": 0.2}],
     "perplexity": [{"head": 60.0, "tail": 200.0, "units": "script", "normalise": False}],
-    "toxicity": [{"model": str(FILTER / "model.bin"), "label": "cc"}],
+    "toxicity": [
+        {"model": str(FILTER / "model.bin"), "label": "cc"},
+        {"words": None, "by_language": {"en": str(HERE / "words.txt"), "zh": str(HERE / "url_words.txt")}},
+    ],
     "url": [{"subwords": str(HERE / "url_words.txt")}],
     "decontaminate": [{"around": 3, "most_documents": 1}, {"ngram": 9, "short": 3}],
     "importance": [{"buckets": 64, "seed": 3}],
@@ -74,6 +77,8 @@ def cases(*kinds: str) -> Any:
 
 def _short(value: Any) -> str:
     """A parameter in the name of a test: of a file its name."""
+    if isinstance(value, dict):
+        return ",".join(value)
     if isinstance(value, list):
         return str([_short(one) if str(one).startswith("/") else one for one in value])
     return Path(value).name if isinstance(value, str) and value.startswith("/") else str(value)

@@ -26,7 +26,9 @@ MORE: dict[str, tuple[str, ...]] = {
     "infill": ("objective.rate=0.9", 'model.form="gpt2"'),
     "masked": ("objective.whole_words=true",),
 }
-LAYOUTS = {"classify": "examples", "seq2seq": "examples"}
+LAYOUTS = {"classify": "examples", "instruct": "examples", "seq2seq": "examples"}
+
+LENGTHS = {"instruct": 64}  # a question and its answer fit into a row
 
 
 @pytest.fixture(scope="module", params=objectives.available())
@@ -36,7 +38,8 @@ def name(request) -> str:
 
 @pytest.fixture(scope="module")
 def manifest(name, tmp_path_factory) -> Path:
-    return runs.version(tmp_path_factory.mktemp("version") / "v", layout=LAYOUTS.get(name, "packed"))
+    folder, length = tmp_path_factory.mktemp("version") / "v", LENGTHS.get(name, 32)
+    return runs.version(folder, layout=LAYOUTS.get(name, "packed"), length=length)
 
 
 @pytest.fixture(scope="module")

@@ -67,9 +67,9 @@ def test_members_that_are_asked_for_are_read_whatever_they_are(tmp_path: Path) -
 
 
 def test_what_is_no_archive_by_its_name_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.7z").write_bytes(b"")
-    with pytest.raises(SourceError, match=r"a\.7z: no archive by its name; has: \.zip"):
-        read(tmp_path / "a.7z")
+    (tmp_path / "a.rar").write_bytes(b"")
+    with pytest.raises(SourceError, match=r"a\.rar: no archive by its name; has: \.zip"):
+        read(tmp_path / "a.rar")
 
 
 @pytest.mark.parametrize(

@@ -143,3 +143,10 @@ def test_deep_nesting_and_other_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b"")
     with pytest.raises(SourceError, match="no dump by its name"):
         read("mediawiki", tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("kind", ["mediawiki", "stackexchange", "archive"])
+def test_7z_is_refused_with_what_to_do(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a.xml.7Z").write_bytes(b"7z\xbc\xaf\x27\x1c")
+    with pytest.raises(SourceError, match=r"a\.xml\.7Z: 7-Zip archives are not read; .* \.bz2 .* 7z x -so .* \| zstd"):
+        read(kind, tmp_path / "a.xml.7Z")

@@ -232,10 +232,10 @@ def test_without_fasttext_training_says_how_to_get_it(tmp_path, sides, monkeypat
 
 def test_another_filter_is_not_written_over(tmp_path, sides, filter_folder):
     shutil.copytree(filter_folder, tmp_path / "f")
-    with pytest.raises(ConfigError, match="holds another filter, or a damaged one"):
+    with pytest.raises(ConfigError, match="holds something else, or is damaged"):
         made(tmp_path / "f", sides, Settings(**{**vars(SMALL), "seed": 9}))
     (tmp_path / "f" / "model.bin").write_bytes(b"gone")
-    with pytest.raises(ConfigError, match="holds another filter, or a damaged one"):
+    with pytest.raises(ConfigError, match="holds something else, or is damaged"):
         made(tmp_path / "f", sides)
 
 

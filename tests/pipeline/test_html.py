@@ -7,7 +7,10 @@ import json
 import re
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pytest
@@ -136,3 +139,31 @@ def test_f1_against_what_people_marked(shared_data: Path) -> None:
 def test_f1_of_trafilatura_against_what_people_marked(shared_data: Path) -> None:
     assert shares(shared_data, "trafilatura", 1) >= 0.95 and shares(shared_data, "trafilatura", 4) >= 0.95
     assert shares(shared_data, "trafilatura", 1, favour="precision") >= 0.965
+
+
+def test_threads_that_ask_at_the_same_time_have_a_process_each() -> None:
+    asked = extraction.Extraction()
+    together = Barrier(2)
+    page = "<html><body><p>" + "The mill turns. " * 200 + "</p></body></html>"
+
+    def ask(number: int) -> str:
+        together.wait(60)
+        return "".join(asked.ask(f"{page}<p>{number} {n}", "plain", "balance", 20.0) for n in range(20))[-60:]
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(ask, range(2)))
+    assert [f"{number} 19" in text for number, text in enumerate(found)] == [True, True]
+    assert len(set(asked.processes)) == 2
+    asked.close()
+    assert not asked.processes
+
+
+def test_an_answer_that_nobody_waited_for_is_given_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = extraction.Extraction()
+    assert asked.ask("<p>first", "plain", "balance", 20.0) == "first"
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "_read", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            asked.ask("<p>broken off", "plain", "balance", 20.0)
+    assert asked.ask("<p>second", "plain", "balance", 20.0) == "second"
+    asked.close()

@@ -205,6 +205,19 @@ def test_damaged_stream_is_a_reject(tmp_path: Path, name: str) -> None:
     assert reject(tmp_path / name)[0] == "corrupt_stream"
 
 
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst"])
+def test_rubbish_behind_a_stream_is_a_reject_and_padding_is_none(tmp_path: Path, name: str) -> None:
+    whole = compressed(name, ROWS)
+    (tmp_path / name).write_bytes(whole)
+    documents, rejects = read(tmp_path / name)
+    assert documents
+    (tmp_path / name).write_bytes(whole + bytes(500))
+    assert read(tmp_path / name) == (documents, rejects)
+    (tmp_path / name).write_bytes(whole + b"trailing rubbish")
+    found = read(tmp_path / name)
+    assert (found[0], found[1][:-1]) == (documents, rejects) and found[1][-1]["reason"] == "corrupt_stream"
+
+
 def test_long_line_is_skipped_unheld_and_the_next_is_read(tmp_path: Path) -> None:
     for name in ("a.jsonl", "b.jsonl.gz"):
         data = b'{"text": "a"}\n{"text": "' + b"x" * 3000 + b'"}\n{"text": "c"}'
@@ -234,6 +247,21 @@ def test_bombs_take_no_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", BOMB, str(tmp_path / "*")]
     out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
     assert out[:2] == ["line_too_long", "file_too_long"] and int(out[2]) < 80
+
+
+@pytest.mark.slow
+def test_a_line_of_five_gigabytes_is_passed_and_the_next_is_read(tmp_path: Path) -> None:
+    """Of a file with a hole, which takes no room on the disk."""
+    with (tmp_path / "a.jsonl").open("wb") as file:
+        file.write(b'{"text": "before"}\n')
+        file.seek(5 << 30, 1)
+        file.write(b'\n{"text": "after"}\n')
+    code = BOMB.replace(
+        "print(*reasons", "print(*(t for c in chunks for t in c.documents['text'].to_pylist()), *reasons"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.jsonl")]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    assert out[:3] == ["before", "after", "line_too_long"] and int(out[3]) < 80
 
 
 def test_line_of_many_megabytes_is_a_document(path: Path) -> None:

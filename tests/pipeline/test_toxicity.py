@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import stage
+from pipeline import recipe, stage
+from pipeline.build import Mill
 from pipeline.kernels import listed
 from pipeline.kernels.unicode import MARK, SPACELESS, table
+from pipeline.runner import Local
+from pipeline.store import Store
+from tests import builds
 from tests.given import GIVEN
 from tests.laws import nasty
 
@@ -112,10 +116,62 @@ def test_words_stand_alone_in_english_and_anywhere_in_chinese(tmp_path):
 def test_lists_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(stage.ConfigError, match="the list is empty"):
         measured([], tmp_path, "\n  \n")
-    with pytest.raises(stage.ConfigError, match="give `words`, `model`, or both"):
+    with pytest.raises(stage.ConfigError, match="give `words`, `by_language`, `model`"):
         stage.load("toxicity", {}, "here")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(stage.ConfigError, match=r"latin\.txt: not UTF-8"):
         stage.load("toxicity", {"words": [str(tmp_path / "latin.txt")]}, "here")
     with pytest.raises(stage.ConfigError, match="no label 'toxic'"):
         stage.load("toxicity", {"model": GIVEN["classifier"]["model"]}, "here")
+
+
+def spoken(tmp_path: Path, texts: list[str], words: str = "", **columns: list[str | None]) -> list[int]:
+    """What is listed of texts whose language columns say."""
+    for name, row in (("en", "mill\ngift"), ("de", "gift"), ("zh", "磨坊"), ("all", words)):
+        (tmp_path / f"{name}.txt").write_text(row, "utf-8")
+    params = {"by_language": {name: str(tmp_path / f"{name}.txt") for name in ("en", "de", "zh")}}
+    params |= {"words": [str(tmp_path / "all.txt")]} if words else {}
+    bound = stage.load("toxicity", params, "here")
+    arrays = [pa.array(texts, pa.large_string()), *(pa.array(values, pa.string()) for values in columns.values())]
+    return bound(pa.record_batch(arrays, ["text", *columns]))["listed"].to_pylist()
+
+
+def test_a_list_of_a_language_holds_for_its_documents_alone(tmp_path):
+    texts = ["mill gift 磨坊"] * 6
+    said = {"language": ["en", "de", "zh-Hant", "fr", None, "en"]}
+    assert spoken(tmp_path, texts, **said) == [2, 1, 1, 0, 3, 2]
+    assert spoken(tmp_path, texts, "mill", **said) == [2, 2, 2, 1, 3, 2]
+    assert spoken(tmp_path, texts) == [3] * 6, "nobody says the language: all lists"
+
+
+def test_what_was_measured_goes_before_what_the_source_states(tmp_path):
+    texts = ["mill gift 磨坊"] * 3
+    columns = {"language": ["en", "en", None], "language.lang": ["de", None, None]}
+    assert spoken(tmp_path, texts, **columns) == [1, 2, 3]
+
+
+def test_codes_that_are_none_and_empty_lists_are_refused(tmp_path):
+    for name, row, said in (("English", "mill", "no code of a language"), ("en", " \n", "the list is empty")):
+        (tmp_path / "list.txt").write_text(row, "utf-8")
+        with pytest.raises(stage.ConfigError, match=said):
+            stage.load("toxicity", {"by_language": {name: str(tmp_path / "list.txt")}}, "here")
+    absent = stage.load("toxicity", {"by_language": {"en": str(tmp_path / "absent.txt")}}, "here")
+    with pytest.raises(stage.ConfigError, match=r"by_language: there is no file .*absent\.txt"):
+        assert absent.identity
+
+
+def test_a_rule_over_lists_by_language_is_tried_with_the_language_measured(tmp_path):
+    """A build whose canaries pass through `language` first."""
+    for name, row in (("en", "zounds"), ("zh", "混账东西")):
+        (tmp_path / f"{name}.txt").write_text(row, "utf-8")
+    corpus = builds.write_corpus(tmp_path / "corpus")
+    lists = {name: str(tmp_path / f"{name}.txt") for name in ("en", "zh")}
+    rules = {"listed": {"above": 3}, "listed_share": {"above": 0.2}}
+    table = {
+        "name": "spoken", "sources": ["grain.toml"], "tokens": {"vocab_size": 400, "sample": "1MB"},
+        "stage": [{"use": "language"}, {"use": "toxicity", "by_language": lists, "drop": rules}],
+        "pack": {"length": 64, "split": {"val": 0.1}},
+    }  # fmt: skip
+    version = Mill(Store(tmp_path / "store"), Local()).build(recipe.parse(table, "here", corpus))
+    said = version.manifest["summaries"]["canaries"]["rules"]
+    assert said.keys() == {"toxicity.listed.above", "toxicity.listed_share.above"} and "fires" in str(said)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +44,18 @@ def test_a_thread_changes_no_bit(tmp_path, version, use, rank, world):
         for left, right in zip(a.prepared, b.prepared, strict=True):
             assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
     ahead.close()
+
+
+def test_rows_of_examples_lie_beside_those_of_their_length(tmp_path, version):
+    found, plain = loader(tmp_path, version, 0, use="classify"), loader(tmp_path, version, 0, use="classify")
+    plain.run = plain.run.model_copy(update={"batch": plain.run.batch.model_copy(update={"micro_rows": 6})})
+    for _ in range(6):
+        laid, whole = found.next()[0], plain.next()[0]
+        lengths = [(part["pieces"] >= 0).sum(1).tolist() for part in laid.prepared]
+        order = np.argsort(laid.mine.used + laid.mine.targets.used, kind="stable")
+        assert [*itertools.chain(*lengths)] == laid.mine.used[order].tolist() != laid.mine.used.tolist()
+        labels = [torch.cat([part["targets"] for part in each.prepared]) for each in (laid, whole)]
+        assert torch.equal(*labels)
 
 
 def test_it_is_ahead_by_so_many_steps_and_no_more_and_its_thread_ends(tmp_path, version, monkeypatch):

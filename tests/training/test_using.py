@@ -183,15 +183,15 @@ def test_what_a_model_says_cannot_move_the_cursor(qwen3, training, monkeypatch):
     """A model that writes escapes: they are shown."""
     written = "\x1b[2Ja\u202eb\r\x07磨"
     loaded = loading.load(qwen3)
-    ids = iter(loaded.encode(written))
+    ids = iter(loaded.read(written, bare=True))
     monkeypatch.setattr("training.decoding.Batch._choose", lambda *_: torch.tensor([next(ids)]))
-    said = training("generate", qwen3, "--prompt", "a\x1b[31m", "--new-tokens", len(loaded.encode(written)))
+    said = training("generate", qwen3, "--prompt", "a\x1b[31m", "--new-tokens", len(loaded.read(written, bare=True)))
     assert said == "a\\x1b[31m\\x1b[2Ja\\u202eb\\r\\x07磨\n\n"
 
 
 def test_half_a_character_is_held_back(qwen3, monkeypatch):
     loaded, said = loading.load(qwen3), []
-    ids = loaded.encode("a鎧b")
+    ids = loaded.read("a鎧b", bare=True)
     assert len(ids) > 3
     rest = iter(ids)
     monkeypatch.setattr("training.decoding.Batch._choose", lambda *_: torch.tensor([next(rest)]))

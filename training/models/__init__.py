@@ -23,12 +23,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from training import TrainingError
 from training.tables import Table, check, suggest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Work(NamedTuple):
@@ -37,7 +40,8 @@ class Work(NamedTuple):
 
     `flops(work)` counts the training FLOPs as PaLM does (arXiv 2204.02311, appendix B): 2 for each weight of a matrix
     product and each place it is multiplied with, 4 heads head_width for each place that a token attends to, and twice
-    the forward pass for the backward pass. What is computed twice for lack of memory counts once, padding not at all.
+    the forward pass for the backward pass, or once for a weight that is frozen (`product_flops`). What is computed
+    twice for lack of memory counts once, padding not at all.
     By the same convention, for figures that compare with published ones, a token attends to all places of its row,
     though less is computed: a causal token sees on average half of them, and none sees another document.
     The head counts at the targets alone, where its logits are computed.
@@ -82,6 +86,12 @@ def _checked(table: Mapping[str, Any], where: str) -> tuple[ModuleType, Table]:
     module = importlib.import_module(f"{__name__}.{family}")
     config: Table = check(module.Config, keys, f"{where} ({family})")
     return module, config
+
+
+def product_flops(parameters: Iterable[Tensor]) -> int:
+    """Training FLOPs that matrices take at each place: 2 for each weight forward, 2 for the gradient by what it is
+    multiplied with, and 2 for its own unless it is frozen."""
+    return sum(p.numel() * (6 if p.requires_grad else 4) for p in parameters if p.ndim == 2)
 
 
 def has_encoder_and_decoder(model: Any) -> bool:

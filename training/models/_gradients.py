@@ -38,7 +38,8 @@ class Normalised(torch.autograd.Function):
         product = given * unit
         mean = torch.matmul(product, weight / len(weight))[..., None]
         to_x = torch.addcmul(given * weight, unit, mean, value=-1).mul_(scale)
-        return to_x.to(x.dtype), product.flatten(0, -2).sum(0), None, None
+        to_weight = product.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        return to_x.to(x.dtype), to_weight, None, None
 
 
 class Rotated(torch.autograd.Function):
@@ -82,11 +83,11 @@ class Gated(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         gate, up, weight = ctx.saved_tensors
         (given,) = gradients
         silu = functional.silu(gate)
-        to_weight = given.flatten(0, -2).T @ (silu * up).flatten(0, -2)
+        to_weight = given.flatten(0, -2).T @ (silu * up).flatten(0, -2) if ctx.needs_input_grad[2] else None
         to_product = given @ weight
         to_up = silu.mul_(to_product)
         return torch.ops.aten.silu_backward(to_product.mul_(up), gate), to_up, to_weight

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.models import Work
+from training.models import Work, product_flops
 from training.models.layers import LayerNorm, Linear, Sight, attention, both_ways, normal, product_dtype, projections
 from training.tables import Table
 
@@ -139,12 +139,13 @@ class Model(nn.Module):
     def flops(self, work: Work) -> int:
         """Training FLOPs of a batch: 6 N tokens + 6 width (width + vocab_size) targets + 12 layers width length tokens.
 
-        N counts the matrices of the layers; the head is its dense layer and the table of embeddings.
+        N counts the matrices of the layers; the head is its dense layer and the table of embeddings. Of what is
+        frozen 6 is 4.
         """
         c = self.config
-        layers = sum(p.numel() for p in self.layers.parameters() if p.ndim == 2)
-        each = 6 * layers + 12 * c.layers * c.width * work.length
-        return each * work.tokens + 6 * c.width * (c.width + self.vocab_size) * work.targets
+        head = product_flops([*(self.head.parameters() if self.head else []), self.embedding.weight])
+        each = product_flops(self.layers.parameters()) + 12 * c.layers * c.width * work.length
+        return each * work.tokens + head * work.targets
 
     def parameter_counts(self) -> dict[str, int]:
         """All parameters, and those whose rows are tokens: the embedding, which the head shares."""

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.models import Work
+from training.models import Work, product_flops
 from training.models.layers import (
     GELU,
     Attention,
@@ -180,12 +180,12 @@ class Model(nn.Module):
     def flops(self, work: Work) -> int:
         """Training FLOPs of a batch: (6 N + 12 layers heads head_width length) tokens + 6 width vocab_size targets.
 
-        N counts the matrices of the layers: no norms, no biases, and no table that is only looked up.
+        N counts the matrices of the layers: no norms, no biases, and no table that is only looked up. Of what is
+        frozen 6 is 4.
         """
         c = self.config
-        layers = sum(p.numel() for p in self.layers.parameters() if p.ndim == 2)
-        each = 6 * layers + 12 * c.layers * c.heads * c.head_width * work.length
-        return each * work.tokens + 6 * c.width * self.vocab_size * work.targets
+        each = product_flops(self.layers.parameters()) + 12 * c.layers * c.heads * c.head_width * work.length
+        return each * work.tokens + product_flops([(self.head or self.embedding).weight]) * work.targets
 
     def parameter_counts(self) -> dict[str, int]:
         """All parameters, and those whose rows are tokens (embedding and head)."""

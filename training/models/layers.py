@@ -220,7 +220,10 @@ class SwiGLU(nn.Module):
         self.down = Linear(feed_forward, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = Gated.apply(self.gate(x), self.up(x), self.down.weight)
+        gate, up = self.gate(x), self.up(x)
+        if type(self.down) is not Linear:  # more than its weight (`lora`)
+            return self.down(functional.silu(gate) * up)
+        result: Tensor = Gated.apply(gate, up, self.down.weight)
         return result
 
 

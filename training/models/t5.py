@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.models import Work
+from training.models import Work, product_flops
 from training.models._cache import Reader
 from training.models.layers import Linear, RMSNorm, SwiGLU, attention, product_dtype, projections, together, up_to
 from training.order import derive
@@ -288,18 +288,17 @@ class Model(nn.Module):
     def flops(self, work: Work) -> int:
         """Training FLOPs of a batch: 6 for each weight of a layer and place of its own stack, but those that make keys
         and values of the encoder count at its places; 6 width vocab_size a target; and for each token 12 heads
-        head_width times the places that it attends to, layer by layer."""
+        head_width times the places that it attends to, layer by layer. Of what is frozen 6 is 4."""
         c = self.config
         inner = c.heads * c.head_width
-        encoder, decoder = (
-            sum(p.numel() for p in stack.layers.parameters() if p.ndim == 2) for stack in (self.encoder, self.decoder)
-        )
-        read = 2 * c.width * inner * c.decoder_layers
+        encoder, decoder = (product_flops(stack.layers.parameters()) for stack in (self.encoder, self.decoder))
+        of_encoded = (".cross_attention.key.", ".cross_attention.value.")
+        read = product_flops(p for n, p in self.decoder.named_parameters() if any(part in n for part in of_encoded))
         attended = c.decoder_layers * (work.length + work.encoder_length)
         return (
-            (6 * (encoder + read) + 12 * inner * c.layers * work.encoder_length) * work.encoder_tokens
-            + (6 * (decoder - read) + 12 * inner * attended) * work.tokens
-            + 6 * c.width * self.vocab_size * work.targets
+            (encoder + read + 12 * inner * c.layers * work.encoder_length) * work.encoder_tokens
+            + (decoder - read + 12 * inner * attended) * work.tokens
+            + product_flops([(self.head or self.embedding).weight]) * work.targets
         )
 
     def parameter_counts(self) -> dict[str, int]:

@@ -12,8 +12,10 @@ and beside them `causal`, whether it needs a causal family or one that sees both
 the exponential of its mean loss is called; and `extra_tokens`, the names of ids behind the tokenizer's that it uses.
 One that reads one text and writes another has `pairs = True`: it needs an encoder-decoder. One whose targets cannot
 be asked of n-grams has `ngrams = False`, one whose pieces may grow says by how much in `extra_length`, and one whose
-model wants a text to continue in a form of its own has `prompt(text) -> text`. One that asks for other outputs than
-tokens has `model(backbone, version)`, which gives the model that has them.
+model wants a text to continue in a form of its own has `prompt(text) -> text`, and one that makes a model to talk to a
+`template` of chats. One that asks for other outputs than tokens has `model(backbone, version)`, which gives the model
+that has them. One that passes over rows says how many in `left_out(split)`, and one that reads more than the row's text
+says what there is to multiply in `work(rows, batch)`.
 
 The loop divides by the weight of all micro-batches and ranks, so neither changes the loss. The folder is
 the registry: `use = "causal"` is `training/objectives/causal.py`.
@@ -32,7 +34,7 @@ from numpy.typing import NDArray
 
 from training import TrainingError, models
 from training.manifest import Version
-from training.shards import Rows
+from training.shards import Rows, Split
 from training.tables import check, suggest
 
 Batch = dict[str, torch.Tensor]
@@ -78,12 +80,29 @@ def prompted(objective: Objective, text: str) -> str:
 
 
 def work(rows: Rows, batch: Batch) -> models.Work:
-    """What a batch prepared from rows has a model multiply."""
+    """What a batch prepared from rows has a model multiply, where the objective does not say it itself."""
     found = {"length": batch["tokens"].shape[1], "targets": len(batch["targets"])}
     if "encoder_tokens" not in batch:
         return models.Work(int(rows.used.sum()), **found)
     tokens, read = (int((batch[name] >= 0).sum()) for name in ("pieces", "encoder_pieces"))
     return models.Work(tokens, **found, encoder_tokens=read, encoder_length=batch["encoder_tokens"].shape[1])
+
+
+def left_out(objective: Objective, split: Split) -> dict[str, int] | None:
+    """How many rows of a split the objective passes over, of all; None where it takes every row as it is.
+
+    Raises TrainingError where it passes over all.
+    """
+    count = getattr(objective, "left_out", None)
+    if count is None:
+        return None
+    left = {"rows": int(count(split)), "of": len(split)}
+    if left["rows"] == len(split):
+        raise TrainingError(
+            f"[objective]: none of the {len(split):,} rows of {split.name!r} has an answer and fits into "
+            f"{split.length:,} tokens; build the version with a larger [pack] length"
+        )
+    return left
 
 
 def build(objective: Objective, table: Mapping[str, Any], version: Version, where: str) -> Any:

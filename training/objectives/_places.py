@@ -92,10 +92,13 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor, dtype: torch.dtype) -> Tensor:
         wanted = any(ctx.needs_input_grad)
+        to_table, to_bias = (
+            torch.zeros_like(each) if each is not None and ctx.needs_input_grad[n] else None
+            for n, each in enumerate((table, bias), 1)
+        )
         inputs, weight = x.to(dtype), table.to(dtype)
         offset = None if bias is None else bias.to(dtype)
-        to_inputs, to_table = torch.empty_like(inputs), torch.zeros_like(table)
-        to_bias = None if bias is None else torch.zeros_like(bias)
+        to_inputs = torch.empty_like(inputs)
         found = torch.empty(len(x), dtype=torch.promote_types(dtype, torch.float32))
         room = torch.empty(min(len(x), SUMMED), len(table), dtype=dtype) if wanted else None
         for first in range(0, len(x), SUMMED):
@@ -112,7 +115,8 @@ class _Total(torch.autograd.Function):
                     torch.mm(given, weight, out=to_inputs[near])
             if room is not None:
                 given = room[: group.stop - first]
-                to_table += given.T @ inputs[group]
+                if to_table is not None:
+                    to_table += given.T @ inputs[group]
                 if to_bias is not None:
                     to_bias += given.sum(0, dtype=found.dtype)
         if wanted:

@@ -72,6 +72,24 @@ class Rows:
             None if self.targets is None else Texts(*(values[first:last] for values in self.targets)),
         )
 
+    def by_length(self) -> Rows:
+        """Rows of examples from the shortest on, so that neighbours need little padding; packed rows as they are."""
+        if self.labels is None:
+            return self
+        order = np.argsort(self.used + (0 if self.targets is None else self.targets.used), kind="stable")
+        return Rows(
+            self.index[order],
+            self.tokens[order],
+            self.used[order],
+            self.piece_row,  # a row is one piece
+            self.starts[order],
+            self.lengths[order],
+            self.documents[order],
+            self.offsets[order],
+            self.labels[order],
+            None if self.targets is None else Texts(*(values[order] for values in self.targets)),
+        )
+
     def layout(self) -> tuple[Ints, Ints]:
         """(piece, position) of every place [B, length]: pieces numbered through the batch, padding one of its own
         with position -1."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,13 @@ def prepare(folder: Path) -> dict[str, Any]:
     pq.write_table(table, data / "train-00001-of-00002.parquet", row_group_size=9)
     (data / "test-00000-of-00001.jsonl").write_text('{"text": "test"}')
     (data.parent / "README.md").write_text("# Grain")
-    _, os.environ["HF_ENDPOINT"] = hubs.start(folder)
+    _, address = hubs.start(folder)
     return {
         "params": {"dataset": "mills/grain", "revision": hubs.REVISION, "streaming": True},
         "rows": 20 + 30,
         "rejects": 1 + 5,
         "cut": ("data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.parquet"),
+        "environment": {"HF_ENDPOINT": address},
     }
 
 

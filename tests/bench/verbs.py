@@ -1,0 +1,74 @@
+"""The verbs of Gristmill as a bench calls them: a process each, and what it says under --json."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tests.bench.measuring import ROOT
+
+QUIET = {"OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+
+
+def gristmill(*words: object) -> dict[str, Any]:
+    """What a verb says under --json. Ends the bench where it fails."""
+    command = [sys.executable, "-P", "-m", "flows", *map(str, words), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **QUIET})
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def built(recipe: Path, store: Path, data: Path) -> Path:
+    """The manifest of a recipe's version."""
+    return Path(gristmill("build", recipe, "--store", store, "--data", data, "--direct")["manifest"])
+
+
+def trained(file: Path, manifest: Path, store: Path, name: str, changes: Sequence[str]) -> Path:
+    """The folder of a run, which is trained unless it was: then nothing is done again."""
+    folder, began = store / "runs" / name, time.monotonic()
+    settings = [part for change in changes for part in ("--set", change)]
+    gristmill("train", file, "--manifest", manifest, "--store", store, "--name", name, "--direct", *settings)
+    print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return folder
+
+
+def card(folder: Path, name: str, paths: Sequence[str], language: str, columns: Sequence[str] = ("text",)) -> str:
+    """Write the card of a source of files, whose columns have the names of ours; returns its file's name."""
+    lines = [
+        f'name = "{name}"',
+        'kind = "files"',
+        f'title = "{name}"',
+        'description = "Text of a lesson of the bench."',
+        'homepage = "https://example.org"',
+        'licence = "NOASSERTION"',
+        f'languages = ["{language}"]',
+        "[params]",
+        f"paths = {json.dumps(list(paths))}",
+        f"columns = {{{', '.join(f'{column} = {json.dumps(column)}' for column in columns)}}}",
+    ]
+    (folder / f"{name}.toml").write_text("\n".join(lines) + "\n", "utf-8")
+    return f"{name}.toml"
+
+
+def pages(data: Path, languages: Sequence[str]) -> list[str]:
+    """The texts of the shared corpus in the folders of these languages."""
+    table = pq.read_table(data / "corpus" / "debian_docs.parquet", columns=["text", "lang_dir"])
+    texts: list[str] = table.filter(pc.is_in(table["lang_dir"], pa.array(languages)))["text"].to_pylist()
+    return texts
+
+
+def lines(path: Path, rows: Iterable[dict[str, str]]) -> None:
+    """Write JSON lines."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
