@@ -31,7 +31,7 @@ SMALL = {
 }  # fmt: skip
 CHANGES = {
     "projects-bert": ("layers = 3", "width = 128", "heads = 2", "steps = 800", "warmup = 40", "decay = 200"),
-    "projects-classify": ("steps = 480", "warmup = 40"),
+    "projects-classify": ("steps = 240", "warmup = 24"),
 }
 TINY = {
     "projects-bert": ("layers = 1", "width = 32", "heads = 2", "steps = 12", "warmup = 2", "decay = 2"),
