@@ -62,6 +62,9 @@ use = "seq2seq"
 [batch]
 rows = 64
 micro_rows = 64
+[optimizer]
+use = "adamw"
+learning_rate = 0.003
 [schedule]
 steps = {steps}
 [evaluation]
