@@ -86,6 +86,7 @@ def test_a_bulk_file_has_a_document_for_each_paper(tmp_path: Path) -> None:
         ("a.gz", gzip.compress(tarred({"a.tex": random.Random(1).randbytes(17 << 20)}), 1), "paper_too_long"),
         ("a.gz", gzip.compress(tarred({"a.png": bytes(40 << 20), "a.tex": MAIN.encode()})), "bomb"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "data",
 )
 def test_what_is_no_paper_says_why(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
     (path := tmp_path / name).write_bytes(data)
