@@ -179,6 +179,7 @@ def _open(runs: Path, run: Run, version: Version, name: str | None, here: dict[s
         "step": 0,
         "steps": run.schedule.steps,
         "tokens_read": 0,
+        "left_out": None,
         "resumed_at": [],
         "validations": [],
         "evaluation": None,

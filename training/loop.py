@@ -253,8 +253,7 @@ def train(
         journal.go_on(first, run.log.tensorboard)
         journal.write(peak=machine.peak_flops(run.precision.compute))
         learnt, left = lora.trained(loop.model, loop.fresh), objectives.left_out(loop.objective, loop.stream.split)
-        if left is not None:
-            journal.write(left_out=left)
+        journal.write(left_out=left)
         progress.say(terminal.begun(run, version, loop.model, group, first, journal.folder, learnt, left))
     progress.phase("train", steps)
     progress.advance(first)

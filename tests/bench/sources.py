@@ -95,6 +95,12 @@ def questions(texts: Texts) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
+def talks(texts: Texts) -> bytes:
+    """What is counted is the user's side; all is answered by one word."""
+    rows = ([{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}] for text in texts)
+    return b"".join(json.dumps({"messages": row}).encode() + b"\n" for row in rows)
+
+
 def lines(texts: Texts) -> bytes:
     return b"".join(json.dumps({"text": text}).encode() + b"\n" for text in texts)
 
@@ -120,6 +126,7 @@ KINDS: dict[str, tuple[str, Callable[[Texts], bytes]]] = {
     ),
     "l.tar": ("latex", lambda texts: tarred({f"2401.{n:05}.gz": paper(text) for n, text in enumerate(texts)})),
     "m.jsonl": ("items", questions),
+    "n.jsonl": ("chat", talks),
 }
 
 

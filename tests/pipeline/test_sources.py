@@ -781,7 +781,9 @@ def test_licences_of_this_environment_are_expressions_that_a_parser_reads() -> N
 
 
 def test_unknown_kind_lists_what_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"unknown kind 'file'; did you mean 'files'\? has: archive, files, hub"):
+    with pytest.raises(
+        ConfigError, match=r"unknown kind 'file'; did you mean 'files'\? has: archive, chat, files, hub"
+    ):
         sources.load("file")
     with pytest.raises(ConfigError, match="cannot be imported"):
         sources.load("nowhere.thing")

@@ -168,7 +168,8 @@ def test_a_prompt_is_its_examples_and_the_item() -> None:
 def test_context_and_continuation_are_the_tokens_of_the_text(loaded: Loaded, context: str, continuation: str) -> None:
     made = prompts.pair(loaded, context, continuation)
     assert made.context and made.continuation
-    whole = loaded.encode(context + continuation) if context else [loaded.start, *loaded.encode(continuation)]
+    bare = [loaded.start, *loaded.read(continuation, bare=True)]
+    whole = loaded.encode(context + continuation) if context else bare
     start = [loaded.start] if context and made.context == (loaded.start,) and whole[:1] != [loaded.start] else []
     assert [*made.context, *made.continuation] == [*start, *whole]
     # Every byte of the continuation is predicted, and the white space before it.
