@@ -160,7 +160,7 @@ def test_every_command_of_the_readme_runs_from_the_wheel_outside_a_checkout(else
             serve(elsewhere, command)
             continue
         if "--task classify" in command:
-            command += " --set schedule.steps=60 --set schedule.warmup=5"  # whole, it takes five minutes
+            command += " --set schedule.steps=260"  # whole, it takes five minutes
         if "deploy" not in command:
             shell(command)
             continue
