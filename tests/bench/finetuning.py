@@ -168,7 +168,7 @@ def sides(bench: Bench, backbone: Path | None) -> list[Side]:
     epochs = bench.lesson.given.epochs
     if backbone:
         bench.tokenizer = backbone / "tokenizer.json"
-        return [Side(backbone.name, f"init = {json.dumps(str(backbone))}", 1e-4, 4)]
+        return [Side(backbone.name, f"init = {json.dumps(str(backbone))}", 1e-4, 2)]
     start = f"init = {json.dumps(str(bench.pretrained()))}"
     return [Side(PRETRAINED, start, 1e-3, epochs), Side(RANDOM, MODEL, 1e-3, epochs)]
 
