@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.bootstrap import RESAMPLES, bounds
+
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
-RESAMPLES = 2000
-LEVEL = 0.95
 BINS = 15
 
 
@@ -88,12 +88,7 @@ def intervals(table: Ints) -> dict[str, dict[str, float]]:
         if label == guess:
             hits[:, label] += column
     found = {"accuracy": hits.sum(1) / total, "macro_f1": _mean_f1(hits, named, given)}
-    return {name: _interval(values) for name, values in found.items()}
-
-
-def _interval(values: Doubles) -> dict[str, float]:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return {"low": float(low), "high": float(high)}
+    return {name: dict(zip(("low", "high"), bounds(values), strict=True)) for name, values in found.items()}
 
 
 def calibration(probability: Doubles, right: NDArray[np.bool_], brier: Doubles) -> dict[str, Any]:

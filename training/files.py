@@ -19,8 +19,13 @@ def write_text(path: Path, text: str) -> None:
 def sync(folder: Path, *, deep: bool = True) -> None:
     """Flush a folder, and with `deep` the files in it, to the disk."""
     for path in [*(sorted(folder.iterdir()) if deep else []), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        flush(path)
+
+
+def flush(path: Path) -> None:
+    """Flush one file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

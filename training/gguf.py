@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training import TrainingError, card, hugging_face, journal, loading
-from training.files import sync
+from training.files import flush, sync
 from training.loading import Loaded
 
 WEIGHTS = ("f32", "f16", "bf16", "q8_0")
@@ -79,6 +79,7 @@ def write(loaded: Loaded, target: Path, weights: str = "f16", papers: Mapping[st
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+        flush(temporary)
         temporary.replace(target)
         sync(target.parent, deep=False)
     finally:

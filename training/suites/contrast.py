@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from training import TrainingError, classes, journal
+from training import TrainingError, bootstrap, classes, journal
 from training.journal import Journal
 from training.suites import scores
 from training.suites.suite import CHOICE, CLOZE
@@ -225,7 +225,7 @@ def _score(metric: str, values: Doubles) -> float:
 
 def _resampled(metric: str, values: Doubles, side: int = 0) -> Doubles:
     """The score of each resample: its items are the same for every side, its seeds are drawn for each."""
-    seeds = np.random.default_rng([1, side]).integers(0, values.shape[1], (scores.RESAMPLES, values.shape[1]))
+    seeds = np.random.default_rng([1, side]).integers(0, values.shape[1], (bootstrap.RESAMPLES, values.shape[1]))
     found, at = [], 0
     for drawn in scores.resamples(values.shape[2]):
         each = _scored(metric, values[:, :, drawn])
@@ -236,5 +236,5 @@ def _resampled(metric: str, values: Doubles, side: int = 0) -> Doubles:
 
 
 def _interval(drawn: Doubles, score: float) -> dict[str, float]:
-    low, high = np.quantile(drawn, [(1 - scores.LEVEL) / 2, (1 + scores.LEVEL) / 2])
-    return {"score": score, "low": float(low), "high": float(high)}
+    low, high = bootstrap.bounds(drawn)
+    return {"score": score, "low": low, "high": high}

@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.bootstrap import RESAMPLES, bounds
 from training.suites.prompts import Asked
 from training.suites.suite import CLOZE, Metric
 
 Doubles = NDArray[np.float64]
-RESAMPLES = 2000
-LEVEL = 0.95
 BLOCK = 1 << 22  # numbers that are drawn at once
 
 
@@ -60,8 +59,7 @@ def interval(values: Doubles, seed: int = 0) -> tuple[float, float]:
     if not len(values):
         return math.nan, math.nan
     means = np.concatenate([values[drawn].mean(1) for drawn in resamples(len(values), seed)])
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return bounds(means)
 
 
 def resamples(count: int, seed: int = 0) -> Iterator[NDArray[np.int64]]:
