@@ -171,7 +171,8 @@ def _of_version(folder: Path) -> Iterator[Row]:
 
     try:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-        layout, eot = manifest["layout"], manifest["tokenizer"]["eot"]
+        layout, known = manifest["layout"], manifest["tokenizer"]
+        around = {known["eot"], known.get("bos", known["eot"])}
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(f"{folder} is no version: {error}") from error
     if layout != "examples":
@@ -186,10 +187,10 @@ def _of_version(folder: Path) -> Iterator[Row]:
         table = pa.ipc.open_file(pa.memory_map(str(folder / shard["file"]))).read_all().sort_by("document")
         for row in table.select([n for n in ("tokens", "target") if n in table.column_names]).to_pylist():
             names = {"tokens": "text", "target": "target"}
-            yield {names[n]: _spelt(tokenizer, tokens or [], eot) for n, tokens in row.items()}
+            yield {names[n]: _spelt(tokenizer, tokens or [], around) for n, tokens in row.items()}
 
 
-def _spelt(tokenizer: Any, tokens: list[int], eot: int) -> str:
-    """The text of a row: what stands between end-of-text, which parts the turns of a conversation."""
-    turns = [list(turn) for ends, turn in itertools.groupby(tokens, lambda token: token == eot) if not ends]
+def _spelt(tokenizer: Any, tokens: list[int], around: set[int]) -> str:
+    """The text of a row: what stands between the tokens that begin and end documents, and part turns."""
+    turns = [list(turn) for ends, turn in itertools.groupby(tokens, around.__contains__) if not ends]
     return TURN.join(tokenizer.decode(turn, skip_special_tokens=False) for turn in turns)

@@ -129,7 +129,7 @@ def _manifest(
         "tokenizer": {
             "file": "tokenizer.json",
             "sha256": file_digest(folder / "tokenizer.json", "sha256"),
-            **{name: vocabulary[name] for name in ("vocab_size", "eot", "trained_on")},
+            **{name: vocabulary[name] for name in ("vocab_size", "eot", "bos", "trained_on") if name in vocabulary},
         },
         "accounting": entries,
         "summaries": books.summaries(entries, store, keys, index) | tried,

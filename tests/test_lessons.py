@@ -91,7 +91,7 @@ def test_a_command_is_told_without_the_folders_of_a_machine():
 
 
 @pytest.mark.slow
-def test_open_text_holds_nothing_of_what_is_held_out(tmp_path):
+def test_open_text_holds_nothing_of_what_is_held_out(tmp_path, monkeypatch):
     draw, data = random.Random(8), tmp_path / "data"
     place = data / "classification" / "news"
     place.mkdir(parents=True)
@@ -102,8 +102,17 @@ def test_open_text_holds_nothing_of_what_is_held_out(tmp_path):
     pages = [f"{sentence(draw, 300)} {text} {sentence(draw, 300)}" for text in texts]
     pq.write_table(pa.table({"text": pages, "lang_dir": ["en"] * 300}), data / "corpus" / "debian_docs.parquet")
     (data / "lm" / "wikitext2_valid.txt").write_text(sentence(draw, 500), "utf-8")
-    lesson = Lesson(DataSet("news", "en", ("en",), 64, labelled.WORDS, 1, 1), data, tmp_path / "lesson")
-    manifest = lesson.open_text(600)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "mine.jsonl").write_text(json.dumps({"text": f"{texts[0]} {sentence(draw, 300)}"}), "utf-8")
+    monkeypatch.setattr(labelled, "VOCABULARY", 600)
+    lesson = Lesson(DataSet("news", "en", 64, labelled.WORDS), data, tmp_path / "lesson")
+    manifest = labelled.open_text("en", [lesson], tmp_path / "open", tmp_path / "more", 64)
+    assert {entry["name"] for entry in json.loads(manifest.read_bytes())["sources"]} == {
+        "news",
+        "pages",
+        "wikitext",
+        "mine",
+    }
     tokenizer = Tokenizer.from_file(str(labelled.tokenizer_of(manifest)))
     version = lesson.labelled(labelled.tokenizer_of(manifest))
     test, train = (lesson.texts(version, name) for name in ("test", "train"))

@@ -219,6 +219,7 @@ def export(
         model,
         tokenizer_file=version.tokenizer_file,
         eot=version.manifest.tokenizer.eot,
+        start=version.manifest.tokenizer.start,
         length=model.length,
         folder=target,
         extra_tokens=objective.extra_tokens,

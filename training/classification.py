@@ -106,11 +106,12 @@ class Judged:
         wrong = np.flatnonzero((self.gold >= 0) & (self.gold != self.predicted))
         chosen = wrong[np.lexsort((wrong, -self.probability[wrong]))][:MISTAKES]
         rows = Split(self.version, self.split).take(self.row[chosen])
-        tokenizer, eot = vocabulary.extended(self.version.tokenizer_file, ()), self.version.manifest.tokenizer.eot
+        tokenizer, of = vocabulary.extended(self.version.tokenizer_file, ()), self.version.manifest.tokenizer
+        around = (of.start, of.eot)
         known = self.version.documents.select(["doc_id", "source", "language"]).take(pa.array(chosen)).to_pylist()
         found = []
         for number, (document, entry) in enumerate(zip(chosen.tolist(), known, strict=True)):
-            tokens = [t for t in rows.tokens[number, : rows.used[number]].tolist() if t != eot]
+            tokens = [t for t in rows.tokens[number, : rows.used[number]].tolist() if t not in around]
             text = tokenizer.decode(tokens, skip_special_tokens=False)
             named = {"label": self.labels[self.gold[document]], "predicted": self.labels[self.predicted[document]]}
             excerpt = text if len(text) <= EXCERPT else text[:EXCERPT].rstrip() + " ..."

@@ -1,7 +1,8 @@
 """Write a trained model as a folder that `transformers` loads as its own: a decoder as Qwen3, Llama or GPT-2.
 
-The tokenizer puts end-of-text before a text, and behind it where the model continues none, as every document has it
-in training: a prompt means the same to the run and to its export. That of a classifier has a token to pad with.
+The tokenizer puts what begins a document before a text, and end-of-text behind it where the model continues none, as
+every document has it in training: a prompt means the same to the run and to its export. That of a classifier has a
+token to pad with.
 
     config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json
     README.md  ATTRIBUTION.md
@@ -21,8 +22,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
+from tokenizers.processors import ByteLevel, TemplateProcessing
 from tokenizers.processors import Sequence as Sequenced
-from tokenizers.processors import TemplateProcessing
 
 from training import TrainingError, hugging_face
 from training.files import sync
@@ -45,13 +46,15 @@ def export(
     *,
     tokenizer_file: Path,
     eot: int,
+    start: int | None = None,
     length: int,
     folder: Path,
     papers: Mapping[str, str] | None = None,
     extra_tokens: Sequence[str] = (),
     template: str | None = None,
 ) -> None:
-    """Write the folder; `length` is the longest context, `papers` the texts of its PAPERS (`card`).
+    """Write the folder; `length` is the longest context, `papers` the texts of its PAPERS (`card`), `eot` ends a text
+    and `start`, by default `eot`, begins it.
 
     `extra_tokens` are the objective's, whose ids follow the tokenizer's: the mask, or the sentinels. `template` is the
     Jinja template by which it is told a chat.
@@ -62,14 +65,16 @@ def export(
     padding = getattr(family, "PADDING", None)
     extra_tokens = [*extra_tokens, *([padding] if padding else [])]
     tokenizer = _tokenizer(tokenizer_file, extra_tokens, model.vocab_size + bool(padding))
-    token = _end_of_text(tokenizer, tokenizer_file, eot)
-    _surround(tokenizer, token, eot, behind=bool(padding) or not model.causal)
+    first = eot if start is None else start
+    around = _spelt(tokenizer, tokenizer_file, first), _spelt(tokenizer, tokenizer_file, eot)
+    _surround(tokenizer, around, (first, eot), behind=bool(padding) or not model.causal)
     _refuse_foreign(folder)
     config = family.config(model, eot=eot, length=length)
+    config |= {"bos_token_id": first} if "bos_token_id" in config else {}
     texts = {
         "config.json": _json(config),
-        **({} if padding else {"generation_config.json": _json(_generation_config(config, eot))}),
-        "tokenizer_config.json": _json(_tokenizer_config(token, length, extra_tokens, padding, template)),
+        **({} if padding else {"generation_config.json": _json(_generation_config(config, first, eot))}),
+        "tokenizer_config.json": _json(_tokenizer_config(around, length, extra_tokens, padding, template)),
         **{name: text for name, text in (papers or {}).items() if name in PAPERS},
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -102,20 +107,23 @@ def _tokenizer(tokenizer_file: Path, extra_tokens: Sequence[str], vocab_size: in
     return tokenizer
 
 
-def _end_of_text(tokenizer: Tokenizer, tokenizer_file: Path, eot: int) -> str:
-    token: str | None = tokenizer.id_to_token(eot)
+def _spelt(tokenizer: Tokenizer, tokenizer_file: Path, number: int) -> str:
+    token: str | None = tokenizer.id_to_token(number)
     if token is None:
-        raise TrainingError(f"{tokenizer_file}: has no token {eot}; eot is given in the manifest")
+        raise TrainingError(f"{tokenizer_file}: has no token {number}; it is given in the manifest")
     return token
 
 
-def _surround(tokenizer: Tokenizer, token: str, eot: int, *, behind: bool) -> None:
-    """Let the tokenizer put end-of-text before each text, and behind it too."""
-    end = f" {token}" if behind else ""
-    pair = f"{token} $A {token} $B:1" + (f" {token}:1" if behind else "")
-    around = TemplateProcessing(single=f"{token} $A{end}", pair=pair, special_tokens=[(token, eot)])
+def _surround(tokenizer: Tokenizer, around: tuple[str, str], ids: tuple[int, int], *, behind: bool) -> None:
+    """Let the tokenizer put the first token before each text, and, if `behind`, the second behind it; nothing else."""
+    first, end = around
+    single, pair = f"{first} $A", f"{first} $A {end} $B:1"
+    if behind:
+        single, pair = f"{single} {end}", f"{pair} {end}:1"
+    template = TemplateProcessing(single=single, pair=pair, special_tokens=[*zip(around, ids, strict=True)])
     before = tokenizer.post_processor
-    tokenizer.post_processor = around if before is None else Sequenced([before, around])
+    # One that is a template would put tokens of its own beside these.
+    tokenizer.post_processor = Sequenced([before, template]) if isinstance(before, ByteLevel) else template
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -126,15 +134,15 @@ def _refuse_foreign(folder: Path) -> None:
         raise TrainingError(f"{folder}: holds {foreign[0]!r}, which no export wrote; name another folder")
 
 
-def _generation_config(config: dict[str, Any], eot: int) -> dict[str, Any]:
+def _generation_config(config: dict[str, Any], start: int, eot: int) -> dict[str, Any]:
     """Tokens that begin, end and pad what is generated: those of config.json, or else the end of text."""
     names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-    usual = dict.fromkeys(names[:3], eot)
+    usual = dict(zip(names, (start, eot, eot), strict=False))
     return usual | {name: config[name] for name in names if config.get(name) is not None}
 
 
 def _tokenizer_config(
-    token: str, length: int, extra_tokens: Sequence[str], padding: str | None, template: str | None
+    around: tuple[str, str], length: int, extra_tokens: Sequence[str], padding: str | None, template: str | None
 ) -> dict[str, Any]:
     mask = {"mask_token": extra_tokens[0]} if len(extra_tokens) == 1 and not padding else {}
     return {
@@ -142,8 +150,8 @@ def _tokenizer_config(
         **({"chat_template": template} if template else {}),
         **({"pad_token": padding, "padding_side": "right"} if padding else {}),
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": token,
-        "eos_token": token,
+        "bos_token": around[0],
+        "eos_token": around[1],
         "model_max_length": length,
         "clean_up_tokenization_spaces": False,
     }

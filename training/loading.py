@@ -109,16 +109,19 @@ def _of_run(place: Path) -> Loaded:
     books, run, version = journal.read(folder, verify=False)
     model = loop.load(run, version, books, chosen)
     objective = objectives.load(run.objective, "[objective]")
-    tokenizer, eot = vocabulary.extended(version.tokenizer_file, objective.extra_tokens), version.manifest.tokenizer.eot
-    behind = [eot] if has_encoder_and_decoder(model) or isinstance(model, Classifier) else []
+    tokenizer = vocabulary.extended(version.tokenizer_file, objective.extra_tokens)
+    start, eot = version.manifest.tokenizer.start, version.manifest.tokenizer.eot
+    pairs = has_encoder_and_decoder(model)
+    behind = [eot] if pairs or isinstance(model, Classifier) else []
 
     def encode(text: str) -> list[int]:
-        return [eot, *tokenizer.encode(text, add_special_tokens=False).ids, *behind]
+        return [start, *tokenizer.encode(text, add_special_tokens=False).ids, *behind]
 
     name = f"{folder.name}-{place.name}" if chosen else folder.absolute().name
     prompted, template = partial(objectives.prompted, objective), getattr(objective, "template", None)
     special = {"eos_token": str(tokenizer.id_to_token(eot))} if template else None
-    return Loaded(name, model, tokenizer, eot, frozenset([eot]), encode, prompted, template, special)
+    first = eot if pairs else start
+    return Loaded(name, model, tokenizer, first, frozenset([eot]), encode, prompted, template, special)
 
 
 def _of_hugging_face(folder: Path) -> Loaded:

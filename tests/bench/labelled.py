@@ -4,15 +4,18 @@
     ag_news     news in English, of four kinds                   held out: a fifth of the split groups
     thucnews    titles of news in Chinese, of ten kinds          held out: a fifth of the split groups
 
-Text to be pretrained on is the unlabelled text of `train`, pages of the shared corpus in that language and, in English,
-WikiText-2. It is deduplicated, and what it shares with a held-out text (13 words in a row; 8 of a shorter one; in
-Chinese characters) is cut out of it with 200 characters on either side (stage `decontaminate`). Held-out texts of
-fewer than 8 words are met by nothing: of those the deduplicated split alone says that they are not in train.
+Text to be pretrained on is the unlabelled text of `train` of every set in a language, pages of the shared corpus in
+it, in English WikiText-2, and what a folder of JSON lines holds. It is deduplicated, and what it shares with a held-out
+text (13 words in a row; 8 of a shorter one; in Chinese characters) is cut out of it with 200 characters on either side
+(stage `decontaminate`). Held-out texts of fewer than 8 words are met by nothing: of those the deduplicated split alone
+says that they are not in train.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ from tests.bench.bootstrap import Scores
 
 END = "<|endoftext|>"
 HELD = 0.2
+VOCABULARY = 8192
 RECIPE = """name = {name}
 sources = {sources}
 [[stage]]
@@ -49,16 +53,13 @@ CUT = '[[stage]]\nuse = "decontaminate"\nsets = [{}]'
 
 @dataclass(frozen=True)
 class DataSet:
-    """A folder of train.parquet, and dev.parquet where that is held out; the folders of pages in its language, the
-    tokens of a row, what TF-IDF counts, and how many steps of pretraining and epochs of train are worth it here."""
+    """A folder of train.parquet, and dev.parquet where that is held out; the language, the tokens of a row, what TF-IDF
+    counts."""
 
     folder: str
     language: str
-    pages: tuple[str, ...]
     length: int
     counted: dict[str, object]
-    steps: int
-    epochs: int
 
     @property
     def name(self) -> str:
@@ -67,12 +68,12 @@ class DataSet:
 
 WORDS = {"ngram_range": (1, 2)}
 CHARACTERS = {"analyzer": "char", "ngram_range": (1, 3)}
-ENGLISH, CHINESE = ("en", "en-US"), ("zh-CN",)
 DATA_SETS = {
-    "sst2": DataSet("sst2", "en", ENGLISH, 64, WORDS, 400, 2),
-    "ag_news": DataSet("ag_news", "en", ENGLISH, 64, WORDS, 400, 2),
-    "thucnews": DataSet("thucnews_zh", "zh", CHINESE, 64, CHARACTERS, 600, 2),
+    "sst2": DataSet("sst2", "en", 64, WORDS),
+    "ag_news": DataSet("ag_news", "en", 128, WORDS),
+    "thucnews": DataSet("thucnews_zh", "zh", 64, CHARACTERS),
 }
+PAGES = {"en": ("en", "en-US"), "zh": ("zh-CN",)}  # folders of the shared corpus
 
 
 @dataclass(frozen=True)
@@ -109,29 +110,15 @@ class Lesson:
         held: list[str] | float = [f"{self.given.name}-dev"] if len(self.files) > 1 else HELD
         tokens = f"tokenizer = {json.dumps(str(tokenizer))}" if tokenizer else "vocab_size = 512"
         # Splits are laid out in the order of their names, so those that come behind `test` do not move it.
-        split = {"test": held, **splits}
-        return self._built(f"{self.given.name}{name}", self.cards, "", tokens, "examples", split)
-
-    def open_text(self, vocabulary: int) -> Path:
-        """The manifest of text to be pretrained on, whose tokenizer is every other version's."""
-        manifest = self.labelled(None, "-cut")
-        train, held = self.texts(manifest, "train"), self.texts(manifest, "test")
-        pages = verbs.pages(self.data, self.given.pages)
-        unseen = self.folder / "held-out.jsonl"
-        verbs.lines(unseen, ({"text": text} for text in held.texts))
-        sources = {"own": train.texts, "pages": pages}
-        for name, texts in sources.items():
-            verbs.lines(self.folder / f"{name}.jsonl", ({"text": text} for text in texts))
-        cards = [verbs.card(self.folder, name, [f"{name}.jsonl"], self.given.language) for name in sources]
-        tokens = f'vocab_size = {vocabulary}\nsample = "16MB"'
-        if self.given.language == "zh":
-            characters(self.folder / "characters.json", [*train.texts, *pages], vocabulary)
-            tokens = 'tokenizer = "characters.json"'
-        else:
-            cards.append(verbs.card(self.folder, "wikitext", [str(self.data / "lm" / "wikitext2_valid.txt")], "en", ()))
-        return self._built(
-            f"{self.given.name}-open", cards, CUT.format(json.dumps(str(unseen))), tokens, "packed", {"val": 0.02}
+        recipe = _recipe(
+            f"{self.given.name}{name}",
+            self.cards,
+            tokens=tokens,
+            layout="examples",
+            length=self.given.length,
+            split={"test": held, **splits},
         )
+        return _built(self.folder, recipe, self.data)
 
     def texts(self, manifest: Path, split: str) -> Texts:
         """The documents of a split of labelled texts, in the order of their ids."""
@@ -142,21 +129,67 @@ class Lesson:
         ids = [doc_id for doc_id, _ in chosen]
         return Texts(ids, [row["text"] for row in found], [str(row["label"]) for row in found])
 
-    def _built(
-        self, name: str, sources: Sequence[str], more: str, tokens: str, layout: str, split: dict[str, object]
-    ) -> Path:
-        splits = ", ".join(f"{key} = {json.dumps(value)}" for key, value in split.items())
-        text = RECIPE.format(
-            name=json.dumps(name),
-            sources=json.dumps(list(sources)),
-            more=more,
-            tokens=tokens,
-            layout=layout,
-            length=self.given.length,
-            split=f"{{{splits}}}",
-        )
-        (self.folder / f"recipe-{name}.toml").write_text(text, "utf-8")
-        return verbs.built(self.folder / f"recipe-{name}.toml", self.store, self.data)
+
+def open_text(language: str, lessons: Sequence[Lesson], folder: Path, more: Path | None, length: int) -> Path:
+    """The manifest of text of a language to be pretrained on, in rows of `length` tokens; its tokenizer is that of the
+    lessons. `more` is a folder of JSON lines, each a source beside what the shared data hold."""
+    name, data = f"open-{language}", lessons[0].data
+    folder.mkdir(parents=True, exist_ok=True)
+    if not verbs.has_pipeline():
+        return verbs.built(folder / f"recipe-{name}.toml", folder / "store", data)
+    versions = [(lesson, lesson.labelled(None, "-cut")) for lesson in lessons]
+    unseen = folder / "held-out.jsonl"
+    verbs.lines(unseen, ({"text": t} for lesson, made in versions for t in lesson.texts(made, "test").texts))
+    sources = {lesson.given.name: lesson.texts(made, "train").texts for lesson, made in versions}
+    sources["pages"] = verbs.pages(data, PAGES[language])
+    for source, texts in sources.items():
+        verbs.lines(folder / f"{source}.jsonl", ({"text": text} for text in texts))
+    cards = [verbs.card(folder, source, [f"{source}.jsonl"], language) for source in sources]
+    files = sorted(more.absolute().glob("*.jsonl")) if more else []
+    cards += [verbs.card(folder, file.stem.replace("_", "-"), [str(file)], language) for file in files]
+    tokens = f'vocab_size = {VOCABULARY}\nsample = "64MB"'
+    if language == "zh":
+        characters(folder / "characters.json", [*itertools.chain(*sources.values()), *map(_text, files)], VOCABULARY)
+        tokens = 'tokenizer = "characters.json"'
+    else:
+        cards.append(verbs.card(folder, "wikitext", [str(data / "lm" / "wikitext2_valid.txt")], "en", ()))
+    cut = CUT.format(json.dumps(str(unseen)))
+    recipe = _recipe(name, cards, more=cut, tokens=tokens, layout="packed", length=length, split={"val": 0.02})
+    return _built(folder, recipe, data)
+
+
+def _text(file: Path) -> str:
+    """All the text of a file of JSON lines."""
+    return "\n".join(json.loads(line)["text"] for line in file.read_text("utf-8").splitlines())
+
+
+def _recipe(
+    name: str,
+    sources: Sequence[str],
+    *,
+    tokens: str,
+    layout: str,
+    length: int,
+    split: dict[str, object],
+    more: str = "",
+) -> str:
+    splits = ", ".join(f"{key} = {json.dumps(value)}" for key, value in split.items())
+    return RECIPE.format(
+        name=json.dumps(name),
+        sources=json.dumps([*sources]),
+        more=more,
+        tokens=tokens,
+        layout=layout,
+        length=length,
+        split=f"{{{splits}}}",
+    )
+
+
+def _built(folder: Path, recipe: str, data: Path) -> Path:
+    file = folder / f"recipe-{tomllib.loads(recipe)['name']}.toml"
+    if verbs.has_pipeline():
+        file.write_text(recipe, "utf-8")
+    return verbs.built(file, folder / "store", data)
 
 
 def tokenizer_of(manifest: Path) -> Path:

@@ -1,10 +1,10 @@
 """A T5 that writes Simplified Chinese from Traditional: `python tests/bench/simplifying.py [--steps N] [--write]`.
 
-Texts are runs of two to six Chinese characters from the titles of THUCNews and the Chinese pages of the shared corpus,
-as they were written, each once; OpenCC (s2twp: Taiwan's characters and Taiwan's words) makes the Traditional side,
-which is read. Those in which both are equal are left out. So most characters are to be copied or replaced one by one,
-some words are others, and what was written is what is right. A tenth is held out, by the hash of ids. Beside the model
-stand
+Texts are runs of two to eight Chinese characters from the titles of THUCNews, the Chinese pages of the shared corpus
+and, with `--open FOLDER`, JSON lines that lie there, as they were written, each once; OpenCC (s2twp: Taiwan's
+characters and Taiwan's words) makes the Traditional side, which is read. Those in which both are equal are left out. So
+most characters are to be copied or replaced one by one, some words are others, and what was written is what is right. A
+fiftieth is held out, by the hash of ids. Beside the model stand
 
     copy        the text as it was read
     table       of each character what most often stands in its place in train, over pairs of equal length
@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import re
 import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -36,7 +38,7 @@ from tests.bench import labelled, packed, table, verbs
 from tests.bench.bootstrap import Scores, interval
 
 PHRASE = re.compile(r"[一-鿿]+")
-SHORTEST, LONGEST = 2, 6  # characters
+SHORTEST, LONGEST = 2, 8  # characters
 VOCABULARY = 8192
 RECIPE = """name = "simplify"
 sources = ["pairs.toml"]
@@ -48,23 +50,23 @@ tokenizer = "characters.json"
 [pack]
 layout = "examples"
 length = 16
-split = {test = 0.1}
+split = {test = 0.02}
 """
 RUN = """name = "simplify"
 [model]
 family = "t5"
-layers = 2
-width = 128
-heads = 2
+layers = {layers}
+width = {width}
+heads = {heads}
 tie_embeddings = true
 [objective]
 use = "seq2seq"
 [batch]
-rows = 64
-micro_rows = 64
+rows = {rows}
+micro_rows = {rows}
 [optimizer]
 use = "adamw"
-learning_rate = 0.003
+learning_rate = {rate}
 [schedule]
 steps = {steps}
 [evaluation]
@@ -80,25 +82,31 @@ new_tokens = 8
 Pair = tuple[str, str]
 
 
-def pairs(data: Path) -> list[Pair]:
+def pairs(data: Path, more: Path | None = None) -> list[Pair]:
     """Traditional and Simplified forms of every text, where they differ."""
     import opencc
 
     titles = pq.read_table(data / "classification" / "thucnews_zh" / "train.parquet")["text"].to_pylist()
-    found = dict.fromkeys(itertools.chain(*map(PHRASE.findall, [*titles, *verbs.pages(data, ["zh-CN"])])))
+    texts = [*titles, *verbs.pages(data, ["zh-CN"])]
+    for file in sorted(more.glob("*.jsonl")) if more else []:
+        texts += [json.loads(line)["text"] for line in file.read_text("utf-8").splitlines()]
+    found = dict.fromkeys(itertools.chain.from_iterable(map(PHRASE.findall, texts)))
     convert = opencc.OpenCC("s2twp").convert
     made = [(convert(text), text) for text in found if SHORTEST <= len(text) <= LONGEST]
     return [(there, text) for there, text in made if there != text]
 
 
-def version(folder: Path, data: Path) -> tuple[Path, list[Pair], list[Pair]]:
+def version(folder: Path, data: Path, more: Path | None) -> tuple[Path, list[Pair], list[Pair]]:
     """The manifest of the pairs, and those of train and of test."""
-    found = pairs(data)
-    verbs.lines(folder / "pairs.jsonl", ({"text": there, "target": line} for there, line in found))
-    verbs.card(folder, "pairs", ["pairs.jsonl"], "zh", ("text", "target"))
-    labelled.characters(folder / "characters.json", [text for pair in found for text in pair], VOCABULARY)
-    (folder / "recipe.toml").write_text(RECIPE, "utf-8")
+    if verbs.has_pipeline():
+        made = pairs(data, more)
+        verbs.lines(folder / "pairs.jsonl", ({"text": there, "target": line} for there, line in made))
+        verbs.card(folder, "pairs", ["pairs.jsonl"], "zh", ("text", "target"))
+        labelled.characters(folder / "characters.json", [text for pair in made for text in pair], VOCABULARY)
+        (folder / "recipe.toml").write_text(RECIPE, "utf-8")
     manifest = verbs.built(folder / "recipe.toml", folder / "store", data)
+    rows = map(json.loads, (folder / "pairs.jsonl").read_text("utf-8").splitlines())
+    found = [(row["text"], row["target"]) for row in rows]
     index = pq.read_table(manifest.parent / "documents.parquet", columns=["doc_id", "split"]).to_pylist()
     # Lines of a file are counted from 1.
     sides = {
@@ -130,9 +138,10 @@ def edits(written: str, right: str) -> int:
 
 def written(folder: Path, run: Path, test: Sequence[Pair]) -> list[str]:
     """What `gristmill generate` makes of the texts, the likeliest token each time."""
-    verbs.lines(folder / "prompts.jsonl", ({"prompt": there} for there, _ in test))
-    asked = ("--file", folder / "prompts.jsonl", "--greedy", "--new-tokens", 14, "--batch", 64)
-    found = verbs.gristmill("generate", run, *asked)["prompts"]
+    prompts = folder / f"prompts-{run.name}.jsonl"
+    verbs.lines(prompts, ({"prompt": there} for there, _ in test))
+    asked = ("--file", prompts, "--greedy", "--new-tokens", 14, "--batch", 256)
+    found = verbs.trainer("generate", run, *asked)["prompts"]
     return [each["continuations"][0] for each in found]
 
 
@@ -144,26 +153,32 @@ def judged(written: Sequence[Sequence[str]], test: Sequence[Pair]) -> tuple[Scor
     return np.array(right, np.float64), np.array(errors, np.float64)
 
 
-def measured(folder: Path, data: Path, steps: int, seeds: Sequence[int], threads: int) -> Iterator[str]:
+def measured(folder: Path, data: Path, options: argparse.Namespace) -> Iterator[str]:
     """The lines of the report."""
     import opencc
 
-    manifest, train, test = version(folder, data)
-    (folder / "run.toml").write_text(RUN.format(steps=steps), "utf-8")
+    manifest, train, test = version(folder, data, options.open)
+    size = {"layers": options.layers, "width": options.width, "heads": options.width // 64}
+    (folder / "run.toml").write_text(
+        RUN.format(steps=options.steps, rate=options.rate, rows=options.rows, **size), "utf-8"
+    )
+    name = f"t5-{options.layers}-{options.width}-{options.rows}-{options.steps}-{options.rate}"
+
+    def model(seed: int) -> list[str]:
+        changes = (f"seed={seed}", f"precision.threads={options.threads}")
+        run = verbs.trained(folder / "run.toml", manifest, folder / "store", f"{name}-{seed}", changes)
+        return written(folder, run, test)
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        models = [*pool.map(model, range(1, options.seeds + 1))]
     by = majority(train)
     there = [text for text, _ in test]
-    sides = {
+    found = {
         "copy": [there],
-        "table": ["".join(by.get(char, char) for char in text) for text in there],
-        "OpenCC": [*map(opencc.OpenCC("tw2sp").convert, there)],
+        "table": [["".join(by.get(char, char) for char in text) for text in there]],
+        "OpenCC": [[*map(opencc.OpenCC("tw2sp").convert, there)]],
     }
-    found: dict[str, list[list[str]]] = {name: [some] if name != "copy" else some for name, some in sides.items()}
-    models = []
-    for seed in seeds:
-        changes = (f"seed={seed}", f"precision.threads={threads}")
-        run = verbs.trained(folder / "run.toml", manifest, folder / "store", f"t5-{steps}-{seed}", changes)
-        models.append(written(folder, run, test))
-    found[f"t5, {steps:,} steps, {len(models)} seeds"] = models
+    found[f"t5, {options.steps:,} steps, {len(models)} seeds"] = models
     yield f"{len(train):,} texts to learn from, {len(test):,} held out.\n"
     yield "| side | texts that are right | 95 % | error rate of characters | 95 % |"
     yield "|---|---|---|---|---|"
@@ -180,16 +195,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=packed.DATA)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--open", type=Path, help="a folder of .jsonl files of text to take texts from as well")
+    parser.add_argument("--rows", type=int, default=64, help="texts a step")
+    parser.add_argument("--rate", type=float, default=0.003)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--width", type=int, default=128, help="of the model, a multiple of 64")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of each training")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
+    parser.add_argument("--build", action="store_true", help="build the version, and train nothing")
     parser.add_argument("--folder", type=Path, help="where versions and runs lie and stay (default: a temporary one)")
     parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         folder = (options.folder or Path(temporary)).absolute() / "simplify"
         folder.mkdir(parents=True, exist_ok=True)
-        seeds = range(1, options.seeds + 1)
-        lines = [*measured(folder, options.data.absolute(), options.steps, seeds, options.threads)]
+        if options.build:
+            print(version(folder, options.data.absolute(), options.open)[0])
+            return
+        lines = [*measured(folder, options.data.absolute(), options)]
     printed = "\n".join(lines)
     print(printed)
     if options.write:

@@ -1,7 +1,12 @@
-"""The verbs of Gristmill as a bench calls them: a process each, and what it says under --json."""
+"""The verbs of Gristmill as a bench calls them: a process each, and what it says under --json.
+
+What a bench trains on may be built on one machine and learnt on another, which has a GPU and no pipeline: there a
+version is the one that was built before, in the folder that was taken along.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -17,12 +22,22 @@ import pyarrow.parquet as pq
 
 from tests.bench.measuring import ROOT
 
-QUIET = {"OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+PATHS = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+QUIET = {"OMP_WAIT_POLICY": "passive", "PYTHONPATH": PATHS, "HF_HUB_OFFLINE": "1"}
 
 
 def gristmill(*words: object) -> dict[str, Any]:
     """What a verb says under --json. Ends the bench where it fails."""
-    command = [sys.executable, "-P", "-m", "flows", *map(str, words), "--json"]
+    return _said("flows", *words)
+
+
+def trainer(*words: object) -> dict[str, Any]:
+    """The same of the trainer's own verbs."""
+    return _said("training", *words)
+
+
+def _said(module: str, *words: object) -> dict[str, Any]:
+    command = [sys.executable, "-P", "-m", module, *map(str, words), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **QUIET})
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
@@ -31,15 +46,26 @@ def gristmill(*words: object) -> dict[str, Any]:
 
 
 def built(recipe: Path, store: Path, data: Path) -> Path:
-    """The manifest of a recipe's version."""
-    return Path(gristmill("build", recipe, "--store", store, "--data", data, "--direct")["manifest"])
+    """The manifest of a recipe's version; where there is no pipeline, of the one that was built of it before."""
+    known = recipe.with_suffix(".manifest")
+    if has_pipeline():
+        manifest = Path(gristmill("build", recipe, "--store", store, "--data", data, "--direct")["manifest"])
+        known.write_text(os.path.relpath(manifest, recipe.parent), "utf-8")
+    elif not known.is_file():
+        sys.exit(f"{recipe} was not built before, and this machine has no pipeline to build it: see {known.name}")
+    return (recipe.parent / known.read_text("utf-8")).resolve()
+
+
+def has_pipeline() -> bool:
+    """Whether versions can be built here."""
+    return importlib.util.find_spec("prefect") is not None
 
 
 def trained(file: Path, manifest: Path, store: Path, name: str, changes: Sequence[str]) -> Path:
     """The folder of a run, which is trained unless it was: then nothing is done again."""
     folder, began = store / "runs" / name, time.monotonic()
     settings = [part for change in changes for part in ("--set", change)]
-    gristmill("train", file, "--manifest", manifest, "--store", store, "--name", name, "--direct", *settings)
+    trainer("fit", file, "--manifest", manifest, "--runs", store / "runs", "--name", name, *settings)
     print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return folder
 

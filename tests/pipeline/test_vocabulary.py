@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from pipeline.stage import ConfigError
 from pipeline.store import Store, read_parquet
-from pipeline.tokens import tasks, vocabulary
+from pipeline.tokens import encoding, tasks, vocabulary
 from tests import builds
 from tests.laws import nasty
 
@@ -140,6 +142,67 @@ def test_truncation_and_padding_of_a_given_tokenizer_are_switched_off(path, tmp_
     assert {len(found.ids) for found in cut.encode_batch(texts)} == {8}
     loaded = vocabulary.load(tmp_path / "cut.json")
     assert vocabulary.encode(loaded, texts) == vocabulary.encode(vocabulary.load(path), texts)
+
+
+def surrounded(kind: str, path: Path, target: Path) -> Tokenizer:
+    """A tokenizer in the manner of BERT, RoBERTa, Llama 3, T5 or GPT-2, by what its template puts around a text."""
+    single, specials = {
+        "bert": ("[CLS] $A [SEP]", ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]),
+        "roberta": ("<s> $A </s>", ["<s>", "</s>"]),
+        "llama3": ("<|begin_of_text|> $A", ["<|begin_of_text|>", "<|end_of_text|>"]),
+        "t5": ("$A </s>", ["</s>"]),
+        "gpt2": ("$A", ["<|endoftext|>"]),
+    }[kind]
+    if kind == "bert":
+        made = Tokenizer(models.WordPiece({token: n for n, token in enumerate([*specials, "the", "mill", "wheel"])}))
+        made.pre_tokenizer = pre_tokenizers.Whitespace()
+    else:
+        table = json.loads(path.read_text("utf-8"))
+        table["added_tokens"] = []
+        vocab = {token: n for n, token in enumerate(t for t in table["model"]["vocab"] if t != "<|endoftext|>")}
+        table["model"]["vocab"] = vocab
+        made = Tokenizer.from_str(json.dumps(table))
+        made.add_special_tokens(specials)
+    ids = [(token, made.token_to_id(token)) for token in specials]
+    made.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)
+    made.save(str(target))
+    return made
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "llama3", "t5", "gpt2"])
+def test_a_document_begins_as_the_template_of_its_tokenizer_has_it(kind, path, tmp_path):
+    """What models were trained with: up to the end, which every document has, the ids are those of `tokenizers`."""
+    made = surrounded(kind, path, tmp_path / "t.json")
+    loaded = vocabulary.load(tmp_path / "t.json")
+    end = vocabulary.end_of_text(loaded)
+    texts = ["the mill", "", "the mill wheel", "the"]
+    expected = [made.encode(text).ids for text in texts]
+    expected = [ids if ids and ids[-1] == end else [*ids, end] for ids in expected]
+    if kind in ("t5", "gpt2"):  # which put nothing there
+        expected = [[end, *ids] for ids in expected]
+    assert vocabulary.encode(loaded, texts) == expected
+    encoder = encoding.Encoder(loaded)
+    assert (encoder.why_not is None) == (kind != "bert")
+    ids, starts = encoder(pa.array(texts))
+    assert [ids[a:b].tolist() for a, b in itertools.pairwise(starts)] == expected
+    # Text that spells what begins a document is text.
+    spelt = made.id_to_token(expected[0][0])
+    assert expected[0][0] not in vocabulary.encode(loaded, [f"the {spelt} mill"])[0][1:-1]
+
+
+def test_a_version_says_what_begins_its_documents(path, tmp_path):
+    corpus = builds.write_corpus(tmp_path / "corpus", documents=60)
+    for kind in ("bert", "gpt2"):
+        surrounded(kind, path, corpus / f"{kind}.json")
+        tokens = {"tokenizer": f"{kind}.json"}
+        made = builds.build(builds.make_recipe(corpus, tokens=tokens), tmp_path / kind)
+        said, starts = made.manifest["tokenizer"], {"bert": 2}
+        assert said.get("bos") == starts.get(kind)
+        (shard, *_) = made.manifest["splits"]["train"]["shards"]
+        rows = pa.ipc.open_file(str(made.folder / shard["file"])).read_all()
+        columns = (rows[name].to_pylist() for name in ("tokens", "starts", "offsets"))
+        first = {row[a] for row, *some in zip(*columns, strict=True) for a, part in zip(*some, strict=True) if not part}
+        assert first == {said.get("bos", said["eot"])}
 
 
 def test_gpt2_gives_its_own_ids(shared_data, tmp_path):

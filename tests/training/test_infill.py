@@ -31,7 +31,7 @@ Pieces = list[list[int]]
 
 def objective_of(**table: Any) -> infill.Objective:
     objective = infill.Objective(**table)
-    objective._vocab_size, objective._eot = VOCABULARY, EOT
+    objective._vocab_size, objective._start, objective._eot = VOCABULARY, EOT, EOT
     return objective
 
 
@@ -117,7 +117,7 @@ def test_shares_are_those_asked_for_and_cuts_are_uniform():
     """20,000 pieces of 10 tokens: chi-squared over the 66 pairs of cuts, 65 degrees of freedom; p > .001."""
     objective = objective_of(rate=0.7, spm=0.25)
     rows = rows_of([[10] * 10 for _ in range(2000)], 100, whole=False)
-    cuts = objective._cuts(infill.Text.of(rows, EOT), rows, keys_of(rows))
+    cuts = objective._cuts(infill.Text.of(rows, EOT, EOT), rows, keys_of(rows))
     assert abs(cuts.chosen.mean() - 0.7) < 0.01 and abs(cuts.spm.mean() - 0.25) < 0.01
     assert abs(np.corrcoef(cuts.chosen, cuts.spm)[0, 1]) < 0.02
     pairs, counts = np.unique(np.stack([cuts.first, cuts.second]), axis=1, return_counts=True)

@@ -27,7 +27,7 @@ EOT, VOCABULARY, SENTINELS = 7, 50, 100
 
 def objective_of(**table: Any) -> span.Objective:
     objective = span.Objective(**table)
-    objective._vocab_size, objective._eot = VOCABULARY, EOT
+    objective._vocab_size, objective._start, objective._eot = VOCABULARY, EOT, EOT
     return objective
 
 
@@ -141,7 +141,7 @@ def test_masks_are_those_of_the_twin_given_the_same_partitions(lengths, seed):
     """The partitions that were drawn are read off the mask; everything else has to follow from them."""
     objective = objective_of()
     rows = rows_of([lengths], sum(lengths), seed=seed, whole=False)
-    text = Text.of(rows, EOT)
+    text = Text.of(rows, EOT, EOT)
     mask, begins = objective._mask(text, rows, keys_of(rows, seed))
     for number, length in enumerate(lengths):
         mine, starts = mask[text.piece == number], begins[text.piece == number]

@@ -77,13 +77,26 @@ class SplitEntry(_Checked):
 
 
 class TokenizerEntry(_Checked):
-    """The tokenizer beside the shards; `eot` opens and closes every document."""
+    """The tokenizer beside the shards; `eot` closes every document and opens it too, unless there is a `bos`."""
 
     file: Inside
     sha256: Sha256
     vocab_size: Annotated[int, Field(ge=1)]
     eot: Count
+    bos: Count | None = None
     trained_on: dict[str, Any] | None
+
+    @model_validator(mode="after")
+    def _are_tokens(self) -> TokenizerEntry:
+        for name, token in (("eot", self.eot), ("bos", self.start)):
+            if token >= self.vocab_size:
+                raise ValueError(f"{name} {token} lies outside the vocabulary of {self.vocab_size}")
+        return self
+
+    @property
+    def start(self) -> int:
+        """The token that opens every document."""
+        return self.eot if self.bos is None else self.bos
 
 
 class DocumentIndex(_Checked):
@@ -165,8 +178,6 @@ class Manifest(_Checked):
         canaries = dict(self.summaries.get("canaries", {}))
         if canaries and canaries.pop("digest", None) != digest(canaries):
             raise ValueError("summaries.canaries is not as it was written; it was edited, build it again")
-        if self.tokenizer.eot >= self.tokenizer.vocab_size:
-            raise ValueError(f"eot {self.tokenizer.eot} lies outside the vocabulary of {self.tokenizer.vocab_size}")
         if self.layout == "packed" and (self.labels is not None or self.targets is not None):
             raise ValueError("packed rows have neither labels nor targets; those are of the layout 'examples'")
         return self

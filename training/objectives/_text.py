@@ -1,6 +1,6 @@
 """The tokens of packed rows as texts: piece by piece, with what stands around a document set apart.
 
-The end-of-text tokens that open and close a document belong to no text: what cuts, hides or moves tokens leaves them.
+The tokens that open and close a document belong to no text: what cuts, hides or moves tokens leaves them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Flags = NDArray[np.bool_]
 
 class Text(NamedTuple):
     """The real tokens of rows, end to end [N], and of each its row, its piece and its place in that; of each piece its
-    first token's number [P] and how many tokens it has beside <eot> around them, `inside`."""
+    first token's number [P] and how many tokens it has beside those around a document, `inside`."""
 
     tokens: Ints
     row: Ints
@@ -29,7 +29,7 @@ class Text(NamedTuple):
     size: Ints
 
     @classmethod
-    def of(cls, rows: Rows, eot: int) -> Text:
+    def of(cls, rows: Rows, start: int, eot: int) -> Text:
         lengths = rows.lengths.astype(np.int64)
         first = np.cumsum(lengths) - lengths
         piece = np.repeat(np.arange(len(lengths)), lengths)
@@ -37,7 +37,7 @@ class Text(NamedTuple):
         row = rows.piece_row[piece].astype(np.int64)
         tokens = rows.tokens[row, rows.starts[piece] + place].astype(np.int64)
         ends = first + lengths - 1
-        opened = tokens[first] == eot
+        opened = tokens[first] == start
         closed = (tokens[ends] == eot) & (lengths > 1)
         inside = np.ones(len(tokens), bool)
         inside[first[opened]] = inside[ends[closed]] = False

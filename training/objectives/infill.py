@@ -51,6 +51,7 @@ class Objective(Table):
     extra_tokens: ClassVar[tuple[str, ...]] = NAMES
     extra_length: ClassVar[int] = len(NAMES)
     _vocab_size: int = PrivateAttr()
+    _start: int = PrivateAttr()
     _eot: int = PrivateAttr()
 
     @property
@@ -60,8 +61,8 @@ class Objective(Table):
 
     def over(self, version: Version) -> Objective:
         """The objective over a version's tokens."""
-        bound = self.model_copy()
-        bound._vocab_size, bound._eot = version.manifest.tokenizer.vocab_size, version.manifest.tokenizer.eot
+        bound, tokenizer = self.model_copy(), version.manifest.tokenizer
+        bound._vocab_size, bound._start, bound._eot = tokenizer.vocab_size, tokenizer.start, tokenizer.eot
         return bound
 
     def prompt(self, text: str) -> str:
@@ -90,7 +91,7 @@ class Objective(Table):
 
     def rearranged(self, rows: Rows, keys: NDArray[np.uint64]) -> tuple[Rows, Ints]:
         """The rows as they are told, and the flat place in the old rows [B, width] of what stands there now."""
-        text = Text.of(rows, self._eot)
+        text = Text.of(rows, self._start, self._eot)
         cuts = self._cuts(text, rows, keys)
         before: Ints = np.cumsum(cuts.chosen) - cuts.chosen
         heads = np.searchsorted(rows.piece_row, np.arange(len(rows)))  # the first piece of each row

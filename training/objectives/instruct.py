@@ -115,11 +115,11 @@ class Objective(Table):
         not."""
         answers, place = _answers(rows), np.arange(rows.tokens.shape[1])
         said, ours = (
-            ((tokens == self._eot) & (place < used[:, None])).sum(1)
+            ((tokens == self._eot) & (place > 0) & (place < used[:, None])).sum(1)
             for tokens, used in ((rows.tokens, rows.used), (answers.tokens, answers.used))
         )
         told = rows.used + answers.used - 1
-        whole: NDArray[np.bool_] = (ours > 1) & (said >= ours) & (said <= ours + 1) & (told <= rows.tokens.shape[1])
+        whole: NDArray[np.bool_] = (ours > 0) & (said >= ours) & (said <= ours + 1) & (told <= rows.tokens.shape[1])
         return whole
 
     def told(self, rows: Rows) -> Told:

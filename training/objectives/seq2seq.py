@@ -3,8 +3,9 @@
     encoder   <eot> a b c <eot>
     decoder   x y <eot>                which reads <eot> x y
 
-Law: every token of a target but the end-of-text that opens it is predicted exactly once, from the row's text and the
-target's tokens before it. A row without a target is read and has nothing to write.
+A decoder begins with <eot>, also where another token opens documents. Law: every token of a target but what opens it
+is predicted exactly once, from the row's text and the target's tokens before it. A row without a target is read and
+has nothing to write.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import PrivateAttr
 
 from training import TrainingError
 from training.manifest import Version
@@ -31,6 +33,7 @@ class Objective(Table):
     ngrams: ClassVar[bool] = False
     measure: ClassVar[str] = "perplexity"
     extra_tokens: ClassVar[tuple[str, ...]] = ()
+    _eot: int = PrivateAttr()
 
     def over(self, version: Version) -> Objective:
         """Raises TrainingError where the version has no targets."""
@@ -39,7 +42,9 @@ class Objective(Table):
                 f"[objective] (seq2seq): {version.address} has no targets; map the target in the source's card "
                 '(columns) and build the version with [pack] layout = "examples"'
             )
-        return self
+        bound = self.model_copy()
+        bound._eot = version.manifest.tokenizer.eot
+        return bound
 
     def targets(self, rows: Rows, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Flat places [N] in the rows: of each token to be written, that of the last token of its text."""
@@ -52,6 +57,7 @@ class Objective(Table):
         texts = _texts(rows)
         encoder, _, read = _places.as_one_piece(rows.tokens, rows.used)
         decoder, _, known = _places.as_one_piece(texts.tokens, np.maximum(texts.used, 1))
+        decoder[:, 0] = self._eot
         number = np.arange(len(rows), dtype=np.int32)[:, None]
         row, place = _written(texts)
         return {

@@ -49,6 +49,7 @@ class Objective(Table):
     ngrams: ClassVar[bool] = False
     measure: ClassVar[str] = "perplexity"
     _vocab_size: int = PrivateAttr()
+    _start: int = PrivateAttr()
     _eot: int = PrivateAttr()
 
     @property
@@ -66,7 +67,7 @@ class Objective(Table):
                 f"sentinels; set objective.sentinels to {most} or raise objective.mean_length"
             )
         bound = self.model_copy()
-        bound._vocab_size, bound._eot = tokenizer.vocab_size, tokenizer.eot
+        bound._vocab_size, bound._start, bound._eot = tokenizer.vocab_size, tokenizer.start, tokenizer.eot
         return bound
 
     def gaps(self, length: Ints) -> tuple[Ints, Ints]:
@@ -84,7 +85,7 @@ class Objective(Table):
 
     def targets(self, rows: Rows, keys: NDArray[np.uint64]) -> Ints:
         """Flat places [N] in the rows: of a sentinel that of the first token behind it, of <eot> that before it."""
-        text = Text.of(rows, self._eot)
+        text = Text.of(rows, self._start, self._eot)
         at, written = _written(text, *self._mask(text, rows, keys))
         place = text.row * rows.tokens.shape[1] + rows.starts[text.piece] + text.place
         return np.repeat(place[at], written)
@@ -92,7 +93,7 @@ class Objective(Table):
     def prepare(self, rows: Rows, keys: NDArray[np.uint64]) -> Batch:
         """encoder_tokens, encoder_pieces [B, T]; tokens, pieces [B, U] of the decoder; at [N], its flat places before
         a target; targets [N], in order of place. Padding is piece -1 of both."""
-        text = Text.of(rows, self._eot)
+        text = Text.of(rows, self._start, self._eot)
         noise, begins = self._mask(text, rows, keys)
         # Of each token in a gap: how many gaps of its piece begin before it; so the sentinel where one begins.
         before: Ints = np.cumsum(begins) - begins
