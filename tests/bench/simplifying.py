@@ -17,6 +17,7 @@ replacements) by the characters of what is right, the mean over texts. Intervals
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import re
@@ -40,6 +41,7 @@ from tests.bench.bootstrap import Scores, interval
 PHRASE = re.compile(r"[一-鿿]+")
 SHORTEST, LONGEST = 2, 8  # characters
 VOCABULARY = 8192
+MOST = 150_000  # texts, the first by their hashes
 RECIPE = """name = "simplify"
 sources = ["pairs.toml"]
 [[stage]]
@@ -83,7 +85,7 @@ Pair = tuple[str, str]
 
 
 def pairs(data: Path, more: Path | None = None) -> list[Pair]:
-    """Traditional and Simplified forms of every text, where they differ."""
+    """Traditional and Simplified forms of texts, where they differ."""
     import opencc
 
     titles = pq.read_table(data / "classification" / "thucnews_zh" / "train.parquet")["text"].to_pylist()
@@ -92,8 +94,9 @@ def pairs(data: Path, more: Path | None = None) -> list[Pair]:
         texts += [json.loads(line)["text"] for line in file.read_text("utf-8").splitlines()]
     found = dict.fromkeys(itertools.chain.from_iterable(map(PHRASE.findall, texts)))
     convert = opencc.OpenCC("s2twp").convert
-    made = [(convert(text), text) for text in found if SHORTEST <= len(text) <= LONGEST]
-    return [(there, text) for there, text in made if there != text]
+    fitting = (text for text in found if SHORTEST <= len(text) <= LONGEST)
+    made = [(there, text) for text in fitting if (there := convert(text)) != text]
+    return sorted(made, key=lambda pair: hashlib.blake2b(pair[1].encode()).digest())[:MOST]
 
 
 def version(folder: Path, data: Path, more: Path | None) -> tuple[Path, list[Pair], list[Pair]]:

@@ -46,18 +46,20 @@ def make_version(
     name: str = "toy",
     tokenizer: Tokenizer | None = None,
     layout: str = "packed",
+    start: str = EOT,
 ) -> Path:
     """Write a version of `documents` (text, and optionally doc_id, source, language, label); returns its manifest.json.
 
-    With layout "examples" a row is a document, and has a target text where all documents have a `target`.
+    With layout "examples" a row is a document, and has a target text where all documents have a `target`. Documents
+    begin with the token `start`.
     """
     folder.mkdir(parents=True)
     (folder / "shards").mkdir()
     table = _index(documents, val_every)
     tokenizer = tokenizer or train_tokenizer([row["text"] for row in table], vocab_size)
     tokenizer.save(str(folder / "tokenizer.json"))
-    eot = tokenizer.token_to_id(EOT)
-    encoded = [[eot, *e.ids, eot] for e in tokenizer.encode_batch([row["text"] for row in table])]
+    eot, bos = tokenizer.token_to_id(EOT), tokenizer.token_to_id(start)
+    encoded = [[bos, *e.ids, eot] for e in tokenizer.encode_batch([row["text"] for row in table], False, False)]
     for row, ids in zip(table, encoded, strict=True):
         row["tokens"] = len(ids)
     known = [{k: v for k, v in row.items() if k not in ("text", "target")} for row in table]
@@ -67,7 +69,7 @@ def make_version(
     labels = sorted({row["label"] for row in table if row.get("label") is not None})
     targets = None
     if layout == "examples" and all("target" in row for row in table):
-        targets = [[eot, *e.ids, eot] for e in tokenizer.encode_batch([row["target"] for row in table])]
+        targets = [[bos, *e.ids, eot] for e in tokenizer.encode_batch([row["target"] for row in table], False, False)]
     kind = (targets, labels) if layout == "examples" else None
     splits = {
         split: _split(folder, split, table, encoded, length, dtype, shard_rows, eot, kind) for split in ("train", "val")
@@ -85,6 +87,7 @@ def make_version(
             "sha256": sha256(folder / "tokenizer.json"),
             "vocab_size": tokenizer.get_vocab_size(),
             "eot": eot,
+            **({"bos": bos} if bos != eot else {}),
             "trained_on": None,
         },
         "accounting": [_accounting(len(table))],
