@@ -61,8 +61,8 @@ def export(
     `extra_tokens` are the objective's, whose ids follow the tokenizer's: the mask, or the sentinels. `template` is the
     Jinja template by which it is told a chat, `weights` one of WEIGHTS.
     An earlier export in its place is replaced. Raises TrainingError where the model's family has no file in
-    `hugging_face`, the tokenizer is not the model's, the folder holds anything that no export wrote, or `weights` cannot
-    hold the model's.
+    `hugging_face`, the tokenizer is not the model's, the folder holds anything that no export wrote, or there is a
+    number that `weights` cannot hold.
     """
     family = hugging_face.of_model(model)
     padding = getattr(family, "PADDING", None)
