@@ -166,6 +166,20 @@ def test_a_run_is_written_with_its_papers_and_its_template(tmp_path, training):
     assert found["tokenizer.chat_template"] == chat.TEMPLATE
 
 
+def test_a_file_that_could_not_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    folder = exported.folder(tmp_path, "qwen3")
+    gguf.export(folder, tmp_path / "m.gguf")
+    before = (tmp_path / "m.gguf").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reader.GGUFWriter, "write_tensors_to_file", full)
+    with pytest.raises(OSError, match="No space"):
+        gguf.export(folder, tmp_path / "m.gguf", "f32")
+    assert (tmp_path / "m.gguf").read_bytes() == before and not list(tmp_path.glob(".*gguf*"))
+
+
 def test_what_llama_cpp_has_no_form_for_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(TrainingError, match="decoders"):
         gguf.export(exported.folder(tmp_path / "t5", "t5"), tmp_path / "m.gguf")
