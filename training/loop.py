@@ -150,7 +150,7 @@ class Loop:
             laid, waited = self.loader.next()
         whole = laid.whole
         loss, weight = self._gradients(laid)
-        tokens = float(laid.mine.used.sum())
+        tokens = float(objectives.read(self.objective, laid.mine, laid.work))
         flops = float(sum(map(self.model.flops, laid.work)))
         loss, weight, tokens, flops, asked = group.sum([loss, weight, tokens, flops, float(stop.asked)])
         if not weight:
