@@ -81,7 +81,7 @@ class Loop:
             self._begin()
             self.model.to(group.device)
         self.running = group.wrap(Scored(self.model, self.objective), run.precision, run.parallel)
-        self.optimizer = Optimizer(self.model, run.optimizer)
+        self.optimizer = Optimizer(self.model, run.optimizer, self.fresh)
         self.ledger = Ledger(self.stream.start, self.stream.step)
         self.tokens = 0  # read up to the checkpoint under way
         self.refused = 0  # steps in a row up to this one that changed nothing
