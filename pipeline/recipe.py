@@ -41,7 +41,8 @@ class Licence(_Table):
 
 
 class Tokens(_Table):
-    """A tokenizer.json that exists, or a byte-level BPE trained on a declared sample of the kept documents."""
+    """A tokenizer.json that exists, or a byte-level BPE trained on a declared sample of the documents that are kept and
+    that no stage made of others."""
 
     tokenizer: str | None = None
     vocab_size: int = Field(8192, ge=258, le=1_000_000)

@@ -190,7 +190,13 @@ def export(
     target: Annotated[
         Path, typer.Argument(metavar="FOLDER|FILE.gguf", help="What to write; an earlier export is replaced.")
     ],
-    weights: Annotated[str, typer.Option(help="How a .gguf file holds matrices: f32, f16, bf16 or q8_0.")] = "f16",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="How weights are held: f32, bf16 or f16, in a .gguf file q8_0 too; default: f32, there f16.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the newest checkpoint of a run as a Hugging Face folder, or a decoder as a GGUF file.
@@ -201,6 +207,7 @@ def export(
 
     \b
       python -P -m training export .gristmill/runs/mine exported
+      python -P -m training export .gristmill/runs/mine half --weights bf16
       python -P -m training export runs/quickstart-classify-289e22fe classifier --json
       python -P -m training export .gristmill/runs/mine mine.gguf --weights q8_0
       python -c 'import transformers; print(transformers.AutoModelForCausalLM.from_pretrained("exported"))'
@@ -209,7 +216,7 @@ def export(
     from training.export import export as write
 
     if target.suffix == ".gguf":
-        gguf.export(folder, target, weights)
+        gguf.export(folder, target, weights or "f16")
         print(json.dumps({"file": str(target)}) if as_json else f"{target}")
         return
     books, settings, version = journal.read(folder, verify=False)
@@ -224,6 +231,7 @@ def export(
         folder=target,
         extra_tokens=objective.extra_tokens,
         template=getattr(objective, "template", None),
+        weights=weights or "f32",
         papers=card.papers(books.table, settings, version),
     )
     print(json.dumps({"folder": str(target)}) if as_json else f"{target}")

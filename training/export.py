@@ -20,15 +20,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.processors import ByteLevel, TemplateProcessing
 from tokenizers.processors import Sequence as Sequenced
+from torch import Tensor
 
 from training import TrainingError, hugging_face
 from training.files import sync
 from training.vocabulary import extended
 
+# How a folder holds its tensors, and what its config.json says of it.
+WEIGHTS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 PAPERS = ("ATTRIBUTION.md", "README.md")
 FILES = (
     "ATTRIBUTION.md",
@@ -52,14 +56,16 @@ def export(
     papers: Mapping[str, str] | None = None,
     extra_tokens: Sequence[str] = (),
     template: str | None = None,
+    weights: str = "f32",
 ) -> None:
     """Write the folder; `length` is the longest context, `papers` the texts of its PAPERS (`card`), `eot` ends a text
     and `start`, by default `eot`, begins it.
 
     `extra_tokens` are the objective's, whose ids follow the tokenizer's: the mask, or the sentinels. `template` is the
-    Jinja template by which it is told a chat.
+    Jinja template by which it is told a chat, `weights` one of WEIGHTS.
     An earlier export in its place is replaced. Raises TrainingError where the model's family has no file in
-    `hugging_face`, the tokenizer is not the model's, or the folder holds anything that no export wrote.
+    `hugging_face`, the tokenizer is not the model's, the folder holds anything that no export wrote, or there is a
+    number that `weights` cannot hold.
     """
     family = hugging_face.of_model(model)
     padding = getattr(family, "PADDING", None)
@@ -69,7 +75,9 @@ def export(
     around = _spelt(tokenizer, tokenizer_file, first), _spelt(tokenizer, tokenizer_file, eot)
     _surround(tokenizer, around, (first, eot), behind=bool(padding) or not model.causal)
     _refuse_foreign(folder)
-    config = family.config(model, eot=eot, length=length)
+    tensors = _held(family.theirs(model), weights)
+    kept = str(WEIGHTS[weights]).removeprefix("torch.")
+    config = {**family.config(model, eot=eot, length=length), "dtype": kept, "torch_dtype": kept}
     config |= {"bos_token_id": first} if "bos_token_id" in config else {}
     texts = {
         "config.json": _json(config),
@@ -85,13 +93,26 @@ def export(
         for name, text in texts.items():
             (temporary / name).write_text(text, "utf-8")
         (temporary / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")
-        save_file(family.theirs(model), temporary / "model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
         sync(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
         sync(folder.parent, deep=False)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _held(tensors: Mapping[str, Tensor], weights: str) -> dict[str, Tensor]:
+    """The tensors in the type that is asked for."""
+    if weights not in WEIGHTS:
+        raise TrainingError(
+            f"weights {weights!r}: a folder holds {', '.join(WEIGHTS)}; a target that ends in .gguf has more"
+        )
+    held = {name: tensor.to(WEIGHTS[weights]) for name, tensor in tensors.items()}
+    for name, tensor in held.items():
+        if not tensor.isfinite().all() and tensors[name].isfinite().all():
+            raise TrainingError(f"{name} has values that {weights} cannot hold; choose bf16")
+    return held
 
 
 def _tokenizer(tokenizer_file: Path, extra_tokens: Sequence[str], vocab_size: int) -> Tokenizer:

@@ -81,7 +81,7 @@ class Loop:
             self._begin()
             self.model.to(group.device)
         self.running = group.wrap(Scored(self.model, self.objective), run.precision, run.parallel)
-        self.optimizer = Optimizer(self.model, run.optimizer)
+        self.optimizer = Optimizer(self.model, run.optimizer, self.fresh)
         self.ledger = Ledger(self.stream.start, self.stream.step)
         self.tokens = 0  # read up to the checkpoint under way
         self.refused = 0  # steps in a row up to this one that changed nothing
@@ -150,7 +150,7 @@ class Loop:
             laid, waited = self.loader.next()
         whole = laid.whole
         loss, weight = self._gradients(laid)
-        tokens = float(laid.mine.used.sum())
+        tokens = float(objectives.read(self.objective, laid.mine, laid.work))
         flops = float(sum(map(self.model.flops, laid.work)))
         loss, weight, tokens, flops, asked = group.sum([loss, weight, tokens, flops, float(stop.asked)])
         if not weight:

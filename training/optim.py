@@ -41,12 +41,19 @@ def factor(schedule: Schedule, step: int) -> float:
 
 
 class Optimizer:
-    """The optimisers of one model, stepped together; they hold what learns and nothing of what is frozen."""
+    """The optimisers of one model, stepped together; they hold what learns and nothing of what is frozen.
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    Of tables that learn by their last `fresh` rows alone (`lora`) they hold these; `state` spells them whole, so that a
+    run goes on wherever its tables are cut into shards, of which nothing is left out.
+    """
+
+    def __init__(self, model: nn.Module, settings: Settings, fresh: int = 0) -> None:
         self.parameters = dict(model.named_parameters())
         self.names = {id(parameter): name for name, parameter in self.parameters.items()}
         matrices, tables, vectors = _by_use(model)
+        self._ends: dict[torch.Tensor, nn.Parameter] = {}  # the last rows of a table, in its memory, and the table
+        if fresh:
+            tables = [self._end(table, fresh) for table in tables]
         embedding_rate = settings.embedding_learning_rate or settings.learning_rate
         adamw = [
             {"params": tables, "lr": embedding_rate, "weight_decay": 0.0},
@@ -72,8 +79,19 @@ class Optimizer:
         self.average = Average(model, settings.average) if settings.average is not None else None
         self._rates = {name: [group["lr"] for group in part.param_groups] for name, part in self.parts.items()}
 
+    def _end(self, table: nn.Parameter, rows: int) -> nn.Parameter:
+        """The last rows of a table; a sharded one itself, for a shard has any of them."""
+        sharded: bool = is_sharded(table)
+        if sharded:
+            return table
+        end = nn.Parameter(table.detach()[-rows:])
+        self._ends[end], self.names[id(end)] = table, self.names[id(table)]
+        return end
+
     def step(self, scale: float, number: int = 0) -> None:
         """Update 0-based `number`, at `scale` times the learning rates; gradients are gone afterwards."""
+        for end, table in self._ends.items():
+            end.grad = None if table.grad is None else table.grad[-len(end) :]
         for name, part in self.parts.items():
             for group, rate in zip(part.param_groups, self._rates[name], strict=True):
                 group["lr"] = rate * scale
@@ -86,16 +104,26 @@ class Optimizer:
         """Drop all gradients."""
         for part in self.parts.values():
             part.zero_grad(set_to_none=True)
+        for table in self._ends.values():
+            table.grad = None
 
     def state(self) -> dict[str, torch.Tensor]:
         """Every tensor that the next step needs, by 'optimiser/parameter/what'."""
         averages = self.average.state() if self.average else {}
         return averages | {
-            f"{kind}/{self.names[id(parameter)]}/{what}": value
+            f"{kind}/{self.names[id(parameter)]}/{what}": self._whole(parameter, value)
             for kind, part in self.parts.items()
             for parameter, values in part.state.items()
             for what, value in values.items()
         }
+
+    def _whole(self, parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """A tensor of a parameter's state; of a table's end that of the table, 0 where nothing learns."""
+        if parameter not in self._ends or not value.ndim:
+            return value
+        whole = torch.zeros_like(self._ends[parameter], dtype=value.dtype, requires_grad=False)
+        whole[-len(value) :] = value
+        return whole
 
     def blank(self, name: str, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
         """Room for a tensor of `state`, sharded as its parameter is."""
@@ -111,6 +139,10 @@ class Optimizer:
             for parameter in (p for group in part.param_groups for p in group["params"]):
                 prefix = f"{kind}/{self.names[id(parameter)]}/"
                 mine = {name.removeprefix(prefix): left.pop(name) for name in list(left) if name.startswith(prefix)}
+                if parameter in self._ends:
+                    mine = {
+                        what: value[-len(parameter) :].clone() if value.ndim else value for what, value in mine.items()
+                    }
                 part.state[parameter] = {what: value.to(parameter.device) for what, value in mine.items()}
         if self.average:
             self.average.restore(left)

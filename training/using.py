@@ -28,55 +28,67 @@ ModelArgument = Annotated[
 ]
 
 
+PromptOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="A text to continue; as often as you like. Default: one of nothing."),
+]
+FileOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help='Prompts, one a line; in .jsonl strings, or objects with a "prompt". -: stdin.'),
+]
+NewTokensOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, help=f"Tokens to add at the most; default: {NEW_TOKENS}, or as many as the context has."
+    ),
+]
+GreedyOption = Annotated[bool, typer.Option("--greedy", help="Take the likeliest token each time: --temperature 0.")]
+TemperatureOption = Annotated[
+    float, typer.Option(metavar="X", min=0, help="Below 1 the likeliest tokens win more often; 0: always.")
+]
+TopKOption = Annotated[
+    int | None, typer.Option(metavar="K", min=1, help="Choose among the K likeliest tokens; default: all.")
+]
+TopPOption = Annotated[
+    float | None, typer.Option(metavar="P", min=0, max=1, help="Choose among the likeliest that have mass P.")
+]
+MinPOption = Annotated[
+    float | None,
+    typer.Option(metavar="P", min=0, max=1, help="Only tokens at least P times as likely as the likeliest."),
+]
+PenaltyOption = Annotated[
+    float, typer.Option(metavar="X", help="Above 1, tokens that the text has become less likely; 1: none.")
+]
+SequencesOption = Annotated[int, typer.Option(metavar="N", min=1, help="Continuations of each prompt.")]
+StopOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="End before this text, wherever it comes; as often as you like."),
+]
+SeedOption = Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same text.")]
+BatchOption = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Sequences that are written side by side; decides no text.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object, with tokens and why each continuation ended.")
+]
+
+
 def generate(
     folder: ModelArgument,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TEXT", help="A text to continue; as often as you like. Default: one of nothing."),
-    ] = None,
-    file: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help='Prompts, one a line; in .jsonl strings, or objects with a "prompt". -: stdin.'
-        ),
-    ] = None,
-    new_tokens: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help=f"Tokens to add at the most; default: {NEW_TOKENS}, or as many as the context has."
-        ),
-    ] = None,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token each time: --temperature 0.")] = (
-        False
-    ),
-    temperature: Annotated[
-        float, typer.Option(metavar="X", min=0, help="Below 1 the likeliest tokens win more often; 0: always.")
-    ] = 0.8,
-    top_k: Annotated[
-        int | None, typer.Option(metavar="K", min=1, help="Choose among the K likeliest tokens; default: all.")
-    ] = None,
-    top_p: Annotated[
-        float | None, typer.Option(metavar="P", min=0, max=1, help="Choose among the likeliest that have mass P.")
-    ] = 0.95,
-    min_p: Annotated[
-        float | None,
-        typer.Option(metavar="P", min=0, max=1, help="Only tokens at least P times as likely as the likeliest."),
-    ] = None,
-    repetition_penalty: Annotated[
-        float, typer.Option(metavar="X", help="Above 1, tokens that the text has become less likely; 1: none.")
-    ] = 1.0,
-    return_sequences: Annotated[int, typer.Option(metavar="N", min=1, help="Continuations of each prompt.")] = 1,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TEXT", help="End before this text, wherever it comes; as often as you like."),
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same text.")] = 0,
-    batch: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Sequences that are written side by side; decides no text.")
-    ] = BATCH,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object, with tokens and why each continuation ended.")
-    ] = False,
+    prompt: PromptOption = None,
+    file: FileOption = None,
+    new_tokens: NewTokensOption = None,
+    greedy: GreedyOption = False,
+    temperature: TemperatureOption = 0.8,
+    top_k: TopKOption = None,
+    top_p: TopPOption = 0.95,
+    min_p: MinPOption = None,
+    repetition_penalty: PenaltyOption = 1.0,
+    return_sequences: SequencesOption = 1,
+    stop: StopOption = None,
+    seed: SeedOption = 0,
+    batch: BatchOption = BATCH,
+    as_json: JsonOption = False,
 ) -> None:
     """Continue texts with a trained model.
 
@@ -99,20 +111,12 @@ def generate(
     from training.sampling import Sampling
 
     sampling = Sampling(0 if greedy else temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    prompts = [*(prompt or []), *(_lines(file) if file else [])]
-    if not prompts and file:
-        raise TrainingError(f"{'stdin' if file == '-' else file}: holds no prompt; give one a line")
+    prompts = _prompts(prompt or [], file)
     loaded = loading.load(folder)
     loaded.writer()
-    texts = [loaded.prompted(text) for text in prompts or [""]]
+    texts = [loaded.prompted(text) for text in prompts]
     asked = _asked(loaded, texts, sampling, new_tokens, return_sequences, stop or [])
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        _write(loaded, asked, batch, None if as_json else _Printer(asked))
-    except KeyboardInterrupt:
-        sys.stdout.write("\n")
-        raise typer.Exit(130) from None
+    _show(loaded, asked, batch, None if as_json else _Printer(asked))
     if as_json:
         print(json.dumps({"prompts": _table(texts, asked, return_sequences)}, ensure_ascii=False))
 
@@ -189,6 +193,17 @@ def _asked(
     return found
 
 
+def _show(loaded: Loaded, asked: list[Asked], batch: int, printer: _Printer | None) -> None:
+    """Write all that is asked, and print it as it comes; Ctrl-C ends it with exit code 130."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        _write(loaded, asked, batch, printer)
+    except KeyboardInterrupt:
+        sys.stdout.write("\n")
+        raise typer.Exit(130) from None
+
+
 def _write(loaded: Loaded, asked: list[Asked], batch: int, printer: _Printer | None) -> None:
     from training.generate import write
 
@@ -240,6 +255,14 @@ def _table(texts: list[str], asked: list[Asked], sequences: int) -> list[dict[st
             }
         )
     return table
+
+
+def _prompts(given: list[str], file: str | None) -> list[str]:
+    """The prompts of the command line, then those of the file; where there are neither, one of nothing."""
+    prompts = [*given, *(_lines(file) if file else [])]
+    if not prompts and file:
+        raise TrainingError(f"{'stdin' if file == '-' else file}: holds no prompt; give one a line")
+    return prompts or [""]
 
 
 def _lines(file: str) -> list[str]:

@@ -58,15 +58,14 @@ def train_vocabulary(store: Store, spec: Spec, out: Writing, limits: Limits) -> 
         out.result = {"trained_on": None, **_describe(tokenizer)}
         return
     left = [_survivors(store, spec["survivors"], number) for number in range(len(spec["parts"]))]
-    whole = pa.concat_tables(left).filter(pc.equal(pa.concat_tables(left)["split"], "train"))
-    sizes = pa.concat_tables(
-        [
-            read_parquet(store.file(key, "signals.parquet"), ["doc_id", "text_bytes"]).take(table["row"])
-            for key, table in zip(spec["parts"], left, strict=True)
-        ]
-    )
-    known = pc.index_in(whole["doc_id"], sizes["doc_id"].combine_chunks())
-    byte_sizes = sizes["text_bytes"].take(known).to_pylist()
+    said = [
+        read_parquet(store.file(key, "signals.parquet"), ["parent_id", "text_bytes"]).take(table["row"])
+        for key, table in zip(spec["parts"], left, strict=True)
+    ]
+    whole, known = pa.concat_tables(left), pa.concat_tables(said)
+    # Children say their parents' words again: with them and without them the tokenizer is the same.
+    mine = pc.and_(pc.equal(whole["split"], "train"), pc.is_null(known["parent_id"]))
+    whole, byte_sizes = whole.filter(mine), known["text_bytes"].filter(mine).to_pylist()
     chosen = vocabulary.choose(whole["doc_id"].to_pylist(), byte_sizes, spec["budget"], spec["seed"])
     texts, seen = _texts(store, spec["parts"], whole.take(pa.array(chosen)))
     tokenizer = vocabulary.train(texts, spec["vocab_size"])

@@ -1,8 +1,8 @@
 """The vocabulary: a byte-level BPE trained on a declared sample, or a tokenizer.json that is given.
 
 Documents enter the sample by the hash of their ids until its size is reached, so the same
-kept documents give the same tokenizer whatever the order, partitions or workers. Text that
-spells a special token is encoded as text, never as the token itself.
+kept documents give the same tokenizer whatever the order, partitions or workers, and
+children change none. Text that spells a special token is encoded as text, never as the token itself.
 """
 
 from __future__ import annotations

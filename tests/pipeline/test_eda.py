@@ -6,6 +6,7 @@ import math
 from collections import Counter
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline import stage
 from pipeline.run import WORKING
 from pipeline.stages import eda
+from tests import builds
 from tests.pipeline import twins
 
 PIECES = (
@@ -153,3 +155,17 @@ def test_a_text_of_one_word_has_no_children():
 def test_parameters_that_cannot_be_are_errors_at_load(params):
     with pytest.raises(stage.ConfigError, match=r"r\.toml stage 3 \(eda\): children must be at least 1"):
         stage.load("eda", params, "r.toml stage 3")
+
+
+def test_children_are_no_part_of_what_a_tokenizer_learns(tmp_path):
+    """With and without them a version has the same tokenizer, so that two models differ by the children alone."""
+    corpus = builds.write_corpus(tmp_path / "corpus", documents=60)
+    pack = {"layout": "examples", "length": 64, "split": {"val": 0.3}}
+    plain, more = (
+        builds.build(builds.make_recipe(corpus, stages, pack=pack), tmp_path / "store")
+        for stages in ([{"use": "exact"}], [{"use": "exact"}, {"use": "eda", "children": 3}])
+    )
+    assert more.manifest["splits"]["train"]["documents"] > 3 * plain.manifest["splits"]["train"]["documents"]
+    assert more.manifest["tokenizer"] == plain.manifest["tokenizer"]
+    held = [version.index().filter(pc.equal(version.index()["split"], "val")) for version in (plain, more)]
+    assert held[0].equals(held[1]) and len(held[0])

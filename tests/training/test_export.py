@@ -20,7 +20,7 @@ from transformers import (
 
 from tests.training.small_models import TABLES, decoder, tokens_of
 from tests.training.versions import EOT, train_tokenizer
-from training import TrainingError, export, models
+from training import TrainingError, export, initial, loading, models
 
 TEXTS = [
     "",
@@ -211,4 +211,34 @@ def test_a_tokenizer_or_a_model_that_does_not_belong_is_refused(tmp_path, tokeni
         export.export(small, eot=0, **{**place, "tokenizer_file": tmp_path / "none"})
     with pytest.raises(TrainingError, match="has no export"):
         export.export(torch.nn.Linear(2, 2), eot=0, **place)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("weights", "kind"), [("bf16", torch.bfloat16), ("f16", torch.float16)])
+def test_a_folder_holds_its_weights_as_asked(tmp_path, tokenizer_file, weights, kind):
+    """Half as large; `transformers` takes the type from config.json, and we read the same numbers."""
+    model = written(tmp_path / "out", tokenizer_file, weights=weights)
+    written(tmp_path / "whole", tokenizer_file)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("out", "whole")]
+    assert sizes[0] < 0.6 * sizes[1]
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert theirs.dtype == kind
+    tensors = initial.source(tmp_path / "out").tensors()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(tensors[name].float(), parameter.detach().to(kind).float()), name
+    loaded = loading.load(tmp_path / "out", "cpu").model
+    tokens = tokens_of(2, 64, model.vocab_size)
+    with torch.inference_mode():
+        ours = loaded.logits(loaded(tokens, torch.arange(64).expand(2, -1), None))
+        assert ours.dtype == torch.float32 and (ours - theirs.float()(tokens).logits).abs().max() < 1e-4
+
+
+def test_weights_that_a_folder_cannot_hold_are_refused(tmp_path, tokenizer_file):
+    with pytest.raises(TrainingError, match=r"'q8_0': a folder holds f32, bf16, f16; a target that ends in \.gguf"):
+        written(tmp_path / "out", tokenizer_file, weights="q8_0")
+    model = decoder(TABLES["grouped"], vocab_size=320, length=128)
+    with torch.no_grad():
+        model.layers[1].attention.query.weight[0, 0] = 1e6
+    with pytest.raises(TrainingError, match=r"layers\.1\..*q_proj\.weight has values that f16 cannot hold"):
+        export.export(model, tokenizer_file=tokenizer_file, eot=0, length=128, folder=tmp_path / "out", weights="f16")
     assert not (tmp_path / "out").exists()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -242,3 +243,29 @@ def test_settings_that_cannot_be_are_refused(model, change, said):
 def test_no_prompts_and_no_new_tokens_are_nothing(model):
     assert continued(model, []) == []
     assert continued(model, new_tokens=0) == [[[]]] * 4
+
+
+class Largest(TorchDispatchMode):
+    """How many numbers the largest tensor has that any operation makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.numbers = max(self.numbers, made.numel())
+        return made
+
+
+@pytest.mark.parametrize("name", ["grouped", "gpt2"])
+def test_a_prompt_twice_as_long_is_read_in_twice_the_memory(name):
+    """And no more: nothing is made whose size is the square of a prompt's."""
+    model, found = decoder(TABLES[name], length=4200), []
+    for length in (2048, 4096):
+        prompt = torch.randint(0, NOBODY, (length,), generator=torch.Generator().manual_seed(2)).tolist()
+        with Largest() as largest:
+            continued(model, [prompt], new_tokens=2)
+        found.append(largest.numbers)
+    assert found[1] <= 2.1 * found[0]

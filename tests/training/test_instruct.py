@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.training import runs
 from tests.training.test_serving import served
 from tests.training.versions import EOT, make_version
-from training import TrainingError, chat, checkpoint, export, initial, objectives
+from training import TrainingError, chat, checkpoint, export, initial, journal, mix, objectives
 from training.batch import row_keys
 from training.manifest import Version, open_version
 from training.shards import Split
@@ -239,6 +239,13 @@ def test_the_report_shows_answers_beside_what_was_written(tuned):
     assert len(texts) == 2 and all(entry["target"] for entry in texts)
     assert report["evaluation"]["ngrams"] == [] and report["evaluation"]["model"]["bits_per_byte"] > 0
     assert report["run"]["model"]["trained_parameters"] == report["run"]["model"]["parameters"]
+
+
+def test_a_step_counts_what_is_said_and_what_is_answered(tuned):
+    _, settings, version = journal.read(tuned.folder)
+    objective: Any = objectives.load(settings.objective, "").over(version)
+    told = [objective.told(mix.Stream(settings, version).step(step)).used.sum() for step in range(3)]
+    assert [entry["tokens"] for entry in tuned.entries("step")][:3] == told
 
 
 def test_tuning_goes_on_from_what_was_tuned(tuned, version):

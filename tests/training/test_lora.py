@@ -166,6 +166,43 @@ def test_the_optimiser_holds_what_learns_alone(version):
     assert sizes[1] < 0.2 * sizes[0]
 
 
+@pytest.mark.parametrize("use", ["adamw", "muon"])
+def test_of_a_table_the_optimiser_holds_the_rows_of_new_tokens_alone(version, use):
+    """And turns them as it would beside all others; its state is spelt whole, and goes on from either."""
+    _, model = made("instruct", version)
+    settings, fresh = config.Optimizer(use=use), 2
+    models, optimizers = [], []
+    for ends in (0, fresh, fresh):
+        models.append(lora.adapt(copy.deepcopy(model), Lora(rank=2)))
+        lora.begin(models[-1], seed=7, fresh=fresh)
+        optimizers.append(Optimizer(models[-1], settings, ends))
+    for step in range(4):
+        if step == 2:  # the last one goes on from what the first left
+            with torch.no_grad():
+                for mine, other in zip(models[2].parameters(), models[0].parameters(), strict=True):
+                    mine.copy_(other)
+            optimizers[2].restore({name: tensor.clone() for name, tensor in optimizers[0].state().items()})
+        for one, optimizer in zip(models[: 2 if step < 2 else 3], optimizers, strict=False):
+            for name, parameter in one.named_parameters():
+                if parameter.requires_grad:
+                    generator = torch.Generator().manual_seed(step + len(name))
+                    parameter.grad = torch.randn(parameter.shape, generator=generator)
+            lora.hold(one, fresh)
+            optimizer.step(1.0, step)
+            assert all(parameter.grad is None for parameter in one.parameters())
+    for other, optimizer in zip(models[1:], optimizers[1:], strict=True):
+        weights = zip(models[0].parameters(), other.parameters(), strict=True)
+        assert all(torch.equal(mine, theirs) for mine, theirs in weights)
+        whole, state = optimizers[0].state(), optimizer.state()
+        assert whole.keys() == state.keys() and all(torch.equal(whole[name], state[name]) for name in whole)
+        held = [
+            sum(t.numel() for part in o.parts.values() for s in part.state.values() for t in s.values())
+            for o in (optimizers[0], optimizer)
+        ]
+        rows, width = model.embedding.weight.shape
+        assert held[0] - held[1] == 2 * (rows - fresh) * width
+
+
 def test_every_matrix_of_the_layers_is_adapted_and_no_other(version):
     expected = {
         "causal": {"query", "key", "value", "output", "gate", "up", "down"},

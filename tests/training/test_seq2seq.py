@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from tests.training import runs
 from tests.training.versions import make_version
-from training import TrainingError, export, objectives
+from training import TrainingError, export, journal, mix, objectives
 from training.batch import row_keys
 from training.manifest import Version, open_version
 from training.shards import Split
@@ -56,6 +56,8 @@ def test_a_run_learns_to_write_and_is_judged_by_bytes(manifest, version, tmp_pat
     changes = ('objective.use="seq2seq"', 'model.family="t5"', "schedule.steps=60")
     done = runs.fit(runs.write_run(tmp_path / "run"), manifest, tmp_path / "runs", changes=changes)
     said = json.loads((done.folder / "report.json").read_text("utf-8"))["evaluation"]
+    first = mix.Stream(journal.read(done.folder)[1], version).step(0)
+    assert done.entries("step")[0]["tokens"] == first.used.sum() + first.targets.used.sum()
     split = Split(version, "val")
     used = split.take(np.arange(len(split))).targets.used
     assert said["targets"] == int((used - 1).sum()) and said["documents"] == len(split) and said["ngrams"] == []

@@ -76,23 +76,67 @@ def test_the_verb_says_what_transformers_says_with_its_stop_strings(folder, trai
     assert entry["ended"] == ["stop" if len(made) < 30 else "length"]
 
 
-def test_a_run_a_checkpoint_and_an_export_continue_alike(done, training, tmp_path):
-    """A run reads a text behind the end of text; of the export the tokenizer says what stands there: nothing."""
-    training("export", done.folder, tmp_path / "hf")
-    options = ("--greedy", "--new-tokens", 8, "--json")
+def test_a_run_and_its_checkpoint_continue_alike(done, training):
+    options = ("--prompt", "the mill", "--greedy", "--new-tokens", 8, "--json")
     newest = checkpoint.steps(done.checkpoints)[-1]
     said = [
-        json.loads(training("generate", place, "--prompt", prompt, *options))["prompts"][0]["tokens"]
-        for place, prompt in [
-            (done.folder, "the mill"),
-            (newest, "the mill"),
-            (tmp_path / "hf", "<|endoftext|>the mill"),
-        ]
+        json.loads(training("generate", place, *options))["prompts"][0]["tokens"] for place in (done.folder, newest)
     ]
-    assert said[0] == said[1] == said[2]
+    assert said[0] == said[1]
     earlier = checkpoint.steps(done.checkpoints)[0]
     first, last = (loading.load(place).model.state_dict() for place in (earlier, newest))
     assert earlier != newest and any(not torch.equal(first[name], last[name]) for name in first)
+
+
+KINDS = {
+    **{form: (f'model.form="{form}"',) for form in ("qwen3", "llama", "gpt2")},
+    "span": ('model.family="t5"', 'objective.use="span"'),
+    "seq2seq": ('model.family="t5"', 'objective.use="seq2seq"'),
+    "instruct": ('objective.use="instruct"',),
+}
+ASKED = ["", "the mill", "water from that river", "grinds grain <extra_id_0> flour", "磨坊 naïve 😀", " people  wait\n"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def trained(request, manifest, tmp_path_factory):
+    """The kind, and the folder of a run of it."""
+    place, changes = tmp_path_factory.mktemp(request.param), KINDS[request.param]
+    if request.param in ("seq2seq", "instruct"):
+        manifest = runs.version(place / "v", layout="examples", length=64)
+    few = ("schedule.steps=40", "evaluation.orders=[2]", "samples.documents=0")
+    return request.param, runs.fit(runs.write_run(place), manifest, place / "runs", changes=(*changes, *few)).folder
+
+
+def test_a_run_and_its_export_in_transformers_continue_alike(trained, training, tmp_path):
+    """Text in, through the exported tokenizer, which says what stands around it; after `instruct` by its template."""
+    kind, folder = trained
+    training("export", folder, tmp_path / "hf")
+    options = [word for prompt in ASKED for word in ("--prompt", prompt)]
+    ours = json.loads(training("generate", folder, *options, "--greedy", "--new-tokens", 12, "--json"))["prompts"]
+    pairs = "t5" in str(KINDS[kind])
+    theirs = (AutoModelForSeq2SeqLM if pairs else AutoModelForCausalLM).from_pretrained(tmp_path / "hf").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    for prompt, entry in zip(ASKED, ours, strict=True):
+        read = tokenizer(entry["prompt"], return_tensors="pt")  # after `span` with its gap
+        if kind == "instruct":
+            messages = [{"role": "user", "content": prompt}]
+            form = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
+            read = tokenizer.apply_chat_template(messages, **form)
+        given = read["input_ids"]
+        known = {"attention_mask": torch.ones_like(given), "max_new_tokens": 12, "do_sample": False}
+        made = theirs.generate(given, **known)[0, 1 if pairs else given.shape[1] :]
+        assert entry["tokens"] == [made.tolist()]
+        if not pairs:
+            assert entry["continuations"] == [tokenizer.decode(made, skip_special_tokens=True)]
+    assert len({tuple(entry["tokens"][0]) for entry in ours}) > 2
+
+
+def test_export_holds_weights_as_it_is_told(done, training, tmp_path):
+    for options, kind in (((), "float32"), (("--weights", "bf16"), "bfloat16")):
+        training("export", done.folder, tmp_path / "hf", *options)
+        assert json.loads((tmp_path / "hf" / "config.json").read_text())["dtype"] == kind
+    said = training("export", done.folder, tmp_path / "hf", "--weights", "q8_0", code=2)
+    assert "weights 'q8_0': a folder holds f32, bf16, f16" in said
 
 
 def test_the_terminal_shows_what_json_holds_in_the_order_of_the_prompts(qwen3, training):

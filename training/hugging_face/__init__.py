@@ -4,7 +4,7 @@ A family's file is named like its model family and offers
 
     MODEL_TYPES                     the `model_type`s of config.json that it reads
     table(config) -> table          the `[model]` table that a config.json describes
-    config(model, *, eot, length)   -> config.json; `length` is the longest context in tokens
+    config(model, *, eot, length)   -> config.json without the type of its tensors; `length`: the longest context
     theirs(model) -> tensors        parameters under their names, float32 on the CPU
     ours(tensors) -> tensors        the way back: their tensors under our names
 

@@ -100,8 +100,6 @@ def config(model: bert.Model, *, eot: int, length: int) -> dict[str, Any]:
         "bos_token_id": eot,
         "eos_token_id": eot,
         "pad_token_id": None,
-        "dtype": "float32",
-        "torch_dtype": "float32",
     }
 
 

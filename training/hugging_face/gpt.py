@@ -160,8 +160,6 @@ def config(model: Model, *, eot: int, length: int) -> dict[str, Any]:
         "use_cache": True,
         "bos_token_id": eot,
         "eos_token_id": eot,
-        "dtype": "float32",
-        "torch_dtype": "float32",
     }
     if c.form == "gpt2":
         return {

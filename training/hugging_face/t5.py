@@ -78,8 +78,6 @@ def config(model: Model, *, eot: int, length: int) -> dict[str, Any]:
         "decoder_start_token_id": eot,
         "eos_token_id": eot,
         "pad_token_id": eot,
-        "dtype": "float32",
-        "torch_dtype": "float32",
     }
 
 

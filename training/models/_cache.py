@@ -62,23 +62,22 @@ class Cache:
         """Nothing has been read yet."""
         return not any(self.lengths)
 
-    def extend(self, count: int) -> Tensor | None:
-        """Make room for `count` more tokens in every row.
-
-        Returns the mask [B, 1, count, S] of what they see: their own row up to themselves. None: all of it.
-        """
+    def extend(self, count: int) -> None:
+        """Make room for `count` more tokens in every row."""
         self._begin = self.lengths
         self.lengths = [length + count for length in self._begin]
-        whole = max(self.lengths)
         for store in (self._keys, self._values):
-            store.reserve(self.rows, whole)
-        even = min(self._begin) == max(self._begin)
-        if even and count == 1:
-            self._places = None
+            store.reserve(self.rows, max(self.lengths))
+        self._places = None
+        if count > 1 or min(self._begin) < max(self._begin):
+            begin = torch.tensor(self._begin, device=self.device)
+            self._places = begin[:, None] + torch.arange(count, device=self.device)
+
+    def mask(self) -> Tensor | None:
+        """[B, 1, T, S]: what the tokens that were added last see, their own row up to themselves. None: all of it."""
+        if self._places is None:
             return None
-        begin = torch.tensor(self._begin, device=self.device)
-        self._places = begin[:, None] + torch.arange(count, device=self.device)
-        return torch.arange(whole, device=self.device) <= self._places[:, None, :, None]
+        return torch.arange(max(self.lengths), device=self.device) <= self._places[:, None, :, None]
 
     def places(self) -> Tensor:
         """Place [B, T] in its row of each token that was added last."""

@@ -121,8 +121,9 @@ def causal(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) -> 
 def following(cache: Cache, tokens: Tensor, heads: int, kv_heads: int) -> Sight:
     """Each token sees its own row of the cache, to which it is added, up to itself."""
     first = cache.empty
-    mask = cache.extend(tokens.shape[1])
-    return causal(None, tokens, heads, kv_heads) if first else mask
+    cache.extend(tokens.shape[1])
+    # What is read first needs no mask: one of a long prompt would be as large as its length squared.
+    return causal(None, tokens, heads, kv_heads) if first else cache.mask()
 
 
 def both_ways(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) -> Sight:

@@ -216,7 +216,8 @@ class Model(nn.Module):
     def encode(self, tokens: Tensor, pieces: Tensor | None) -> Tensor:
         """Hidden states [B, T, width] after the encoder's norm; each token sees its whole piece.
 
-        `pieces` [B, T] int32 numbers the piece of each token, the tokens of one side by side; None: one a row.
+        `pieces` [B, T] int32 numbers the piece of each token, the tokens of one side by side; None: one a row. What
+        distances add to the scores, [B, H, T, T], grows with the square of T, as in `transformers`.
         """
         numbers = _numbers(pieces, tokens)
         encoded: Tensor = self.encoder(self.embedding(tokens), together(numbers, numbers))
@@ -244,7 +245,8 @@ class Model(nn.Module):
         else:
             if encoded is not None:
                 cache.encoded = (_numbers(encoded_pieces, encoded[..., 0]) == 0).sum(1).tolist()
-            seen = cache.extend(tokens.shape[1])
+            cache.extend(tokens.shape[1])
+            seen = cache.mask()
             everything = torch.ones(1, 1, 1, max(cache.lengths), dtype=torch.bool, device=x.device)
             mask, across = everything if seen is None else seen, cache.across()
         sight = torch.where(across, 0.0, HIDDEN).to(product_dtype(x))

@@ -15,7 +15,7 @@ be asked of n-grams has `ngrams = False`, one whose pieces may grow says by how 
 model wants a text to continue in a form of its own has `prompt(text) -> text`, and one that makes a model to talk to a
 `template` of chats. One that asks for other outputs than tokens has `model(backbone, version)`, which gives the model
 that has them. One that passes over rows says how many in `left_out(split)`, and one that reads more than the row's text
-says what there is to multiply in `work(rows, batch)`.
+says what there is to multiply in `work(rows, batch)`. One that reads the rows' targets too has `answers = True`.
 
 The loop divides by the weight of all micro-batches and ranks, so neither changes the loss. The folder is
 the registry: `use = "causal"` is `training/objectives/causal.py`.
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -77,6 +77,14 @@ def prompted(objective: Objective, text: str) -> str:
     """A text as a model of this objective wants to read it, to continue it or to fill its gaps."""
     form = getattr(objective, "prompt", None)
     return text if form is None else str(form(text))
+
+
+def read(objective: Objective, rows: Rows, work: Sequence[models.Work]) -> int:
+    """How many tokens of rows are read, whose batches are such work: those of their texts, and of the targets where
+    these are told as well."""
+    if not getattr(objective, "answers", False):
+        return int(rows.used.sum())
+    return sum(each.tokens + each.encoder_tokens for each in work)
 
 
 def work(rows: Rows, batch: Batch) -> models.Work:

@@ -44,6 +44,7 @@ class Objective(Table):
 
     causal: ClassVar[bool] = True
     ngrams: ClassVar[bool] = False
+    answers: ClassVar[bool] = True
     measure: ClassVar[str] = "perplexity"
     extra_tokens: ClassVar[tuple[str, ...]] = chat.NAMES
     template: ClassVar[str] = chat.TEMPLATE

@@ -31,6 +31,7 @@ class Objective(Table):
     causal: ClassVar[bool | None] = False
     pairs: ClassVar[bool] = True
     ngrams: ClassVar[bool] = False
+    answers: ClassVar[bool] = True
     measure: ClassVar[str] = "perplexity"
     extra_tokens: ClassVar[tuple[str, ...]] = ()
     _eot: int = PrivateAttr()
