@@ -86,8 +86,8 @@ def test_the_table_has_what_most_often_stands_there_and_lines_are_judged():
 
 
 def test_a_command_is_told_without_the_folders_of_a_machine():
-    given = "--data-set sst2 --folder /x/y --backbone /m/minilm --data /z --write".split()
-    assert table.command("b", given) == "python tests/bench/b.py --data-set sst2 --backbone minilm --write"
+    given = "--data-set sst2 --folder /x/y --backbone /m/minilm --open /o/en --data /z --write".split()
+    assert table.command("b", given) == "python tests/bench/b.py --data-set sst2 --backbone minilm --open en --write"
 
 
 @pytest.mark.slow

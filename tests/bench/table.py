@@ -68,13 +68,13 @@ def section(name: str, body: str) -> None:
 
 
 def command(script: str, arguments: Sequence[str]) -> str:
-    """What was called, without the folders of this machine: those of a model are said by their names."""
+    """What was called, without the folders of this machine: those of a model and of open text by their names."""
     said, rest = [f"python tests/bench/{script}.py"], iter(arguments)
     for argument in rest:
         if argument in ("--folder", "--data"):
             next(rest)
         else:
-            said.append(Path(argument).name if said[-1] == "--backbone" else argument)
+            said.append(Path(argument).name if said[-1] in ("--backbone", "--open") else argument)
     return " ".join(said)
 
 
