@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import prefect.server.api.server
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +29,9 @@ from tests.flows.conftest import RECIPE, command, gone, last_line, left, process
 
 def test_prefect_server_can_be_imported():
     """Some versions of fastapi install beside this Prefect and break its server at run time."""
-    assert prefect.server.api.server.create_app
+    from prefect.server.api import server
+
+    assert server.create_app
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -62,15 +63,16 @@ CASES = [
 ]
 
 
-def kind(case: tuple[str, dict[str, Any]]) -> str:
-    """The kind of a stage; one that relates documents to cut them is a "cut"."""
-    loaded = stages.load(*case)
+@functools.cache
+def kind(use: str) -> str:
+    """The kind of a stage, whatever its parameters; one that relates documents to cut them is a "cut"."""
+    loaded = stages.load(use, GIVEN.get(use, {}))
     return "cut" if loaded.cuts else loaded.kind
 
 
 def cases(*kinds: str) -> Any:
     """Parametrise over the stages of these kinds (all where none is given)."""
-    chosen = [case for case in CASES if not kinds or kind(case) in kinds]
+    chosen = [case for case in CASES if not kinds or kind(case[0]) in kinds]
     names = [f"{name}-{'-'.join(map(_short, params.values())) or 'default'}" for name, params in chosen]
     return pytest.mark.parametrize("stage", chosen, ids=names, indirect=True)
 
