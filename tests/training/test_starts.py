@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from tokenizers import processors
 from transformers import AutoTokenizer
@@ -11,6 +12,9 @@ from transformers import AutoTokenizer
 from tests.training import runs
 from tests.training.versions import EOT, train_tokenizer
 from training import loading, objectives
+from training.batch import row_keys
+from training.manifest import open_version
+from training.shards import Split
 
 START = "<|start|>"
 # What an objective wants beside packed rows and a decoder.
@@ -56,3 +60,14 @@ def test_runs_their_exports_and_their_reports_begin_texts_as_the_version_does(ve
     said = json.loads((done.folder / "report.json").read_text("utf-8"))
     written = json.dumps([said.get("samples"), said.get("evaluation")])
     assert START not in written
+
+
+def test_a_decoder_begins_with_the_end_of_text_whatever_opens_its_target(versions):
+    version = open_version(versions["examples"])
+    rows = Split(version, "train").take(np.arange(8))
+    known = version.manifest.tokenizer
+    assert set(rows.targets.tokens[:, 0]) == {known.start} != {known.eot}
+    objective = objectives.load({"use": "seq2seq"}, "[objective]").over(version)
+    batch = objective.prepare(rows, row_keys(0, 0, rows.index))
+    assert set(batch["tokens"][:, 0].tolist()) == {known.eot}
+    assert known.start not in batch["targets"].tolist()
