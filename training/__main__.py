@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from training import TrainingError, comparing, evaluating, terminal, using
+from training import TrainingError, comparing, evaluating, machine, terminal, using
 
 _INTERVALS = ("accuracy_interval", "macro_f1_interval")
 CLASSIFIED = ("accuracy", "macro_f1", *_INTERVALS, "calibration_error", "brier", "baseline")
@@ -301,6 +301,7 @@ def report(folder: FolderArgument) -> None:
 
 def main() -> None:
     """Run a verb; what a person can put right is one sentence and exit code 2."""
+    machine.spin_briefly()
     try:
         app()
     except TrainingError as error:

@@ -33,6 +33,18 @@ def keep_freed_memory() -> None:
         set_option(M_MMAP_THRESHOLD, 1 << 25)  # its largest
 
 
+def spin_briefly() -> None:
+    """Have OpenMP's threads spin for about a tenth of a millisecond while they wait, and then sleep, where nothing else
+    was asked of them.
+
+    GNU's spin for milliseconds by themselves: as long as one of them waits for a core that another program has, the
+    others burn theirs, and a step beside two busy programs takes ten times as long (tests/bench/beside.py). To be
+    called before torch is loaded, whose OpenMP reads its environment once.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
 def keep_few_kernels() -> None:
     """Have oneDNN keep the kernels of 32 shapes that it met last, where it would keep 1,024.
 

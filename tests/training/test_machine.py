@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import resource
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.conftest import ROOT
 from training import machine, progress
 
 
@@ -87,6 +89,26 @@ for _ in range(5):
     step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ids=["nothing", "spins", "policy"],
+)
+def test_threads_of_the_trainer_spin_briefly_where_nothing_else_is_asked(given, spins):
+    """And are told so before torch is loaded, whose OpenMP looks once."""
+    code = (
+        "import os, sys\n"
+        "from training import __main__ as door\n"
+        "door.app = lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)\n"
+        "door.main()\n"
+    )
+    told = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**told, **given}, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(spins), "False"]
 
 
 def test_memory_that_was_freed_is_not_mapped_again():
