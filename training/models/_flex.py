@@ -31,8 +31,10 @@ NARROWEST = 16  # width of a head that the kernels take
 def plan(pieces: Tensor, *, causal: bool) -> BlockMask:
     """What each token of rows [B, T] sees: its own piece, `causal` up to itself; `pieces` numbers runs of tokens."""
     length = pieces.shape[1]
-    runs = torch.zeros_like(pieces, dtype=torch.int32)
-    runs[:, 1:] = (pieces[:, 1:] != pieces[:, :-1]).cumsum(1)
+    changes = functional.pad((pieces[:, 1:] != pieces[:, :-1]).to(torch.int32), (1, 0))
+    # Ends with the sum: its result is memory that a kernel can read. What only names other memory, as an assignment to
+    # a part of a tensor does, a compiled model works out inside the kernel's mask, which torch 2.11 cannot.
+    runs = changes.cumsum(1, dtype=torch.int32)
     begin = torch.arange(0, length, BLOCK, device=pieces.device)
     first, last = runs[:, begin], runs[:, (begin + BLOCK).clamp(max=length) - 1]
     some = (first[:, :, None] <= last[:, None]) & (last[:, :, None] >= first[:, None])
