@@ -419,9 +419,10 @@ def test_stopping_finishes_what_runs_and_what_waits(tmp_path):
 
 
 def refused(address):
+    """Nobody listens there any more, or whoever was reached in that moment has hung up without a word."""
     try:
         httpx.get(f"{address}/health")
-    except httpx.ConnectError:
+    except (httpx.ConnectError, httpx.RemoteProtocolError):
         return True
     return False
 
