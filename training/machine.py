@@ -37,7 +37,7 @@ def spin_briefly() -> None:
     """Have OpenMP's threads spin for some microseconds while they wait, and then sleep, where nothing else was asked.
 
     GNU's spin for milliseconds by themselves: as long as one of them waits for a core that another program has, the
-    others burn theirs, and a step beside two busy programs takes ten times as long (tests/bench/beside.py). To be
+    others burn theirs, and a step beside two busy programs took 19 times as long (tests/bench/beside.py). To be
     called before torch is loaded, whose OpenMP reads its environment once.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
