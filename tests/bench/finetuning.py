@@ -165,6 +165,11 @@ class Bench:
             return Path(backbone.absolute() / "tokenizer.json")
         return labelled.tokenizer_of(self.pretraining.manifest(self.lesson.given.language))
 
+    @property
+    def shares(self) -> Sequence[float]:
+        """Of train, those that are asked for."""
+        return self.options.shares or ([1.0] if self.options.backbone else SHARES)
+
     def version(self, name: str = "", **splits: float) -> Path:
         """The manifest of the labelled texts, as the tokenizer cuts them."""
         backbone = self.options.backbone
@@ -228,9 +233,8 @@ class Bench:
         yield "| train | model | accuracy | 95 % | of each seed |"
         yield "|---|---|---|---|---|"
         seeds = range(1, self.options.seeds + 1)
-        shares = self.options.shares or ([1.0] if self.options.backbone else SHARES)
         jobs, splits = [], {}
-        for share in shares:
+        for share in self.shares:
             manifest = self.share(share)
             splits[share] = [self.lesson.texts(manifest, split) for split in ("train", "test")]
             for side, _ in found_sides:
@@ -342,8 +346,7 @@ def main() -> None:
             lesson = Lesson(DATA_SETS[name], options.data.absolute(), folder / name)
             bench = Bench(lesson, pretraining, options)
             if options.build:
-                shares = options.shares or ([1.0] if options.backbone else SHARES)
-                print(*[bench.choosing(), *map(bench.share, shares)], sep="\n")
+                print(*[bench.choosing(), *map(bench.share, bench.shares)], sep="\n")
                 continue
             printed = "\n".join(bench.measured())
             print(printed, flush=True)

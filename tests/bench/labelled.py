@@ -145,8 +145,8 @@ def open_text(language: str, lessons: Sequence[Lesson], folder: Path, more: Path
     for source, texts in sources.items():
         verbs.lines(folder / f"{source}.jsonl", ({"text": text} for text in texts))
     cards = [verbs.card(folder, source, [f"{source}.jsonl"], language) for source in sources]
-    files = sorted(more.absolute().glob("*.jsonl")) if more else []
-    cards += [verbs.card(folder, file.stem.replace("_", "-"), [str(file)], language) for file in files]
+    others, files = verbs.cards(folder, more, language)
+    cards += others
     tokens = f'vocab_size = {VOCABULARY}\nsample = "64MB"'
     if language == "zh":
         characters(folder / "characters.json", [*itertools.chain(*sources.values()), *map(_text, files)], VOCABULARY)

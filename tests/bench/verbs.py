@@ -88,6 +88,12 @@ def card(folder: Path, name: str, paths: Sequence[str], language: str, columns: 
     return f"{name}.toml"
 
 
+def cards(folder: Path, more: Path | None, language: str) -> tuple[list[str], list[Path]]:
+    """Cards of the files of JSON lines in a folder of open text, each a source, and these files."""
+    files = sorted(more.absolute().glob("*.jsonl")) if more else []
+    return [card(folder, file.stem.replace("_", "-"), [str(file)], language) for file in files], files
+
+
 def pages(data: Path, languages: Sequence[str]) -> list[str]:
     """The texts of the shared corpus in the folders of these languages."""
     table = pq.read_table(data / "corpus" / "debian_docs.parquet", columns=["text", "lang_dir"])
