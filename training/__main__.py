@@ -202,8 +202,8 @@ def export(
     """Write the newest checkpoint of a run as a Hugging Face folder, or a decoder as a GGUF file.
 
     config.json, model.safetensors, tokenizer and generation config, which AutoModel... of transformers loads as its
-    own (Qwen3, Llama, GPT-2, BERT, T5), and init = "FOLDER" of a run file goes on from. A name that ends in .gguf is a
-    file for llama.cpp (extra gguf).
+    own (Qwen3, Llama, GPT-2, BERT, ModernBERT, T5), and init = "FOLDER" of a run file goes on from. A name that ends
+    in .gguf is a file for llama.cpp (extra gguf).
 
     \b
       python -P -m training export .gristmill/runs/mine exported

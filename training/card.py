@@ -23,7 +23,7 @@ from training.manifest import Version
 UNKNOWN = ("", "NOASSERTION", "NONE")
 LANGUAGE = re.compile(r"[a-z]{2,3}")
 # What `transformers` calls the task of a family, and what the tags of the Hub call it.
-TASKS = {"gpt": "text-generation", "bert": "fill-mask", "t5": "text2text-generation"}
+TASKS = {"gpt": "text-generation", "bert": "fill-mask", "modernbert": "fill-mask", "t5": "text2text-generation"}
 
 
 def papers(table: Mapping[str, Any], run: Run, version: Version) -> dict[str, str]:

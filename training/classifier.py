@@ -1,12 +1,14 @@
 """A text in one of several classes: a head over one hidden state, on a backbone of any family.
 
-    gpt    head(hidden of the last token)                       Qwen3-, Llama-, GPT2ForSequenceClassification
-    bert   head(tanh(pooler(hidden of the first token)))        BertForSequenceClassification
-    t5     head(tanh(pooler(hidden of the last token)))         T5ForSequenceClassification
+    gpt          head(hidden of the last token)                 Qwen3-, Llama-, GPT2ForSequenceClassification
+    bert         head(tanh(pooler(hidden of the first token)))  BertForSequenceClassification
+    t5           head(tanh(pooler(hidden of the last token)))   T5ForSequenceClassification
+    modernbert   head(norm(gelu(dense(mean of all hidden))))    ModernBertForSequenceClassification, its pooling "mean"
 
-In T5 the last token is the decoder's, which reads the text too, one place later and behind end-of-text (as BART:
-Lewis et al. 2019, arXiv 1910.13461, section 3.2). The backbone's own head over the vocabulary is taken off: nothing
-would train it. The law: the same weights give the logits of those classes of `transformers`.
+The dense layer and the norm of the last go on from those that filled masked places. In T5 the last token is the
+decoder's, which reads the text too, one place later and behind end-of-text (as BART: Lewis et al. 2019,
+arXiv 1910.13461, section 3.2). The backbone's own head over the vocabulary is taken off: nothing would train it. The
+law: the same weights give the logits of those classes of `transformers`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,11 @@ class Classifier(nn.Module):
         backbone.head = None
         self.backbone, self.labels, self.eot = backbone, list(labels), eot
         width = backbone.config.width
-        self.pooler = None if backbone.causal else Linear(width, width, bias=True)
+        self.pooler: nn.Module | None = None
+        if self.reads_mean:
+            self.pooler = backbone.pooler()
+        elif not backbone.causal:
+            self.pooler = Linear(width, width, bias=True)
         self.head = Linear(width, len(self.labels), bias=not backbone.causal)
 
     def forward(self, tokens: Tensor, positions: Tensor, pieces: Tensor, last: Tensor) -> Tensor:
@@ -44,13 +50,23 @@ class Classifier(nn.Module):
             hidden = self.backbone(tokens, pieces, self._shifted(tokens), pieces)
         else:
             hidden = self.backbone(tokens, positions, pieces)
-        bert = not (self.backbone.causal or models.has_encoder_and_decoder(self.backbone))
-        state = hidden.flatten(0, 1)[last - last % tokens.shape[1] if bert else last]
-        logits: Tensor = self.head(state if self.pooler is None else torch.tanh(self.pooler(state)))
+        first = not (self.backbone.causal or models.has_encoder_and_decoder(self.backbone))
+        if self.reads_mean:
+            state = _means(hidden, last)
+        else:
+            state = hidden.flatten(0, 1)[last - last % tokens.shape[1] if first else last]
+        if self.pooler is not None:
+            state = self.pooler(state) if self.reads_mean else torch.tanh(self.pooler(state))
+        logits: Tensor = self.head(state)
         return logits
 
     def _shifted(self, tokens: Tensor) -> Tensor:
         return torch.cat([torch.full_like(tokens[:, :1], self.eot), tokens[:, :-1]], dim=1)
+
+    @property
+    def reads_mean(self) -> bool:
+        """Whether the mean of all states is asked, and not the state of one token."""
+        return hasattr(self.backbone, "pooler")
 
     @property
     def config(self) -> Any:
@@ -80,12 +96,12 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def initialise_head(self, seed: int) -> None:
-        """Fill the head and the pooler: matrices normal(0, .02), biases 0."""
+        """Fill the head and the pooler: matrices normal(0, .02), norms 1, biases 0."""
         for name, parameter in self.on_top().items():
             if parameter.ndim == 2:
                 parameter.copy_(normal(seed, f"classifier.{name}", parameter.shape).mul_(DEVIATION))
             else:
-                parameter.fill_(0)
+                parameter.fill_(1 if name.endswith("norm.weight") else 0)
 
     def flops(self, work: Work) -> int:
         """Training FLOPs of a batch: the backbone's without a head over the vocabulary, and 6 for each weight on top
@@ -100,3 +116,11 @@ class Classifier(nn.Module):
         """All parameters, and those whose rows are tokens."""
         counts: dict[str, int] = self.backbone.parameter_counts()
         return {**counts, "parameters": sum(p.numel() for p in self.parameters())}
+
+
+def _means(hidden: Tensor, last: Tensor) -> Tensor:
+    """[N, width]: of hidden [B, T, width], the mean of each row in which a flat place of `last` [N] lies, up to it."""
+    length = hidden.shape[1]
+    inside = torch.arange(length, device=hidden.device) <= (last % length)[:, None]
+    rows = hidden[last // length] * inside[..., None]
+    return rows.sum(1, dtype=torch.promote_types(hidden.dtype, torch.float32)) / inside.sum(1, keepdim=True)

@@ -112,7 +112,7 @@ def _of_hugging_face(folder: Path) -> Source:
     place = folder / "config.json"
     config = _folder.read_table(place)
     family = hugging_face.of_config(config, str(place))
-    form = _classification.reads(config)
+    form = _at(str(folder), _classification.reads, config)
     ours = partial(_classification.backbone, form, family) if form else family.ours
 
     def tensors() -> dict[str, Tensor]:
@@ -183,6 +183,8 @@ def _under_a_head(
     """The tensors by a classifier's names, without a head over the vocabulary; and those that it has to draw."""
     named = {BACKBONE + name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
     top = found.on_top()
+    if model.reads_mean and found.labels is None:
+        top = {f"pooler.{n.removeprefix('head.')}": t for n, t in tensors.items() if n.startswith("head.")}
     if found.labels != model.labels:
         top = {name: tensor for name, tensor in top.items() if not name.startswith("head.")}
     fresh = {name: parameter.detach().clone() for name, parameter in model.on_top().items() if name not in top}

@@ -94,8 +94,8 @@ RARELY = 0.05  # the least that a source is read beside all others
 
 @dataclass(frozen=True)
 class Scale:
-    """An encoder of `layers` of `width`; the rows, tokens a row, steps and learning rate of its pretraining; and among
-    which learning rates and epochs the best of each side are looked for."""
+    """A ModernBERT of `layers` of `width`; the rows, tokens a row, steps and learning rate of its pretraining; and
+    among which learning rates and epochs the best of each side are looked for."""
 
     layers: int
     width: int
@@ -109,11 +109,11 @@ class Scale:
     @property
     def model(self) -> str:
         heads = self.width // 64
-        return f'[model]\nfamily = "bert"\nlayers = {self.layers}\nwidth = {self.width}\nheads = {heads}'
+        return f'[model]\nfamily = "modernbert"\nlayers = {self.layers}\nwidth = {self.width}\nheads = {heads}'
 
 
 SCALES = {
-    "small": Scale(2, 128, 16, 128, 4000, 0.005, (1e-3,), (2, 4)),
+    "small": Scale(3, 192, 16, 128, 8000, 0.005, (3e-4, 1e-3), (4,)),
     "large": Scale(4, 256, 256, 128, 8000, 0.005, (2e-4, 5e-4, 1e-3), (2, 4)),
 }
 BACKBONE = ((5e-5, 1e-4, 2e-4), (2, 4))
@@ -147,7 +147,7 @@ class Pretraining:
         manifest, scale = self.manifest(language), self.scale
         mix = "\n".join(f'[[mix]]\nsource = "{name}"\nweight = {w:.4f}' for name, w in _weights(manifest).items())
         text = OPEN.format(model=scale.model, mix=mix, rows=scale.rows, steps=scale.steps, rate=scale.rate)
-        name = f"open-{scale.layers}-{scale.width}-{scale.steps}-{scale.rate}"
+        name = f"modern-{scale.layers}-{scale.width}-{scale.steps}-{scale.rate}"
         folder = _trained(self.folder / f"open-{language}", name, text, manifest, self.options.threads)
         return folder, _told(manifest, json.loads((folder / "run.json").read_bytes()))
 

@@ -27,20 +27,20 @@ def fresh():
 
 
 @pytest.mark.parametrize("length", SIZES)
-@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both ways"])
+@pytest.mark.parametrize(("causal", "reach"), [(True, None), (False, None), (False, 64)], ids=["causal", "all", "near"])
 @pytest.mark.parametrize(("heads", "kv_heads", "width"), SHAPES)
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=["float32", "bf16"]
 )
-def test_it_is_the_dense_mask_forward_and_backward(length, causal, heads, kv_heads, width, dtype, tolerance):
+def test_it_is_the_dense_mask_forward_and_backward(length, causal, reach, heads, kv_heads, width, dtype, tolerance):
     """Beside float64; the tolerance is a share of the largest number."""
     pieces = packed(SIZES[length])[1].cuda()
     generator = torch.Generator().manual_seed(length)
     shapes = [(len(pieces), length, count, width) for count in (heads, kv_heads, kv_heads, heads)]
     *given, wanted = (torch.randn(shape, generator=generator).to("cuda", dtype) for shape in shapes)
-    mask = layers.up_to(pieces, pieces) if causal else layers.together(pieces, pieces)
+    mask = dense_mask(pieces, causal, reach)
     results = []
-    for sight, kind in ((_flex.plan(pieces, causal=causal), dtype), (mask, torch.float64)):
+    for sight, kind in ((_flex.plan(pieces, causal=causal, reach=reach), dtype), (mask, torch.float64)):
         mine = [x.detach().to(kind).requires_grad_() for x in given]
         with sdpa_kernel(SDPBackend.MATH):
             out = layers.attention(*mine, sight)
@@ -49,6 +49,12 @@ def test_it_is_the_dense_mask_forward_and_backward(length, causal, heads, kv_hea
     for found, expected in zip(*results, strict=True):
         assert found.dtype == dtype and found.isfinite().all()
         assert (found - expected).abs().max() < tolerance * expected.abs().max()
+
+
+def dense_mask(pieces, causal, reach=None):
+    """What stands for a plan."""
+    mask = layers.up_to(pieces, pieces) if causal else layers.together(pieces, pieces)
+    return mask if reach is None else mask & layers.near(pieces, reach)
 
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "both ways"])
@@ -67,14 +73,14 @@ def test_the_same_call_gives_the_same_bits(causal):
 
 @pytest.mark.parametrize("compute", ["float32", "bf16"])
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-@pytest.mark.parametrize("family", ["gpt", "bert"])
+@pytest.mark.parametrize("family", ["gpt", "bert", "modernbert"])
 def test_a_model_has_the_states_and_gradients_of_the_dense_mask(monkeypatch, family, compiled, compute):
     positions, pieces = packed(SIZES[400])
     tokens = tokens_of(4, 400)
     if family == "gpt":
         model = decoder(TABLES["grouped"])
     else:
-        table = {"family": "bert", "layers": 2, "width": 64, "heads": 4}
+        table = {"family": family, "layers": 2, "width": 64, "heads": 4}
         model = models.build(table, vocab_size=97, length=512, where="[model]")
         model.initialise(1)
     model.cuda()
@@ -84,7 +90,7 @@ def test_a_model_has_the_states_and_gradients_of_the_dense_mask(monkeypatch, fam
         model.zero_grad(set_to_none=True)
         with monkeypatch.context() as patch:
             if dense:
-                patch.setattr(_flex, "plan", lambda p, causal: layers.up_to(p, p) if causal else layers.together(p, p))
+                patch.setattr(_flex, "plan", dense_mask)
             running = torch.compile(model, fullgraph=True) if compiled and not dense else model
             with torch.autocast("cuda", torch.bfloat16, enabled=compute == "bf16"):
                 hidden = running(*given)

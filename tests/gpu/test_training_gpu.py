@@ -16,6 +16,7 @@ pytestmark = [
 SMALL = [
     {"family": "gpt", "layers": 3, "width": 64, "heads": 4, "kv_heads": 2},
     {"family": "bert", "layers": 3, "width": 64, "heads": 4},
+    {"family": "modernbert", "layers": 3, "width": 64, "heads": 4, "window": 8},
 ]
 RUNS = [(), ('model.family="bert"', 'objective.use="masked"')]
 

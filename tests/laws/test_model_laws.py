@@ -22,6 +22,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"form": "gpt2"},
         {"form": "gpt2", "feed_forward": 40, "tie_embeddings": False},
     ],
+    "modernbert": [{"window": 8, "global_every": 2, "feed_forward": 40}, {"layers": 5, "norm_epsilon": 1e-2}],
     "t5": [{"decoder_layers": 1, "head_width": 16, "feed_forward": 40, "tie_embeddings": True}],
 }
 # Weights this many times those that a family starts from: its layers then do more than whisper.

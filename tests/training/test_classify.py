@@ -31,10 +31,11 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "llama": {"family": "gpt", **TABLES["llama"]},
     "gpt2": {"family": "gpt", **TABLES["gpt2"]},
     "bert": {"family": "bert", "layers": 2, "width": 48, "heads": 3},
+    "modernbert": {"family": "modernbert", "layers": 4, "width": 48, "heads": 3, "window": 8},
     "t5": {"family": "t5", "layers": 2, "width": 48, "heads": 3},
     "t5 tied": {"family": "t5", "layers": 1, "width": 32, "heads": 2, "tie_embeddings": True},
 }
-FAMILIES = ("gpt", "bert", "t5")
+FAMILIES = ("gpt", "bert", "modernbert", "t5")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def classifier(table: dict[str, Any], version: Version) -> Classifier:
     enlarged(model, 1, 1 if table["family"] == "t5" else 4)
     with torch.no_grad():
         for parameter in model.on_top().values():
-            parameter.mul_(20)
+            parameter.mul_(20 if parameter.ndim == 2 else 1)
     return model.eval()
 
 
@@ -256,7 +257,7 @@ def test_other_labels_get_a_fresh_head(done, version, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_pretrained_run_is_the_backbone_and_the_head_is_named_in_the_log(family, version, manifest, tmp_path):
     """The run before had masks or sentinels, which the classifier has not."""
-    use = {"gpt": "causal", "bert": "masked", "t5": "span"}[family]
+    use = {"gpt": "causal", "bert": "masked", "modernbert": "masked", "t5": "span"}[family]
     text = runs.version(tmp_path / "text")
     run_file = runs.write_run(tmp_path / "run")
     changes = (f'model.family="{family}"', f'objective.use="{use}"', "schedule.steps=8")
@@ -277,6 +278,8 @@ def test_a_pretrained_run_is_the_backbone_and_the_head_is_named_in_the_log(famil
     old = initial.source(before.folder).tensors()
     for name, parameter in made.model.backbone.named_parameters():
         assert torch.equal(parameter, old[name][: len(parameter)])
+    if made.model.reads_mean:  # what it filled masks with goes on
+        assert all(torch.equal(p, old[f"head.{name}"]) for name, p in made.model.pooler.named_parameters())
     assert made.model.head.weight.std() > 0.005
 
 

@@ -15,9 +15,11 @@ from training.models import _flex, layers
 SIZES = [[1, 299, 12, 88], [400], [128, 128, 144], [127, 1, 1, 271]]
 
 
-def dense(pieces: torch.Tensor, causal: bool) -> torch.Tensor:
+def dense(pieces: torch.Tensor, causal: bool, reach: int | None = None) -> torch.Tensor:
     """[B, T, T] by its definition."""
     same = pieces[:, :, None] == pieces[:, None]
+    if reach is not None:
+        same = same & (torch.ones_like(same).triu(-reach) & torch.ones_like(same).tril(reach))
     return same.tril() if causal else same
 
 
@@ -28,16 +30,17 @@ def tiles(count: torch.Tensor, index: torch.Tensor) -> list[list[list[int]]]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(data=st.data(), causal=st.booleans())
-def test_tiles_are_those_of_the_dense_mask_and_of_torch(data, causal):
+@given(data=st.data(), causal=st.booleans(), reach=st.one_of(st.none(), st.integers(1, 400)))
+def test_tiles_are_those_of_the_dense_mask_and_of_torch(data, causal, reach):
+    reach = None if causal else reach
     length = data.draw(st.integers(1, 600))
     ends = [sorted(data.draw(st.sets(st.integers(1, length), max_size=6)) | {length}) for _ in range(3)]
     pieces = torch.stack([torch.searchsorted(torch.tensor(e), torch.arange(length), right=True) for e in ends]).int()
     names = torch.randperm(100, generator=torch.Generator().manual_seed(length)).int()
-    plan = _flex.plan(names[pieces], causal=causal)  # what a piece is called means nothing
+    plan = _flex.plan(names[pieces], causal=causal, reach=reach)  # what a piece is called means nothing
     assert plan.kv_indices.dtype == torch.int32 and plan.seq_lengths == (length, length)
     partly, wholly = tiles(plan.kv_num_blocks, plan.kv_indices), tiles(plan.full_kv_num_blocks, plan.full_kv_indices)
-    mask = dense(pieces, causal)
+    mask = dense(pieces, causal, reach)
     for row in range(3):
         for i in range(-(-length // 128)):
             for j in range(-(-length // 128)):

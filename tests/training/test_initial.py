@@ -288,6 +288,7 @@ def test_a_folder_without_any_checkpoint_yet(manifest, tmp_path):
 
 EXTRA = {
     "masked": ('model.family="bert"', 'objective.use="masked"'),
+    "masked modernbert": ('model.family="modernbert"', 'objective.use="masked"'),
     "span": ('model.family="t5"', 'objective.use="span"', "objective.sentinels=20"),
     "infill": ('model.form="gpt2"', 'objective.use="infill"'),
 }

@@ -32,14 +32,16 @@ PAIRS = {
     "infill": ("gpt", "causal"),
     "instruct": ("gpt", "causal"),
     "masked": ("bert", "masked"),
+    "masked modernbert": ("modernbert", "masked"),
     "span": ("t5", "span"),
     "seq2seq": ("t5", "seq2seq"),
     "classify gpt": ("gpt", "classify"),
     "classify bert": ("bert", "classify"),
+    "classify modernbert": ("modernbert", "classify"),
     "classify t5": ("t5", "classify"),
 }
 CASES = sorted(PAIRS)
-LOUDER = {"gpt": 3, "bert": 3, "t5": 1}  # times the weights that a family starts from
+LOUDER = {"gpt": 3, "bert": 3, "modernbert": 3, "t5": 1}  # times the weights that a family starts from
 
 
 @pytest.fixture(scope="module")

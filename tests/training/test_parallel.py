@@ -23,6 +23,7 @@ NEAR = 5e-3
 FAMILIES = {
     "gpt": (),
     "bert": ('model.family="bert"', 'objective.use="masked"'),
+    "modernbert": ('model.family="modernbert"', 'objective.use="masked"'),
     "t5": ('model.family="t5"', 'objective.use="span"'),
 }
 
@@ -130,7 +131,7 @@ def test_every_rank_has_as_many_micro_batches_and_none_is_too_large(rows, size, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["gpt", "bert", "t5"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("parts", [[(1, DDP)], [(1, FSDP), (2, FSDP)]], ids=["whole", "sharded"])
 def test_compiled_layers_learn_like_the_others(request, tmp_path, family, parts):
     run_file, manifest = request.getfixturevalue("run_file"), request.getfixturevalue("manifest")

@@ -359,7 +359,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("family", ["gpt", "bert", "t5"])
+@pytest.mark.parametrize("family", ["gpt", "bert", "modernbert", "t5"])
 def test_a_classifier_answers_as_the_pipeline_of_transformers(tmp_path, family, training_version):
     changes = ('objective.use="classify"', f'model.family="{family}"')
     done = runs.fit(runs.write_run(tmp_path / "run"), training_version, tmp_path / "runs", changes=changes)

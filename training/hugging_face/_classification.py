@@ -22,13 +22,14 @@ PADDING = "<|pad|>"
 
 
 class Form(NamedTuple):
-    """How a class of `transformers` names the embedding and the modules of its head, and what it puts before the
-    backbone's tensors."""
+    """How a class of `transformers` names the embedding and the modules of its head, what it puts before the
+    backbone's tensors, and the `classifier_pooling` of its config.json, where there are several."""
 
     architecture: str
     embedding: str
     modules: dict[str, str]
     prefix: str = ""
+    pooling: str | None = None
 
 
 FORMS = {
@@ -39,6 +40,12 @@ FORMS = {
         "BertForSequenceClassification",
         "bert.embeddings.word_embeddings.weight",
         {"pooler": "bert.pooler.dense", "head": "classifier"},
+    ),
+    "modernbert": Form(
+        "ModernBertForSequenceClassification",
+        "model.embeddings.tok_embeddings.weight",
+        {"pooler.dense": "head.dense", "pooler.norm": "head.norm", "head": "classifier"},
+        pooling="mean",
     ),
     "t5": Form(
         "T5ForSequenceClassification",
@@ -75,9 +82,16 @@ def theirs(model: Classifier) -> dict[str, Tensor]:
 
 
 def reads(config: Mapping[str, Any]) -> Form | None:
-    """The form of a config.json that is a classifier's."""
+    """The form of a config.json that is a classifier's. Raises TrainingError where it asks another state than ours."""
     form = FORMS.get(str(config.get("model_type")))
-    return form if form and config.get("architectures") == [form.architecture] else None
+    if form is None or config.get("architectures") != [form.architecture]:
+        return None
+    if form.pooling and (said := config.get("classifier_pooling", "cls")) != form.pooling:
+        raise TrainingError(
+            f"config.json: classifier_pooling is {said!r}; a classifier of the family {config['model_type']} reads "
+            f"{form.pooling!r} alone"
+        )
+    return form
 
 
 def labels(config: Mapping[str, Any]) -> list[str]:

@@ -28,8 +28,9 @@ BLOCK = 128  # queries, and keys, of a tile; the kernels' own tiles divide it
 NARROWEST = 16  # width of a head that the kernels take
 
 
-def plan(pieces: Tensor, *, causal: bool) -> BlockMask:
-    """What each token of rows [B, T] sees: its own piece, `causal` up to itself; `pieces` numbers runs of tokens."""
+def plan(pieces: Tensor, *, causal: bool, reach: int | None = None) -> BlockMask:
+    """What each token of rows [B, T] sees: its own piece, `causal` up to itself, or no further than `reach` to either
+    side; `pieces` numbers runs of tokens."""
     length = pieces.shape[1]
     changes = functional.pad((pieces[:, 1:] != pieces[:, :-1]).to(torch.int32), (1, 0))
     # Ends with the sum: its result is memory that a kernel can read. What only names other memory, as an assignment to
@@ -41,9 +42,12 @@ def plan(pieces: Tensor, *, causal: bool) -> BlockMask:
     full = (first[:, :, None] == last[:, None]) & (last[:, :, None] == first[:, None])
     if causal:
         some, full = some.tril(), full.tril(-1)
+    if reach is not None:
+        apart = (begin[:, None] - begin).abs()
+        some, full = some & (apart - BLOCK < reach), full & (apart + BLOCK <= reach + 1)
     whole = begin + BLOCK <= length
     full = full & whole[:, None] & whole
-    sees = _causal(runs) if causal else _both_ways(runs)
+    sees = _causal(runs) if causal else _both_ways(runs) if reach is None else _near(runs, reach)
     partly, wholly = _listed(some & ~full), _listed(full)
     return BlockMask.from_kv_blocks(*partly, *wholly, BLOCK, sees, (length, length))
 
@@ -79,6 +83,13 @@ def _causal(runs: Tensor) -> Callable[..., Tensor]:
 def _both_ways(runs: Tensor) -> Callable[..., Tensor]:
     def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return runs[row, query] == runs[row, key]
+
+    return sees
+
+
+def _near(runs: Tensor, reach: int) -> Callable[..., Tensor]:
+    def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (runs[row, query] == runs[row, key]) & ((query - key).abs() <= reach)
 
     return sees
 

@@ -55,12 +55,13 @@ def projections(
 
 
 class LayerNorm(nn.Module):
-    """(x - mean) / sqrt(variance + epsilon) * weight + bias over the last axis (Ba et al. 2016, arXiv 1607.06450)."""
+    """(x - mean) / sqrt(variance + epsilon) * weight, + bias with `bias`, over the last axis (Ba et al. 2016, arXiv
+    1607.06450)."""
 
-    def __init__(self, width: int, epsilon: float) -> None:
+    def __init__(self, width: int, epsilon: float, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
         self.epsilon = epsilon
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -126,18 +127,39 @@ def following(cache: Cache, tokens: Tensor, heads: int, kv_heads: int) -> Sight:
     return causal(None, tokens, heads, kv_heads) if first else cache.mask()
 
 
-def both_ways(pieces: Tensor | None, tokens: Tensor, heads: int, kv_heads: int) -> Sight:
-    """Each token sees all of its own piece; `pieces` [B, T] numbers runs of tokens (None: one run a row)."""
+def both_ways(
+    pieces: Tensor | None,
+    tokens: Tensor,
+    heads: int,
+    kv_heads: int,
+    *,
+    reach: int | None = None,
+    whole: Sight = None,
+) -> Sight:
+    """Each token sees all of its own piece; `pieces` [B, T] numbers runs of tokens (None: one run a row).
+
+    With `reach` it sees so many tokens to either side of it at most; `whole` is then what all see without.
+    """
+    if isinstance(whole, Blocks) and reach is not None:
+        return _blocks.within(whole, reach)
     if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
         rows, length = tokens.shape
         return _blocks.lay_out(pieces, rows, length, heads, kv_heads, causal=False)
     pieces = torch.zeros_like(tokens) if pieces is None else pieces
-    return _flex.plan(pieces, causal=False) if pieces.is_cuda else together(pieces, pieces)
+    if pieces.is_cuda:
+        return _flex.plan(pieces, causal=False, reach=reach)
+    return together(pieces, pieces) if reach is None else together(pieces, pieces) & near(tokens, reach)
 
 
 def together(mine: Tensor, seen: Tensor) -> Tensor:
     """[B, 1, T, S]: of the same piece; `mine` [B, T] and `seen` [B, S] number pieces."""
     return (mine[:, :, None] == seen[:, None, :])[:, None]
+
+
+def near(tokens: Tensor, reach: int) -> Tensor:
+    """[1, 1, T, T]: at most `reach` places apart in rows of tokens [B, T]."""
+    place = torch.arange(tokens.shape[1], device=tokens.device)
+    return ((place[:, None] - place).abs() <= reach)[None, None]
 
 
 def up_to(mine: Tensor, seen: Tensor) -> Tensor:
@@ -226,6 +248,19 @@ class SwiGLU(nn.Module):
             return self.down(functional.silu(gate) * up)
         result: Tensor = Gated.apply(gate, up, self.down.weight)
         return result
+
+
+class GEGLU(nn.Module):
+    """down(gelu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(self, width: int, feed_forward: int) -> None:
+        super().__init__()
+        self.gate = Linear(width, feed_forward)
+        self.up = Linear(width, feed_forward)
+        self.down = Linear(feed_forward, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(functional.gelu(self.gate(x)) * self.up(x))
 
 
 class GELU(nn.Module):
