@@ -1,16 +1,19 @@
-"""What the defaults teach a model: `python tests/bench/learning.py [--only words,characters] [--folder DIR] [--write]`.
+"""What the defaults teach a model: `python tests/bench/learning.py [--only words,characters,masked] [--write]`.
 
-Two lessons, each at equal tokens on the same shards, in the same order for each seed:
+Three lessons, each at equal tokens on the same shards, in the same order for each seed:
 
     words        200 steps of 16 rows of 256 (819,200 places), BPE of 8,192, 4 layers of width 256 (5 M parameters):
                  English documentation of the shared corpus, about half of it read once
     characters   2,000 steps of 12 rows of 64 targets, 4 layers of width 128 (.8 M parameters): tinyshakespeare, its
                  first 90 % to read and its last 10 % to predict (nanoGPT's budget for a CPU, by its README)
+    masked       600 steps of 8 rows of 256 (1,228,800 places) of `words`, a fifth of the tokens masked, 3 layers of
+                 width 192: the form of BERT at the learning rate that is best of several with the first seed, and
+                 that of ModernBERT at the same one
 
-The baseline is GPT-2's layers turned by AdamW on half a cosine to a tenth, as nanoGPT does, at the learning rate that
-is best of several with the first seed. Each part of the defaults stands alone beside it, with the first seed. The loss
-is that of the whole validation split in nats a token. Every run stays in the folder, so what was stopped goes on, and
-nothing is run twice.
+The baseline of the first two is GPT-2's layers turned by AdamW on half a cosine to a tenth, as nanoGPT does, at the
+learning rate that is best of several with the first seed. Each part of the defaults stands alone beside it, with the
+first seed. The loss is that of the whole validation split in nats a token. Every run stays in the folder, so what was
+stopped goes on, and nothing is run twice.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from tests.bench.measuring import ROOT
 LESSONS = Path(__file__).with_name("lessons")
 SHARED = ROOT.parent / "shared" / "data"
 GPT2 = ("model.form=gpt2",)
+BERT = ("model.family=bert",)
 COSINE = ("schedule.shape=cosine", "schedule.floor=0.1")
 ADAMW = ("optimizer.use=adamw",)
 
@@ -52,11 +56,12 @@ class Lesson:
 
 WORDS = Lesson("words", 2, (0.0005, 0.001, 0.002))
 CHARACTERS = Lesson("characters", 3, (0.001, 0.002, 0.004, 0.008), ("optimizer.betas=[0.9, 0.99]",))
+MASKED = Lesson("masked", 2, (0.002, 0.005, 0.01))
 
 
 def version(lesson: Lesson, folder: Path) -> Path:
     """manifest.json of what the lesson reads, built from the shared data."""
-    if lesson is WORDS:
+    if lesson is not CHARACTERS:
         return built(LESSONS / "words-recipe.toml", folder)
     text = (SHARED / "lm" / "tinyshakespeare.txt").read_text("utf-8")
     edge = len(text) * 9 // 10
@@ -125,13 +130,19 @@ def taught(lesson: Lesson, folder: Path) -> Iterator[tuple[str, list[float]]]:
         return [loss(lesson, manifest, folder, seed, changes) for seed in seeds]
 
     def turned(rate: float) -> tuple[str, ...]:
-        return (*ADAMW, f"optimizer.learning_rate={rate}", *lesson.extra)
+        return (*(() if lesson is MASKED else ADAMW), f"optimizer.learning_rate={rate}", *lesson.extra)
 
-    first = {rate: losses(*GPT2, *turned(rate), *COSINE, seeds=[0])[0] for rate in lesson.rates}
+    older = BERT if lesson is MASKED else (*GPT2, *COSINE)
+    first = {rate: losses(*older, *turned(rate), seeds=[0])[0] for rate in lesson.rates}
     best = min(lesson.rates, key=lambda rate: first[rate])
-    rest = losses(*GPT2, *turned(best), *COSINE, seeds=range(1, lesson.seeds))
+    rest = losses(*older, *turned(best), seeds=range(1, lesson.seeds))
     others = ", ".join(f"{first[rate]:.3f} at {rate}" for rate in lesson.rates if rate != best)
-    yield f"GPT-2's layers, AdamW at {best} ({others} with the first seed)", [first[best], *rest]
+    baseline = [first[best], *rest]
+    if lesson is MASKED:
+        yield f"BERT's layers, Muon at {best} ({others} with the first seed)", baseline
+        yield "the same, with ModernBERT's layers", losses(*turned(best))
+        return
+    yield f"GPT-2's layers, AdamW at {best} ({others} with the first seed)", baseline
     yield "the same, with our layers", losses(*turned(best), *COSINE, seeds=[0])
     yield "the same, with Muon", losses(*GPT2, *COSINE, seeds=[0])
     yield "the same, level and then down to 0", losses(*GPT2, *turned(best), seeds=[0])
@@ -153,11 +164,11 @@ def rows(lesson: Lesson, folder: Path) -> str:
 def main() -> None:
     """Teach the lessons that are asked for and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="words,characters", help="lessons, separated by commas")
+    parser.add_argument("--only", default="words,characters,masked", help="lessons, separated by commas")
     parser.add_argument("--folder", type=Path, help="where versions and runs lie and stay (default: a temporary one)")
     parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
     options = parser.parse_args()
-    lessons = [lesson for lesson in (WORDS, CHARACTERS) if lesson.name in options.only.split(",")]
+    lessons = [lesson for lesson in (WORDS, CHARACTERS, MASKED) if lesson.name in options.only.split(",")]
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         folder = (options.folder or Path(temporary)).absolute()
         found = {lesson.name: rows(lesson, folder) for lesson in lessons}
