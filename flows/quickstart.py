@@ -50,9 +50,9 @@ def quickstart(
     """Build a small corpus and train a small model on it.
 
     Minutes on a laptop: no account, no server, and no download but, to generate, the model that tells languages apart.
-    To classify, a small BERT first reads docstrings of nine installed projects with words masked, then learns to say
-    which project a text documents, and is exported; what is typed to serve it stands at the end. --set is for every
-    training.
+    To classify, a small ModernBERT first reads docstrings of nine installed projects with words masked, then learns to
+    say which project a text documents, and is exported; what is typed to serve it stands at the end. --set is for
+    every training.
 
     \b
       gristmill quickstart
