@@ -72,6 +72,7 @@ class Loader:
         mine = whole.slice(0, share) if whole is not None else self.stream.step(step, group.rank, group.world)
         laid = mine.by_length()
         keys, first = batch.row_keys(run.seed, step, laid.index), 0
+        laid = objectives.perturbed(self.objective, laid, keys)
         prepared, work = [], []
         # As many on every rank, which take part in the same sums.
         parts = batch.parts(run.batch.rows, run.batch.micro_rows, group.world)

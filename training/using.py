@@ -114,11 +114,10 @@ def generate(
     prompts = _prompts(prompt or [], file)
     loaded = loading.load(folder)
     loaded.writer()
-    texts = [loaded.prompted(text) for text in prompts]
-    asked = _asked(loaded, texts, sampling, new_tokens, return_sequences, stop or [])
+    asked = _asked(loaded, prompts, sampling, new_tokens, return_sequences, stop or [])
     _show(loaded, asked, batch, None if as_json else _Printer(asked))
     if as_json:
-        print(json.dumps({"prompts": _table(texts, asked, return_sequences)}, ensure_ascii=False))
+        print(json.dumps({"prompts": _table(prompts, asked, return_sequences)}, ensure_ascii=False))
 
 
 def serve(
@@ -158,9 +157,9 @@ def serve(
 
 @dataclass
 class Asked:
-    """A continuation that is asked for: the prompt's text, what is written, and its text so far."""
+    """A continuation that is asked for: what is shown before it, what is written, and its text so far."""
 
-    text: str
+    before: str
     writing: Writing
     stream: Stream
 
@@ -176,9 +175,14 @@ def _asked(
 
     found = []
     names = [f"prompt {number + 1}" if len(texts) > 1 else "the prompt" for number in range(len(texts))]
-    prompts = [loaded.read(text, what) for text, what in zip(texts, names, strict=True)]
+    put = [loaded.prompted(text) for text in texts]
+    prompts = [loaded.read(text, what) for text, what in zip(put, names, strict=True)]
+    # An answer, a translation or what fills a gap is no end of the prompt: it stands on a line of its own.
+    befores = [
+        text if text == said and not loaded.pairs else f"{text}\n" for text, said in zip(texts, put, strict=True)
+    ]
     numbered = numbers(prompts, sequences)
-    for text, what, ids, its in zip(texts, names, prompts, numbered, strict=True):
+    for before, what, ids, its in zip(befores, names, prompts, numbered, strict=True):
         most = min(NEW_TOKENS, room(loaded.model, ids, what)) if new_tokens is None else new_tokens
         fits(loaded.model, ids, most, what)
         for number in its:
@@ -189,7 +193,7 @@ def _asked(
                 ends=loaded.ends,
                 special=loaded.pairs,
             )
-            found.append(Asked(text, Writing(ids, sampling, most, loaded.ends, number, stream.add), stream))
+            found.append(Asked(before, Writing(ids, sampling, most, loaded.ends, number, stream.add), stream))
     return found
 
 
@@ -224,7 +228,7 @@ class _Printer:
         while self._left:
             each = self._left[-1]
             if not self._begun:
-                self._say(each.text)
+                self._say(each.before)
                 self._begun = True
             self._say(each.stream.fresh())
             if not each.writing.ended:

@@ -100,6 +100,51 @@ def test_a_text_alone_has_the_logits_that_it_has_in_a_batch(version, name):
     assert (whole - torch.cat(alone)).abs().max() < 1e-5
 
 
+def test_what_is_left_out_of_a_text_is_a_function_of_its_row_and_key(version):
+    """A subsequence with the same ends, of about the share that is asked for; whatever lies beside it."""
+    split, rate = Split(version, "train"), 0.3
+    numbers = np.arange(len(split))
+    rows, keys = split.take(numbers), row_keys(4, 2, numbers)
+    objective: Any = objectives.load({"use": "classify", "word_dropout": rate}, "")
+    read = objective.perturbed(rows, keys)
+    for row in range(len(rows)):
+        whole, left = rows.tokens[row, : rows.used[row]].tolist(), read.tokens[row, : read.used[row]].tolist()
+        rest = iter(whole)
+        assert all(token in rest for token in left), "tokens in their order"
+        assert (left[0], left[-1]) == (whole[0], whole[-1])
+    inside = int((rows.used - 2).sum())
+    dropped = int((rows.used - read.used).sum())
+    assert abs(dropped - rate * inside) < 4 * (inside * rate * (1 - rate)) ** 0.5
+    chosen = np.array([7, 3, 11])
+    alone = objective.perturbed(split.take(numbers[chosen]), keys[chosen])
+    assert np.array_equal(alone.tokens[:, : alone.used.max()], read.tokens[chosen][:, : alone.used.max()])
+    other = objective.perturbed(rows, row_keys(4, 3, numbers))
+    assert (other.used != read.used).any()
+    plain: Any = objectives.load({"use": "classify"}, "")
+    assert plain.perturbed(rows, keys) is rows
+    with pytest.raises(TrainingError, match="word_dropout"):
+        objectives.load({"use": "classify", "word_dropout": 1.0}, "")
+
+
+def test_texts_are_learnt_from_in_part_and_judged_whole(manifest, version, tmp_path):
+    """The same run whatever the micro-batches and wherever it stopped; and no token is left out of an evaluation."""
+    run = runs.write_run(tmp_path / "run")
+    changes = ('objective.use="classify"', "objective.word_dropout=0.4", 'precision.compute="float32"')
+    whole = runs.fit(run, manifest, tmp_path / "whole", changes=(*changes, "batch.micro_rows=2"))
+    runs.fit(run, manifest, tmp_path / "parts", after=3, changes=changes)
+    parts = runs.fit(run, manifest, tmp_path / "parts", changes=changes)
+    assert np.allclose(runs.losses(whole), runs.losses(parts), rtol=0, atol=1e-4)
+    plain = runs.fit(run, manifest, tmp_path / "plain", changes=changes[::2])
+    assert whole.table["chain"] == plain.table["chain"] and runs.losses(whole)[0] != runs.losses(plain)[0]
+    model = loop.load(*journal.read(whole.folder)[1:], whole).eval()
+    split = Split(version, "val")
+    rows = split.take(np.arange(len(split)))
+    objective: Any = objectives.load({"use": "classify"}, "")
+    with torch.inference_mode():
+        losses = objective.losses(model, objective.prepare(rows, row_keys(0, 0, rows.index)))
+    assert whole.table["evaluation"]["loss"] == pytest.approx(float(losses.mean()), abs=1e-4)
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def done(request, manifest, tmp_path_factory) -> journal.Journal:
     """A small run of each family."""

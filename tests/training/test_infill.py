@@ -208,7 +208,7 @@ def test_a_run_learns_reports_fills_and_exports(manifest, tmp_path):
     asked = "the mill<|fim_middle|> from that river"
     told_ = runs.command(1, "generate", str(done.folder), "--prompt", asked, "--new-tokens", "9", "--json")
     [entry] = json.loads(told_.stdout)["prompts"]
-    assert entry["prompt"] == "<|fim_prefix|>the mill<|fim_suffix|> from that river<|fim_middle|>"
+    assert entry["prompt"] == asked
     assert len(entry["continuations"]) == 1 and "<|" not in entry["continuations"][0]
 
     runs.command(1, "export", str(done.folder), str(tmp_path / "hf"))

@@ -116,8 +116,10 @@ def test_a_run_and_its_export_in_transformers_continue_alike(trained, training, 
     pairs = "t5" in str(KINDS[kind])
     theirs = (AutoModelForSeq2SeqLM if pairs else AutoModelForCausalLM).from_pretrained(tmp_path / "hf").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    put = loading.load(folder).prompted
     for prompt, entry in zip(ASKED, ours, strict=True):
-        read = tokenizer(entry["prompt"], return_tensors="pt")  # after `span` with its gap
+        assert entry["prompt"] == prompt
+        read = tokenizer(put(prompt), return_tensors="pt")  # after `span` with its gap
         if kind == "instruct":
             messages = [{"role": "user", "content": prompt}]
             form = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
@@ -129,6 +131,10 @@ def test_a_run_and_its_export_in_transformers_continue_alike(trained, training, 
         if not pairs:
             assert entry["continuations"] == [tokenizer.decode(made, skip_special_tokens=True)]
     assert len({tuple(entry["tokens"][0]) for entry in ours}) > 2
+    shown = training("generate", folder, *options, "--greedy", "--new-tokens", 12)
+    between = "\n" if pairs or kind == "instruct" else ""  # an answer has a line of its own
+    texts = [(using.terminal.visible(entry["prompt"]), *entry["continuations"]) for entry in ours]
+    assert shown == "".join(f"{prompt}{between}{using.terminal.visible(text)}\n\n" for prompt, text in texts)
 
 
 def test_export_holds_weights_as_it_is_told(done, training, tmp_path):

@@ -10,7 +10,7 @@ without dropout: nothing is drawn in a forward.
 
 The law: the same weights give the logits of `transformers`' ModernBertForMaskedLM, and a document in a packed row has
 the hidden states that it has alone. The number that matters: a small one learns masked words from a tenth of the
-tokens that the form of 2018 needs (`bert`; tests/bench/RESULTS.md, "encoders").
+tokens that the form of 2018 needs (`bert`; tests/bench/RESULTS.md, "learning: masked").
 """
 
 from __future__ import annotations

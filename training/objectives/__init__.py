@@ -14,7 +14,8 @@ One that reads one text and writes another has `pairs = True`: it needs an encod
 be asked of n-grams has `ngrams = False`, one whose pieces may grow says by how much in `extra_length`, and one whose
 model wants a text to continue in a form of its own has `prompt(text) -> text`, and one that makes a model to talk to a
 `template` of chats. One that asks for other outputs than tokens has `model(backbone, version)`, which gives the model
-that has them. One that passes over rows says how many in `left_out(split)`, and one that reads more than the row's text
+that has them. One that reads texts otherwise to learn from them than to be judged has `perturbed(rows, keys) -> rows`.
+One that passes over rows says how many in `left_out(split)`, and one that reads more than the row's text
 says what there is to multiply in `work(rows, batch)`. One that reads the rows' targets too has `answers = True`.
 
 The loop divides by the weight of all micro-batches and ranks, so neither changes the loss. The folder is
@@ -77,6 +78,12 @@ def prompted(objective: Objective, text: str) -> str:
     """A text as a model of this objective wants to read it, to continue it or to fill its gaps."""
     form = getattr(objective, "prompt", None)
     return text if form is None else str(form(text))
+
+
+def perturbed(objective: Objective, rows: Rows, keys: NDArray[np.uint64]) -> Rows:
+    """Rows as an objective learns from them, of as many rows in the same order."""
+    change = getattr(objective, "perturbed", None)
+    return rows if change is None else change(rows, keys)
 
 
 def read(objective: Objective, rows: Rows, work: Sequence[models.Work]) -> int:

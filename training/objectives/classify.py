@@ -2,27 +2,36 @@
 
 The classes are the labels of the version. Law: every labelled row is one target, whatever rows lie beside it; a row
 without a label is read and is no target. What a row is asked about is one hidden state: see `classifier`.
+
+`word_dropout` leaves each token of a text out with that probability, each time that it is read to be learnt from (Iyyer
+et al. 2015, "Deep Unordered Composition Rivals Syntactic Methods for Text Classification", section 3.1); a text that is
+judged is read whole. What is left out is a function of the row and its key alone.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch.nn.functional import cross_entropy
 
 from training import TrainingError
 from training.classifier import Classifier
 from training.manifest import Version
 from training.objectives import Batch, _places
+from training.order import uniform
 from training.shards import Rows
 from training.tables import Table
 
 
 class Objective(Table):
-    """Sequence classification; it has no parameters and draws nothing."""
+    """Sequence classification; of a text to learn from a share of `word_dropout` of its tokens is left out."""
+
+    word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     causal: ClassVar[bool | None] = None
     measure: ClassVar[str] = "perplexity"
@@ -36,6 +45,18 @@ class Objective(Table):
     def model(self, backbone: Any, version: Version) -> Classifier:
         """A classifier into the version's labels on this backbone."""
         return Classifier(backbone, labels_of(version), version.manifest.tokenizer.eot)
+
+    def perturbed(self, rows: Rows, keys: NDArray[np.uint64]) -> Rows:
+        """The rows as they are learnt from: `tokens` and `used` without what is left out. First and last token stay,
+        which say where a text begins and ends."""
+        if not self.word_dropout:
+            return rows
+        place = np.arange(rows.tokens.shape[1])
+        last = rows.used[:, None] - 1
+        chance = uniform(keys[:, None], place.astype(np.uint64) + 1, "classify", "leave out")
+        stays = (place <= last) & ((chance >= self.word_dropout) | (place == 0) | (place == last))
+        order = np.argsort(~stays, axis=1, kind="stable")  # what stays comes first, in its order
+        return replace(rows, tokens=np.take_along_axis(rows.tokens, order, axis=1), used=stays.sum(1))
 
     def targets(self, rows: Rows, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Flat places [N] of the last token of each labelled row, ascending."""
