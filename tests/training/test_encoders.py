@@ -192,16 +192,16 @@ def test_a_bare_modernbert_is_read_and_has_no_head():
 
 REFUSED = {
     "bert": [
-        ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
+        ({"hidden_act": "relu"}, "hidden_act 'relu' is not computed"),
         ({"hidden_size": None}, "no 'hidden_size'"),
     ],
     "modernbert": [
-        ({"norm_bias": True}, "norm_bias is True"),
-        ({"decoder_bias": False}, "decoder_bias is False"),
+        ({"norm_bias": True}, "norm_bias True is not"),
+        ({"decoder_bias": False}, "decoder_bias False is not"),
         ({"intermediate_size": None}, "no 'intermediate_size'"),
-        ({"layer_types": ["sliding_attention", *["full_attention"] * 4]}, "layer_types are .* first"),
-        ({"layer_types": ["full_attention"] * 3}, "layer_types are"),
-        ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "full_attention is 'yarn'"),
+        ({"layer_types": ["sliding_attention", *["full_attention"] * 4]}, "layer_types .* first"),
+        ({"layer_types": ["full_attention"] * 3}, "layer_types"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "'yarn' of full_attention is not"),
         ({"rope_scaling": {"factor": 2}}, "rope_scaling is set"),
     ],
 }

@@ -243,7 +243,7 @@ def test_a_run_file_that_cannot_go_on_is_refused(version, run_file, tmp_path, ch
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model_type": "mamba"}, r"config\.json: unknown model_type 'mamba'.* has: .*gpt2, llama, qwen3"),
+        ({"model_type": "mamba"}, r"config\.json: unknown model_type 'mamba'.* has: .*gpt2, llama, modernbert, qwen3"),
         ({"use_sliding_window": True}, r"config\.json: use_sliding_window True is not computed here"),
         ({"hidden_size": "64"}, r"hf \(gpt\): width: .*'64'"),
         ({"num_key_value_heads": 3}, "heads 4 is not a multiple of kv_heads 3"),

@@ -17,6 +17,7 @@ from torch import Tensor
 from training import TrainingError, hugging_face
 from training.classifier import Classifier
 from training.hugging_face import bert
+from training.hugging_face._config import refuse
 
 PADDING = "<|pad|>"
 
@@ -86,11 +87,8 @@ def reads(config: Mapping[str, Any]) -> Form | None:
     form = FORMS.get(str(config.get("model_type")))
     if form is None or config.get("architectures") != [form.architecture]:
         return None
-    if form.pooling and (said := config.get("classifier_pooling", "cls")) != form.pooling:
-        raise TrainingError(
-            f"config.json: classifier_pooling is {said!r}; a classifier of the family {config['model_type']} reads "
-            f"{form.pooling!r} alone"
-        )
+    if form.pooling:
+        refuse({"classifier_pooling": "cls", **config}, {"classifier_pooling": (form.pooling,)})
     return form
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from training import TrainingError
+from training.hugging_face._config import given, refuse
 from training.models import bert
 
 MODEL_TYPES: tuple[str, ...] = ("bert",)
@@ -54,20 +55,16 @@ REQUIRED = {
 
 def table(config: Mapping[str, Any]) -> dict[str, Any]:
     """The `[model]` table of a config.json. Raises TrainingError where the model would be another."""
-    for key, wanted in REQUIRED.items():
-        if (found := config.get(key, wanted)) != wanted:
-            raise TrainingError(f"config.json: {key} is {found!r}; the family bert has {wanted!r} alone")
+    refuse(config, {key: (value,) for key, value in REQUIRED.items()})
     names = {
         "layers": "num_hidden_layers",
         "width": "hidden_size",
         "heads": "num_attention_heads",
         "feed_forward": "intermediate_size",
     }
-    if missing := [key for key in names.values() if key not in config]:
-        raise TrainingError(f"config.json: no {missing[0]!r}, which a BERT has")
     return {
         "family": "bert",
-        **{ours: config[theirs] for ours, theirs in names.items()},
+        **{ours: given(config, theirs) for ours, theirs in names.items()},
         "segments": config.get("type_vocab_size", 2),
         "norm_epsilon": float(config.get("layer_norm_eps", 1e-12)),
     }

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from training import TrainingError
+from training.hugging_face._config import given, refuse
 from training.models.gpt import ROTARY_THETA, Model
 
 ARCHITECTURES = {
@@ -89,47 +90,39 @@ def table(config: Mapping[str, Any]) -> dict[str, Any]:
     _refuse(config, form)
     if form == "gpt2":
         c = {**GPT2_DEFAULTS, **config}
-        width = _given(c, "n_embd")
+        width = given(c, "n_embd")
         return {
             "family": "gpt",
             "form": form,
-            "layers": _given(c, "n_layer"),
+            "layers": given(c, "n_layer"),
             "width": width,
-            "heads": _given(c, "n_head"),
+            "heads": given(c, "n_head"),
             "feed_forward": 4 * width if c["n_inner"] is None else c["n_inner"],
             "norm_epsilon": c["layer_norm_epsilon"],
             "tie_embeddings": c["tie_word_embeddings"],
         }
     c = {**ROTARY_DEFAULTS, **({"head_dim": 128} if form == "qwen3" else {}), **config}
-    width, heads = _given(c, "hidden_size"), _given(c, "num_attention_heads")
-    given = {"kv_heads": c["num_key_value_heads"], "head_width": c["head_dim"]}
+    width, heads = given(c, "hidden_size"), given(c, "num_attention_heads")
+    said = {"kv_heads": c["num_key_value_heads"], "head_width": c["head_dim"]}
     return {
         "family": "gpt",
         "form": form,
-        "layers": _given(c, "num_hidden_layers"),
+        "layers": given(c, "num_hidden_layers"),
         "width": width,
         "heads": heads,
-        **{key: value for key, value in given.items() if value is not None},
-        "feed_forward": _given(c, "intermediate_size"),
+        **{key: value for key, value in said.items() if value is not None},
+        "feed_forward": given(c, "intermediate_size"),
         "rope_theta": _theta(c),
         "norm_epsilon": c["rms_norm_eps"],
         "tie_embeddings": c["tie_word_embeddings"],
     }
 
 
-def _given(config: Mapping[str, Any], key: str) -> Any:
-    if (value := config.get(key)) is None:
-        raise TrainingError(f"no {key!r}, which a {config['model_type']} has")
-    return value
-
-
 def _refuse(config: Mapping[str, Any], form: str) -> None:
     architectures = config.get("architectures") or ARCHITECTURES[form]
     if unknown := [name for name in architectures if name not in ARCHITECTURES[form]]:
         raise TrainingError(f"architectures {unknown}: only {', '.join(ARCHITECTURES[form])} can be read")
-    for key, can in (GPT2_ONLY if form == "gpt2" else ROTARY_ONLY).items():
-        if (value := config.get(key, can[0])) not in can:
-            raise TrainingError(f"{key} {value!r} is not computed here, only {can[0]!r}")
+    refuse(config, GPT2_ONLY if form == "gpt2" else ROTARY_ONLY)
     if beyond := [key for key in NEVER if config.get(key)]:
         raise TrainingError(f"{beyond[0]} asks for more than plain weights, which cannot be read")
     if kinds := [kind for kind in config.get("layer_types") or () if kind != "full_attention"]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from training import TrainingError
+from training.hugging_face._config import given, refuse
 from training.models import modernbert
 
 MODEL_TYPES: tuple[str, ...] = ("modernbert",)
@@ -52,22 +53,18 @@ REQUIRED = {
 
 def table(config: Mapping[str, Any]) -> dict[str, Any]:
     """The `[model]` table of a config.json. Raises TrainingError where the model would be another."""
-    for key, wanted in REQUIRED.items():
-        if (found := config.get(key, wanted)) != wanted:
-            raise TrainingError(f"config.json: {key} is {found!r}; the family modernbert has {wanted!r} alone")
+    refuse(config, {key: (value,) for key, value in REQUIRED.items()})
     names = {
         "layers": "num_hidden_layers",
         "width": "hidden_size",
         "heads": "num_attention_heads",
         "feed_forward": "intermediate_size",
     }
-    if missing := [key for key in names.values() if key not in config]:
-        raise TrainingError(f"config.json: no {missing[0]!r}, which a ModernBERT has")
-    every = _global_every(config, config["num_hidden_layers"])
+    layers = given(config, "num_hidden_layers")
     return {
         "family": "modernbert",
-        **{ours: config[theirs] for ours, theirs in names.items()},
-        "global_every": every,
+        **{ours: given(config, theirs) for ours, theirs in names.items()},
+        "global_every": _global_every(config, layers),
         "window": config.get("local_attention", 128),
         "rope_theta": _theta(config, FAR, "global_rope_theta", 160_000.0),
         "local_rope_theta": _theta(config, NEAR, "local_rope_theta", 10_000.0),
@@ -84,8 +81,7 @@ def _global_every(config: Mapping[str, Any], layers: int) -> int:
     every = far[1] if len(far) > 1 else layers
     if len(kinds) != layers or kinds != _layer_types(every, layers):
         raise TrainingError(
-            f"config.json: layer_types are {kinds!r}; the family modernbert has {FAR!r} first and then every n-th, "
-            f"and {NEAR!r} between"
+            f"layer_types {kinds!r} are not computed here, only {FAR!r} first and then every n-th, and {NEAR!r} between"
         )
     return every
 
@@ -97,12 +93,10 @@ def _layer_types(every: int, layers: int) -> list[str]:
 def _theta(config: Mapping[str, Any], kind: str, older: str, usual: float) -> float:
     """The base of a kind of layer. Raises TrainingError where positions are stretched."""
     if config.get("rope_scaling"):
-        raise TrainingError("config.json: rope_scaling is set; the family modernbert has plain rotary positions alone")
+        raise TrainingError("rope_scaling is set, which is not computed here")
     said = (config.get("rope_parameters") or {}).get(kind) or {}
     if said.get("rope_type", "default") != "default":
-        raise TrainingError(
-            f"config.json: rope_type of {kind} is {said['rope_type']!r}; the family modernbert has 'default' alone"
-        )
+        raise TrainingError(f"rope_type {said['rope_type']!r} of {kind} is not computed here, only 'default'")
     return float(said.get("rope_theta", config.get(older, usual)))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from training import TrainingError
+from training.hugging_face._config import given
 from training.models.t5 import Model
 
 MODEL_TYPES: tuple[str, ...] = ("t5",)
@@ -32,20 +33,18 @@ def table(config: dict[str, Any]) -> dict[str, Any]:
     """The `[model]` table of a config.json. Raises TrainingError for what is no T5 v1.1."""
     kind = config.get("feed_forward_proj", "relu")
     if kind not in GATED:
-        raise TrainingError(
-            f"config.json: feed_forward_proj {kind!r} is that of T5 before v1.1; known are: {', '.join(GATED)}"
-        )
-    layers = config["num_layers"]
+        raise TrainingError(f"feed_forward_proj {kind!r} is that of T5 before v1.1; known are: {', '.join(GATED)}")
+    layers = given(config, "num_layers")
     scaled = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
     depth = config.get("num_decoder_layers")
     return {
         "family": "t5",
         "layers": layers,
         "decoder_layers": layers if depth is None else depth,
-        "width": config["d_model"],
-        "heads": config["num_heads"],
-        "head_width": config["d_kv"],
-        "feed_forward": config["d_ff"],
+        "width": given(config, "d_model"),
+        "heads": given(config, "num_heads"),
+        "head_width": given(config, "d_kv"),
+        "feed_forward": given(config, "d_ff"),
         "buckets": config.get("relative_attention_num_buckets", 32),
         "furthest": config.get("relative_attention_max_distance", 128),
         "norm_epsilon": config.get("layer_norm_epsilon", 1e-6),

@@ -233,14 +233,18 @@ class Attention(nn.Module):
         return x.to(dtype) if turn is None else rotate(x, turn, dtype)
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202)."""
+class Gate(nn.Module):
+    """What gated feed-forwards have in common (Shazeer 2020, arXiv 2002.05202)."""
 
     def __init__(self, width: int, feed_forward: int) -> None:
         super().__init__()
         self.gate = Linear(width, feed_forward)
         self.up = Linear(width, feed_forward)
         self.down = Linear(feed_forward, width)
+
+
+class SwiGLU(Gate):
+    """down(silu(gate(x)) * up(x))."""
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate(x), self.up(x)
@@ -250,17 +254,15 @@ class SwiGLU(nn.Module):
         return result
 
 
-class GEGLU(nn.Module):
-    """down(gelu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202)."""
+class GEGLU(Gate):
+    """down(gelu(gate(x)) * up(x)); gelu as it is, or by its "tanh" approximation."""
 
-    def __init__(self, width: int, feed_forward: int) -> None:
-        super().__init__()
-        self.gate = Linear(width, feed_forward)
-        self.up = Linear(width, feed_forward)
-        self.down = Linear(feed_forward, width)
+    def __init__(self, width: int, feed_forward: int, approximate: str = "none") -> None:
+        super().__init__(width, feed_forward)
+        self.approximate = approximate
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(functional.gelu(self.gate(x)) * self.up(x))
+        return self.down(functional.gelu(self.gate(x), approximate=self.approximate) * self.up(x))
 
 
 class GELU(nn.Module):

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from training.models import Work, product_flops
 from training.models._cache import Reader
-from training.models.layers import Linear, RMSNorm, SwiGLU, attention, product_dtype, projections, together, up_to
+from training.models.layers import GEGLU, Linear, RMSNorm, attention, product_dtype, projections, together, up_to
 from training.order import derive
 from training.tables import Table
 
@@ -127,14 +127,6 @@ class Attention(nn.Module):
         return result
 
 
-class GatedGELU(SwiGLU):
-    """down(gelu(gate(x)) * up(x)), with the tanh approximation of GELU (Shazeer 2020)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.down(functional.gelu(self.gate(x), approximate="tanh") * self.up(x))
-        return result
-
-
 class Encoded(NamedTuple):
     """What a decoder reads: hidden states [B, S, width] of the encoder, or None where the cache has their keys, and
     [B, 1, T, S] added to the scores."""
@@ -154,7 +146,7 @@ class Layer(nn.Module):
             self.cross_attention_norm = RMSNorm(config.width, config.norm_epsilon)
             self.cross_attention = Attention(config)
         self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.feed_forward = GatedGELU(config.width, config.feed_forward)
+        self.feed_forward = GEGLU(config.width, config.feed_forward, approximate="tanh")
 
     def forward(
         self, x: Tensor, sight: Tensor, encoded: Encoded | None = None, cache: Reader | None = None, number: int = 0
