@@ -197,10 +197,10 @@ def main() -> None:
     """Train, write, judge and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=packed.DATA)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--open", type=Path, help="a folder of .jsonl files of text to take texts from as well")
-    parser.add_argument("--rows", type=int, default=64, help="texts a step")
-    parser.add_argument("--rate", type=float, default=0.003)
+    parser.add_argument("--rows", type=int, default=128, help="texts a step")
+    parser.add_argument("--rate", type=float, default=0.001)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=128, help="of the model, a multiple of 64")
     parser.add_argument("--seeds", type=int, default=1)
