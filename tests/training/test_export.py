@@ -16,11 +16,12 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    pipeline,
 )
 
 from tests.training.small_models import TABLES, decoder, tokens_of
 from tests.training.versions import EOT, train_tokenizer
-from training import TrainingError, export, initial, loading, models
+from training import TrainingError, export, generate, initial, loading, models
 
 TEXTS = [
     "",
@@ -118,6 +119,39 @@ def test_the_tokens_of_an_objective_travel_with_its_model(tmp_path, tokenizer_fi
             pieces = torch.zeros_like(tokens, dtype=torch.int32)
             ours = model.logits(model.decode(tokens, pieces, model.encode(tokens, pieces), pieces))
     assert (ours - said).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_the_pipeline_fill_mask_says_what_the_model_says(tmp_path, tokenizer_file, family):
+    size, eot = Tokenizer.from_file(str(tokenizer_file)).get_vocab_size(), eot_of(tokenizer_file)
+    model = models.build({"family": family, **SMALL}, vocab_size=size + 1, length=128, where="[model]")
+    model.initialise(3)
+    with torch.no_grad():
+        model.embedding.weight.mul_(20)
+    place = {"tokenizer_file": tokenizer_file, "eot": eot, "length": 128, "folder": tmp_path / "out"}
+    export.export(model, extra_tokens=("<|mask|>",), **place)
+    filling = pipeline("fill-mask", str(tmp_path / "out"), top_k=size)
+    text = f"The mill {filling.tokenizer.mask_token} turns."
+    said = {entry["token"]: entry["score"] for entry in filling(text)}
+    tokens = torch.tensor([filling.tokenizer(text)["input_ids"]])
+    with torch.inference_mode():
+        logits = model.logits(model(tokens, torch.arange(tokens.shape[1])[None], None))
+    ours = logits[0, tokens[0].tolist().index(size)].softmax(-1)
+    assert ours.max() > 2 / size and len(said) == size
+    assert all(abs(float(ours[token]) - score) < 1e-5 for token, score in said.items())
+
+
+@pytest.mark.parametrize("name", ["defaults", "llama", "gpt2"])
+def test_the_pipeline_text_generation_continues_as_the_model_does(tmp_path, tokenizer_file, name):
+    size, eot = Tokenizer.from_file(str(tokenizer_file)).get_vocab_size(), eot_of(tokenizer_file)
+    model = decoder(TABLES[name], vocab_size=size, length=64)
+    export.export(model, tokenizer_file=tokenizer_file, eot=eot, length=64, folder=tmp_path / "out")
+    writing = pipeline("text-generation", str(tmp_path / "out"))
+    [said] = writing("The mill turns", max_new_tokens=12, do_sample=False, return_tensors=True)
+    read = writing.tokenizer("The mill turns")["input_ids"]
+    options = {"temperature": 0.0, "top_k": None, "top_p": None, "return_sequences": 1, "seed": 0, "eot": eot}
+    ours = generate.generate(model, [read], new_tokens=12, **options)
+    assert said["generated_token_ids"] == read + ours[0][0]
 
 
 def unlike_gpt2(path):
