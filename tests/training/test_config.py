@@ -47,6 +47,21 @@ def test_set_changes_one_value_and_no_other(tmp_path):
             load(tmp_path, runs.RUN, bad)
 
 
+@pytest.mark.parametrize(
+    ("changes", "rate"),
+    [
+        (("model.family=t5",), config.T5_MUON),
+        (("model.family=t5", "optimizer.weight_decay=0"), config.T5_MUON),
+        (("model.family=t5", "optimizer.learning_rate=0.03"), 0.03),
+        (("model.family=t5", "optimizer.use=adamw"), config.RATES["adamw"]),
+        (("model.family=gpt",), config.RATES["muon"]),
+    ],
+)
+def test_a_t5_that_muon_turns_has_a_rate_of_its_own(tmp_path, changes, rate):
+    text = runs.RUN.replace("learning_rate", "# learning_rate")
+    assert load(tmp_path, text, *changes).optimizer.learning_rate == rate
+
+
 def test_the_identity_knows_what_is_learnt_and_not_how_it_is_watched(tmp_path):
     same = [
         "batch.micro_rows=1",
