@@ -56,7 +56,7 @@ def test_what_is_left_aside_moves_nobody_into_or_out_of_what_is_held_out():
 
 def test_no_token_has_two_chinese_characters_and_nothing_is_lost(tmp_path):
     texts = ["计算机软件的安装", "计算机软件的使用 with GNOME 3", "软件，安装。"] * 20
-    labelled.characters(tmp_path / "t.json", texts, 600)
+    simplifying.characters(tmp_path / "t.json", texts, 600)
     tokenizer = Tokenizer.from_file(str(tmp_path / "t.json"))
     assert all(tokenizer.decode(tokenizer.encode(text).ids) == text for text in texts)
     for text in texts:

@@ -42,7 +42,7 @@ def built(folder: Path, data: Path, more: Path | None) -> tuple[Path, dict[str, 
     """The manifest of the text, and those of the questions."""
     recipe, store = folder / "recipe.toml", folder / "store"
     if verbs.has_pipeline():
-        cards, _ = verbs.cards(folder, more, "zh")
+        cards = verbs.cards(folder, more, "zh")
         text = (LESSONS / "chinese-recipe.toml").read_text("utf-8")
         recipe.write_text(text.replace('["debian-docs"]', json.dumps(["debian-docs", *cards])), "utf-8")
         for name in SETS:

@@ -13,7 +13,6 @@ says that they are not in train.
 
 from __future__ import annotations
 
-import itertools
 import json
 import tomllib
 from collections.abc import Sequence
@@ -22,12 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tests.bench import verbs
 from tests.bench.bootstrap import Scores
 
-END = "<|endoftext|>"
 HELD = 0.2
 VOCABULARY = 8192
 RECIPE = """name = {name}
@@ -145,22 +142,13 @@ def open_text(language: str, lessons: Sequence[Lesson], folder: Path, more: Path
     for source, texts in sources.items():
         verbs.lines(folder / f"{source}.jsonl", ({"text": text} for text in texts))
     cards = [verbs.card(folder, source, [f"{source}.jsonl"], language) for source in sources]
-    others, files = verbs.cards(folder, more, language)
-    cards += others
+    cards += verbs.cards(folder, more, language)
     tokens = f'vocab_size = {VOCABULARY}\nsample = "64MB"'
-    if language == "zh":
-        characters(folder / "characters.json", [*itertools.chain(*sources.values()), *map(_text, files)], VOCABULARY)
-        tokens = 'tokenizer = "characters.json"'
-    else:
+    if language == "en":
         cards.append(verbs.card(folder, "wikitext", [str(data / "lm" / "wikitext2_valid.txt")], "en", ()))
     cut = CUT.format(json.dumps(str(unseen)))
     recipe = _recipe(name, cards, more=cut, tokens=tokens, layout="packed", length=length, split={"val": 0.02})
     return _built(folder, recipe, data)
-
-
-def _text(file: Path) -> str:
-    """All the text of a file of JSON lines."""
-    return "\n".join(json.loads(line)["text"] for line in file.read_text("utf-8").splitlines())
 
 
 def _recipe(
@@ -195,21 +183,6 @@ def _built(folder: Path, recipe: str, data: Path) -> Path:
 def tokenizer_of(manifest: Path) -> Path:
     """The tokenizer of a version."""
     return manifest.parent.absolute() / str(json.loads(manifest.read_bytes())["tokenizer"]["file"])
-
-
-def characters(path: Path, texts: Sequence[str], vocabulary: int) -> None:
-    """Write a byte-level BPE in which no token has more than one Chinese character, the commonest one each."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.save(str(path))
 
 
 def tf_idf(train: Texts, test: Texts, counted: dict[str, object]) -> tuple[Scores, float]:

@@ -34,13 +34,15 @@ if __name__ == "__main__":
 
 import numpy as np
 import pyarrow.parquet as pq
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tests.bench import labelled, packed, table, verbs
+from tests.bench import packed, table, verbs
 from tests.bench.bootstrap import Scores, interval
 
 PHRASE = re.compile(r"[一-鿿]+")
 SHORTEST, LONGEST = 2, 8  # characters
 VOCABULARY = 8192
+END = "<|endoftext|>"
 MOST = 150_000  # texts, the first by their hashes
 RECIPE = """name = "simplify"
 sources = ["pairs.toml"]
@@ -105,7 +107,7 @@ def version(folder: Path, data: Path, more: Path | None) -> tuple[Path, list[Pai
         made = pairs(data, more)
         verbs.lines(folder / "pairs.jsonl", ({"text": there, "target": line} for there, line in made))
         verbs.card(folder, "pairs", ["pairs.jsonl"], "zh", ("text", "target"))
-        labelled.characters(folder / "characters.json", [text for pair in made for text in pair], VOCABULARY)
+        characters(folder / "characters.json", [text for pair in made for text in pair], VOCABULARY)
         (folder / "recipe.toml").write_text(RECIPE, "utf-8")
     manifest = verbs.built(folder / "recipe.toml", folder / "store", data)
     rows = map(json.loads, (folder / "pairs.jsonl").read_text("utf-8").splitlines())
@@ -117,6 +119,21 @@ def version(folder: Path, data: Path, more: Path | None) -> tuple[Path, list[Pai
         for split in ("train", "test")
     }
     return manifest, sides["train"], sides["test"]
+
+
+def characters(path: Path, texts: Sequence[str], vocabulary: int) -> None:
+    """Write a byte-level BPE in which no token has more than one Chinese character, the commonest one each."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.save(str(path))
 
 
 def majority(train: Sequence[Pair]) -> dict[str, str]:

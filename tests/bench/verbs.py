@@ -88,10 +88,10 @@ def card(folder: Path, name: str, paths: Sequence[str], language: str, columns: 
     return f"{name}.toml"
 
 
-def cards(folder: Path, more: Path | None, language: str) -> tuple[list[str], list[Path]]:
-    """Cards of the files of JSON lines in a folder of open text, each a source, and these files."""
+def cards(folder: Path, more: Path | None, language: str) -> list[str]:
+    """Cards of the files of JSON lines in a folder of open text, each a source."""
     files = sorted(more.absolute().glob("*.jsonl")) if more else []
-    return [card(folder, file.stem.replace("_", "-"), [str(file)], language) for file in files], files
+    return [card(folder, file.stem.replace("_", "-"), [str(file)], language) for file in files]
 
 
 def pages(data: Path, languages: Sequence[str]) -> list[str]:
