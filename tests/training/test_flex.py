@@ -29,8 +29,12 @@ def tiles(count: torch.Tensor, index: torch.Tensor) -> list[list[list[int]]]:
     return [[sorted(listed[:many]) for many, listed in zip(*row, strict=True)] for row in rows]
 
 
-@settings(max_examples=40, deadline=None)
-@given(data=st.data(), causal=st.booleans(), reach=st.one_of(st.none(), st.integers(1, 400)))
+@settings(max_examples=80, deadline=None)
+@given(
+    data=st.data(),
+    causal=st.booleans(),
+    reach=st.one_of(st.none(), st.sampled_from([1, 127, 128, 129, 257]), st.integers(1, 400)),
+)
 def test_tiles_are_those_of_the_dense_mask_and_of_torch(data, causal, reach):
     reach = None if causal else reach
     length = data.draw(st.integers(1, 600))
