@@ -34,7 +34,7 @@ class Classifier(nn.Module):
         backbone.head = None
         self.backbone, self.labels, self.eot = backbone, list(labels), eot
         width = backbone.config.width
-        self.pooler: nn.Module | None = None
+        self.pooler: Any = None
         if self.reads_mean:
             self.pooler = backbone.pooler()
         elif not backbone.causal:
@@ -50,14 +50,12 @@ class Classifier(nn.Module):
             hidden = self.backbone(tokens, pieces, self._shifted(tokens), pieces)
         else:
             hidden = self.backbone(tokens, positions, pieces)
-        first = not (self.backbone.causal or models.has_encoder_and_decoder(self.backbone))
         if self.reads_mean:
-            state = _means(hidden, last)
-        else:
-            state = hidden.flatten(0, 1)[last - last % tokens.shape[1] if first else last]
-        if self.pooler is not None:
-            state = self.pooler(state) if self.reads_mean else torch.tanh(self.pooler(state))
-        logits: Tensor = self.head(state)
+            logits: Tensor = self.head(self.pooler(_means(hidden, last)))
+            return logits
+        first = not (self.backbone.causal or models.has_encoder_and_decoder(self.backbone))
+        state = hidden.flatten(0, 1)[last - last % tokens.shape[1] if first else last]
+        logits = self.head(state if self.pooler is None else torch.tanh(self.pooler(state)))
         return logits
 
     def _shifted(self, tokens: Tensor) -> Tensor:

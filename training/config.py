@@ -206,15 +206,12 @@ class Run(Table):
     @model_validator(mode="before")
     @classmethod
     def _rates_of_a_t5(cls, table: Any) -> Any:
-        model, optimizer = (
-            (table.get(key) for key in ("model", "optimizer")) if isinstance(table, dict) else (None, None)
-        )
-        optimizer = {} if optimizer is None else optimizer
-        if not isinstance(model, Mapping) or model.get("family") != "t5" or not isinstance(optimizer, Mapping):
+        model, optimizer = (table.get(key, {}) if isinstance(table, dict) else None for key in ("model", "optimizer"))
+        if not isinstance(model, Mapping) or not isinstance(optimizer, Mapping):
+            return table  # the fields' own checks say what is wrong
+        if model.get("family") != "t5" or optimizer.get("use", "muon") != "muon":
             return table
-        if optimizer.get("use", "muon") != "muon" or "learning_rate" in optimizer:
-            return table
-        return {**table, "optimizer": {**optimizer, "learning_rate": T5_MUON}}
+        return {**table, "optimizer": {"learning_rate": T5_MUON, **optimizer}}
 
     @model_validator(mode="after")
     def _adapts_something(self) -> Run:
