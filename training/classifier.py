@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from training import models
 from training.models import Work
+from training.models._dropout import STATE, Dropout, dropped
 from training.models.layers import Linear, normal
 
 DEVIATION = 0.02  # of the weights that a head starts from, as in BERT and GPT-2
@@ -41,22 +42,29 @@ class Classifier(nn.Module):
             self.pooler = Linear(width, width, bias=True)
         self.head = Linear(width, len(self.labels), bias=not backbone.causal)
 
-    def forward(self, tokens: Tensor, positions: Tensor, pieces: Tensor, last: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, positions: Tensor, pieces: Tensor, last: Tensor, dropout: Dropout | None = None
+    ) -> Tensor:
         """Logits [N, labels] of texts whose last tokens stand at the flat places `last` [N] of rows [B, T].
 
         A row is one text from its first place on, and `pieces` tells it from the padding behind.
         """
         if models.has_encoder_and_decoder(self.backbone):
-            hidden = self.backbone(tokens, pieces, self._shifted(tokens), pieces)
+            hidden = self.backbone(tokens, pieces, self._shifted(tokens), pieces, dropout=dropout)
         else:
-            hidden = self.backbone(tokens, positions, pieces)
-        if self.reads_mean:
-            logits: Tensor = self.head(self.pooler(_means(hidden, last)))
-            return logits
-        first = not (self.backbone.causal or models.has_encoder_and_decoder(self.backbone))
-        state = hidden.flatten(0, 1)[last - last % tokens.shape[1] if first else last]
-        logits = self.head(state if self.pooler is None else torch.tanh(self.pooler(state)))
+            hidden = self.backbone(tokens, positions, pieces, dropout=dropout)
+        state, length = self._state(hidden, last), tokens.shape[1]
+        logits: Tensor = self.head(dropped(state, None if dropout is None else dropout.rows(last // length), STATE))
         return logits
+
+    def _state(self, hidden: Tensor, last: Tensor) -> Tensor:
+        """[N, width]: what the head reads of hidden [B, T, width]."""
+        if self.reads_mean:
+            pooled: Tensor = self.pooler(_means(hidden, last))
+            return pooled
+        first = not (self.backbone.causal or models.has_encoder_and_decoder(self.backbone))
+        state = hidden.flatten(0, 1)[last - last % hidden.shape[1] if first else last]
+        return state if self.pooler is None else torch.tanh(self.pooler(state))
 
     def _shifted(self, tokens: Tensor) -> Tensor:
         return torch.cat([torch.full_like(tokens[:, :1], self.eot), tokens[:, :-1]], dim=1)

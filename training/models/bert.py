@@ -4,8 +4,7 @@
     each layer:  x = norm(x + attention(x));  x = norm(x + feed_forward(x))
     logits = norm(gelu(dense(x))) embedding^T + bias
 
-Devlin et al. 2019 (arXiv 1810.04805), without its dropout: nothing is drawn in a forward. Attention goes both
-ways and never leaves a document piece.
+Devlin et al. 2019 (arXiv 1810.04805). Attention goes both ways and never leaves a document piece.
 
 The law: the same weights give the logits of `transformers`' BertForMaskedLM (the largest difference seen in
 float32 is 1.2e-6 on logits of up to 2.3), and a document in a packed row has the hidden states that it has alone.
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.models import Work, product_flops
+from training.models._dropout import EMBEDDING, Dropout, dropped, inside
 from training.models.layers import LayerNorm, Linear, Sight, attention, both_ways, normal, product_dtype, projections
 from training.tables import Table
 
@@ -64,12 +64,14 @@ class Layer(nn.Module):
         self.down = Linear(c.feed_forward, c.width, bias=True)
         self.feed_forward_norm = LayerNorm(c.width, c.norm_epsilon)
 
-    def forward(self, x: Tensor, sight: Sight) -> Tensor:
+    def forward(self, x: Tensor, sight: Sight, dropout: Dropout | None = None) -> Tensor:
         """x [B, T, width] -> [B, T, width]; what runs from layer to layer stays in the type of x."""
         seen = x.to(product_dtype(x))
         q, k, v = (project(seen).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value))
-        x = self.attention_norm(x + self.output(attention(q, k, v, sight).flatten(2)), x.dtype)
-        return self.feed_forward_norm(x + self.down(functional.gelu(self.up(x))), x.dtype)
+        seen = self.output(attention(q, k, v, sight).flatten(2))
+        x = self.attention_norm(x + dropped(seen, dropout, 0), x.dtype)
+        made = self.down(functional.gelu(self.up(x)))
+        return self.feed_forward_norm(x + dropped(made, dropout, 1), x.dtype)
 
 
 class Head(nn.Module):
@@ -104,7 +106,12 @@ class Model(nn.Module):
         self.head = Head(config, vocab_size)
 
     def forward(
-        self, tokens: Tensor, positions: Tensor, pieces: Tensor | None, segments: Tensor | None = None
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        pieces: Tensor | None,
+        segments: Tensor | None = None,
+        dropout: Dropout | None = None,
     ) -> Tensor:
         """Hidden states [B, T, width] of tokens, positions and segments [B, T] int64 (None: all of segment 0).
 
@@ -114,8 +121,9 @@ class Model(nn.Module):
         segment = self.segments.weight[0] if segments is None else self.segments(segments)
         x = self.norm(self.embedding(tokens) + self.positions(positions) + segment, self.embedding.weight.dtype)
         sight = both_ways(pieces, tokens, self.config.heads, self.config.heads)
-        for layer in self.layers:
-            x = layer(x, sight)
+        x = dropped(x, dropout, EMBEDDING)
+        for number, layer in enumerate(self.layers):
+            x = layer(x, sight, inside(dropout, number))
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:

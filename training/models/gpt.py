@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.models import Work, product_flops
+from training.models._dropout import EMBEDDING, Dropout, dropped, inside
 from training.models.layers import (
     GELU,
     Attention,
@@ -111,9 +112,17 @@ class Layer(nn.Module):
         self.feed_forward_norm = norm(c)
         self.feed_forward = (SwiGLU if c.rotary else GELU)(c.width, c.feed_forward)
 
-    def forward(self, x: Tensor, turn: Turn | None, sight: Sight, cache: Cache | None = None, layer: int = 0) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), turn, sight, cache, layer)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+    def forward(
+        self,
+        x: Tensor,
+        turn: Turn | None,
+        sight: Sight,
+        cache: Cache | None = None,
+        layer: int = 0,
+        dropout: Dropout | None = None,
+    ) -> Tensor:
+        x = x + dropped(self.attention(self.attention_norm(x), turn, sight, cache, layer), dropout, 0)
+        return x + dropped(self.feed_forward(self.feed_forward_norm(x)), dropout, 1)
 
 
 class Model(nn.Module):
@@ -130,7 +139,14 @@ class Model(nn.Module):
         self.norm = norm(config)
         self.head = None if config.tie_embeddings else Linear(config.width, vocab_size)
 
-    def forward(self, tokens: Tensor, positions: Tensor, pieces: Tensor | None, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        pieces: Tensor | None,
+        cache: Cache | None = None,
+        dropout: Dropout | None = None,
+    ) -> Tensor:
         """Hidden states [B, T, width] after the final norm, of tokens and positions [B, T] int64.
 
         `pieces` [B, T] int32 numbers the document piece of each token, the tokens of one side by side; attention
@@ -146,8 +162,9 @@ class Model(nn.Module):
         x = self.embedding(tokens)
         if self.positions is not None:
             x = x + self.positions(positions)
+        x = dropped(x, dropout, EMBEDDING)
         for number, layer in enumerate(self.layers):
-            x = layer(x, turn, sight, cache, number)
+            x = layer(x, turn, sight, cache, number, inside(dropout, number))
         hidden: Tensor = self.norm(x)
         return hidden
 

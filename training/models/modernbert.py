@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.models import Work, product_flops
+from training.models._dropout import EMBEDDING, Dropout, dropped, inside
 from training.models.layers import GEGLU, Attention, LayerNorm, Linear, Sight, Turn, both_ways, normal, turns
 from training.tables import Table
 
@@ -77,10 +78,11 @@ class Layer(nn.Module):
         self.feed_forward_norm = LayerNorm(c.width, c.norm_epsilon, bias=False)
         self.feed_forward = GEGLU(c.width, c.feed_forward)
 
-    def forward(self, x: Tensor, turn: Turn, sight: Sight) -> Tensor:
+    def forward(self, x: Tensor, turn: Turn, sight: Sight, dropout: Dropout | None = None) -> Tensor:
         """x [B, T, width] -> [B, T, width]."""
-        x = x + self.attention(x if self.attention_norm is None else self.attention_norm(x), turn, sight)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        seen = self.attention(x if self.attention_norm is None else self.attention_norm(x), turn, sight)
+        x = x + dropped(seen, dropout, 0)
+        return x + dropped(self.feed_forward(self.feed_forward_norm(x)), dropout, 1)
 
 
 class Head(nn.Module):
@@ -112,7 +114,9 @@ class Model(nn.Module):
         self.norm = LayerNorm(config.width, config.norm_epsilon, bias=False)
         self.head = Head(config, vocab_size)
 
-    def forward(self, tokens: Tensor, positions: Tensor, pieces: Tensor | None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, positions: Tensor, pieces: Tensor | None, dropout: Dropout | None = None
+    ) -> Tensor:
         """Hidden states [B, T, width] of tokens and positions [B, T] int64.
 
         `pieces` [B, T] int32 numbers the document piece of each token, the tokens of one side by side; attention
@@ -126,9 +130,10 @@ class Model(nn.Module):
             near = sight, turns(positions, c.head_width, c.local_rope_theta)
         # What runs from layer to layer stays in the type of the embedding.
         x = self.embedding_norm(self.embedding(tokens), self.embedding.weight.dtype)
+        x = dropped(x, dropout, EMBEDDING)
         for number, layer in enumerate(self.layers):
             sight, turn = far if c.sees_all(number) else near
-            x = layer(x, turn, sight)
+            x = layer(x, turn, sight, inside(dropout, number))
         hidden: Tensor = self.norm(x)
         return hidden
 

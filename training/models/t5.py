@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from training.models import Work, product_flops
 from training.models._cache import Reader
+from training.models._dropout import EMBEDDING, Dropout, dropped, inside
 from training.models.layers import GEGLU, Linear, RMSNorm, attention, product_dtype, projections, together, up_to
 from training.order import derive
 from training.tables import Table
@@ -149,16 +150,23 @@ class Layer(nn.Module):
         self.feed_forward = GEGLU(config.width, config.feed_forward, approximate="tanh")
 
     def forward(
-        self, x: Tensor, sight: Tensor, encoded: Encoded | None = None, cache: Reader | None = None, number: int = 0
+        self,
+        x: Tensor,
+        sight: Tensor,
+        encoded: Encoded | None = None,
+        cache: Reader | None = None,
+        number: int = 0,
+        dropout: Dropout | None = None,
     ) -> Tensor:
         """x [B, T, width] -> [B, T, width]; `number` is the layer's in the cache."""
         normed = self.attention_norm(x)
         keys = self.attention.keys(normed)
-        x = x + self.attention(normed, keys if cache is None else cache.append(number, *keys), sight)
+        seen = self.attention(normed, keys if cache is None else cache.append(number, *keys), sight)
+        x = x + dropped(seen, dropout, 0)
         if encoded is not None:
             read = self._read(encoded.states, cache, number)
-            x = x + self.cross_attention(self.cross_attention_norm(x), read, encoded.sight)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+            x = x + dropped(self.cross_attention(self.cross_attention_norm(x), read, encoded.sight), dropout, 1)
+        return x + dropped(self.feed_forward(self.feed_forward_norm(x)), dropout, 2)
 
     def _read(self, states: Tensor | None, cache: Reader | None, number: int) -> tuple[Tensor, Tensor]:
         keys: tuple[Tensor, Tensor] | None = None if states is None else self.cross_attention.keys(states)
@@ -177,11 +185,19 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Layer(config, decoder=decoder) for _ in range(count))
         self.norm = RMSNorm(config.width, config.norm_epsilon)
 
-    def forward(self, x: Tensor, mask: Tensor, encoded: Encoded | None = None, cache: Reader | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        encoded: Encoded | None = None,
+        cache: Reader | None = None,
+        dropout: Dropout | None = None,
+    ) -> Tensor:
         """Hidden states [B, T, width]; `mask` [B, 1, T, S] is true where a token sees another."""
         sight = self.bias(mask, product_dtype(x), None if cache is None else cache.places())
+        x = dropped(x, dropout, EMBEDDING)
         for number, layer in enumerate(self.layers):
-            x = layer(x, sight, encoded, cache, number)
+            x = layer(x, sight, encoded, cache, number, inside(dropout, number))
         hidden: Tensor = self.norm(x)
         return hidden
 
@@ -200,19 +216,25 @@ class Model(nn.Module):
         self.head = None if config.tie_embeddings else Linear(config.width, vocab_size)
 
     def forward(
-        self, tokens: Tensor, pieces: Tensor | None, decoder_tokens: Tensor, decoder_pieces: Tensor | None
+        self,
+        tokens: Tensor,
+        pieces: Tensor | None,
+        decoder_tokens: Tensor,
+        decoder_pieces: Tensor | None,
+        dropout: Dropout | None = None,
     ) -> Tensor:
         """Hidden states [B, U, width] of decoder tokens [B, U], which read the encoder's tokens [B, T]."""
-        return self.decode(decoder_tokens, decoder_pieces, self.encode(tokens, pieces), pieces)
+        encoded = self.encode(tokens, pieces, inside(dropout, 0))
+        return self.decode(decoder_tokens, decoder_pieces, encoded, pieces, dropout=inside(dropout, 1))
 
-    def encode(self, tokens: Tensor, pieces: Tensor | None) -> Tensor:
+    def encode(self, tokens: Tensor, pieces: Tensor | None, dropout: Dropout | None = None) -> Tensor:
         """Hidden states [B, T, width] after the encoder's norm; each token sees its whole piece.
 
         `pieces` [B, T] int32 numbers the piece of each token, the tokens of one side by side; None: one a row. What
         distances add to the scores, [B, H, T, T], grows with the square of T, as in `transformers`.
         """
         numbers = _numbers(pieces, tokens)
-        encoded: Tensor = self.encoder(self.embedding(tokens), together(numbers, numbers))
+        encoded: Tensor = self.encoder(self.embedding(tokens), together(numbers, numbers), dropout=dropout)
         return encoded
 
     def decode(
@@ -222,6 +244,7 @@ class Model(nn.Module):
         encoded: Tensor | None,
         encoded_pieces: Tensor | None,
         cache: Reader | None = None,
+        dropout: Dropout | None = None,
     ) -> Tensor:
         """Hidden states [B, U, width] after the decoder's norm, of tokens and pieces [B, U].
 
@@ -242,7 +265,7 @@ class Model(nn.Module):
             everything = torch.ones(1, 1, 1, max(cache.lengths), dtype=torch.bool, device=x.device)
             mask, across = everything if seen is None else seen, cache.across()
         sight = torch.where(across, 0.0, HIDDEN).to(product_dtype(x))
-        hidden: Tensor = self.decoder(x, mask, Encoded(encoded, sight), cache)
+        hidden: Tensor = self.decoder(x, mask, Encoded(encoded, sight), cache, dropout)
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:

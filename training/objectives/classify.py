@@ -5,7 +5,8 @@ without a label is read and is no target. What a row is asked about is one hidde
 
 `word_dropout` leaves each token of a text out with that probability, each time that it is read to be learnt from (Iyyer
 et al. 2015, "Deep Unordered Composition Rivals Syntactic Methods for Text Classification", section 3.1); a text that is
-judged is read whole. What is left out is a function of the row and its key alone.
+judged is read whole. `dropout` does the same to hidden states, where BERT and T5 do it when they are fine-tuned: see
+`models._dropout`. What is left out is a function of the row and its key alone.
 """
 
 from __future__ import annotations
@@ -22,16 +23,21 @@ from torch.nn.functional import cross_entropy
 from training import TrainingError
 from training.classifier import Classifier
 from training.manifest import Version
+from training.models._dropout import Dropout
 from training.objectives import Batch, _places
 from training.order import uniform
 from training.shards import Rows
 from training.tables import Table
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+
 
 class Objective(Table):
-    """Sequence classification; of a text to learn from a share of `word_dropout` of its tokens is left out."""
+    """Sequence classification. Of a text to learn from a share of `word_dropout` of its tokens is left out, and of what
+    its sublayers add to the hidden states a share of `dropout`."""
 
-    word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    word_dropout: Share = 0.0
+    dropout: Share = 0.0
 
     causal: ClassVar[bool | None] = None
     measure: ClassVar[str] = "perplexity"
@@ -65,21 +71,24 @@ class Objective(Table):
 
     def prepare(self, rows: Rows, keys: NDArray[np.uint64]) -> Batch:
         """tokens, positions, pieces [B, T], T that of the longest row; at [N], the flat places of the last tokens of
-        labelled rows; targets [N], their labels."""
+        labelled rows; targets [N], their labels; keys [B] int64, where something is left out by them."""
         tokens, place, inside = _places.as_one_piece(rows.tokens, rows.used)
         row = _labelled(rows)
         labels = np.asarray(rows.labels)[row]
+        left_out = {"keys": torch.from_numpy(keys.view(np.int64))} if self.dropout else {}
         return {
             "tokens": torch.from_numpy(tokens),
             "positions": torch.from_numpy(np.where(inside, place, 0)),
             "pieces": torch.from_numpy(np.where(inside, np.arange(len(rows))[:, None], -1).astype(np.int32)),
             "at": torch.from_numpy(row * tokens.shape[1] + rows.used[row] - 1),
             "targets": torch.from_numpy(labels.astype(np.int64)),
+            **left_out,
         }
 
     def logits(self, model: Classifier, batch: Batch) -> torch.Tensor:
-        """Logits [N, labels] of the labelled rows, float32."""
-        logits: torch.Tensor = model(*(batch[name] for name in ("tokens", "positions", "pieces", "at")))
+        """Logits [N, labels] of the labelled rows, float32. A model that learns leaves something out."""
+        dropout = Dropout(self.dropout, batch["keys"]) if model.training and self.dropout else None
+        logits: torch.Tensor = model(*(batch[name] for name in ("tokens", "positions", "pieces", "at")), dropout)
         return logits.float()
 
     def losses(self, model: Any, batch: Batch) -> torch.Tensor:
