@@ -289,7 +289,7 @@ class Bench:
         """[texts]: which texts of the split the side gets right once it has learnt from the version's train."""
         size = json.loads(manifest.read_bytes())["splits"]["train"]["documents"]
         steps = max(LEAST, side.epochs * size // ROWS)
-        micro = 8 if self.options.backbone else ROWS
+        micro = 16 if self.options.backbone else ROWS
         use, rate = side.learnt[:2]
         shape = {"steps": steps, "warmup": steps // 10, "split": split, "micro": micro}
         text = CLASSES.format(start=side.start, learnt=side.learnt, **shape)
