@@ -8,6 +8,8 @@ import torch
 
 from tests.training import runs
 from training import models
+from training.batch import row_keys
+from training.models._dropout import Dropout, dropped
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,6 +34,14 @@ def test_hidden_states_are_those_of_the_cpu(table):
         on_cpu = model(*given)
         on_gpu = model.cuda()(*(x.cuda() for x in given)).cpu()
     assert float((on_cpu - on_gpu).abs().max()) < 1e-4
+
+
+def test_dropout_leaves_out_what_it_does_on_the_cpu():
+    x = torch.randn(8, 50, 64, generator=torch.Generator().manual_seed(1))
+    keys = torch.from_numpy(row_keys(1, 2, np.arange(8)).view(np.int64))
+    on_cpu = dropped(x, Dropout(0.3, keys), 4)
+    for leave_out in (dropped, torch.compile(dropped)):
+        assert torch.equal(leave_out(x.cuda(), Dropout(0.3, keys.cuda()), 4).cpu() == 0, on_cpu == 0)
 
 
 @pytest.mark.parametrize("changes", RUNS, ids=["causal", "masked"])

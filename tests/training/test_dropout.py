@@ -69,7 +69,7 @@ def test_a_row_loses_the_same_alone_and_in_a_longer_batch():
     alone = dropped(x[3:5, :7], of(KEYS[3:5]), 2)
     assert torch.equal(whole[3:5, :7], alone) and not torch.equal(alone[0], alone[1])
     assert torch.equal(dropped(x.bfloat16(), of(KEYS), 2) != 0, whole != 0)
-    assert dropped(x, None, 2) is x
+    assert dropped(x, None, 2) is x and dropped(x[:0, 0], of(KEYS[:0]), 2).shape == (0, 8), "a share may have no row"
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -133,6 +133,20 @@ def test_what_is_computed_again_for_lack_of_memory_loses_the_same(version, tmp_p
     assert runs.losses(kept) == runs.losses(again)
     plain = runs.fit(run, manifest, tmp_path / "plain", changes=changes[:2])
     assert runs.losses(plain) != runs.losses(kept) and plain.table["chain"] == kept.table["chain"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "modernbert", "t5"])
+@pytest.mark.parametrize("processes", [1, 2], ids=["compiled", "compiled and in shards"])
+def test_compiled_layers_and_shards_lose_the_same(tmp_path, family, processes):
+    manifest, run = runs.version(tmp_path / "v", layout="examples"), runs.write_run(tmp_path / "run")
+    changes = ('objective.use="classify"', f'model.family="{family}"', "objective.dropout=0.3")
+    changes += ('precision.compute="float32"', 'optimizer.use="adamw"', "optimizer.learning_rate=0.003")
+    eager = runs.fit(run, manifest, tmp_path / "eager", changes=changes)
+    begin = runs.fit if processes == 1 else lambda *a, **k: runs.several(2, *a, **k)
+    how = ("precision.compile=true", 'parallel.use="fsdp"') if processes == 2 else ("precision.compile=true",)
+    other = begin(run, manifest, tmp_path / "other", changes=(*changes, *how))
+    assert np.allclose(runs.losses(eager), runs.losses(other), rtol=0, atol=1e-4)
 
 
 def test_a_share_is_below_one():

@@ -10,6 +10,7 @@ a step is the same for any micro-batching and number of processes, and after a r
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -50,7 +51,7 @@ def dropped(x: Tensor, dropout: Dropout | None, site: int) -> Tensor:
     """x [B, ...] without what is left out at this site; x itself where there is no dropout."""
     if dropout is None:
         return x
-    places = torch.arange(1, x[0].numel() + 1, device=x.device) * GAMMA
+    places = torch.arange(1, math.prod(x.shape[1:]) + 1, device=x.device) * GAMMA
     bits = mix(dropout.inside(site).keys[:, None] + places)
     stays = (bits >= round(dropout.share * 2**64) - 2**63).view(x.shape)
     return x * stays.to(x.dtype).div_(1 - dropout.share)
