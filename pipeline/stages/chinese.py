@@ -68,7 +68,7 @@ def chinese(batch: pa.RecordBatch) -> dict[str, pa.Array]:
     """Measure every document."""
     text = batch["text"]
     n, entropy = counts(text)
-    more = pc.count_substring_regex(text, MORE).to_numpy(zero_copy_only=False).astype(np.int64)
+    more = pc.count_substring_regex(text, MORE).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     return {
         "characters": pa.array(np.ascontiguousarray(n["characters"])),
         "han_ratio": ratio(n["han"], n["characters"]),
