@@ -129,7 +129,7 @@ SCALES = {
 }
 # Among which the best of each side is looked for.
 LEARNT = (Learnt("adamw", 1e-3), Learnt("muon", 3e-3), Learnt("muon", 3e-3, 0, 0.1), Learnt("muon", 3e-3, 0.2, 0.2))
-OF_BACKBONE = (Learnt("adamw", 5e-5), Learnt("adamw", 1e-4), Learnt("adamw", 1e-4, 0, 0.1))
+OF_BACKBONE = (Learnt("adamw", 1e-4), Learnt("adamw", 1e-4, 0, 0.1), Learnt("adamw", 2e-4, 0.1, 0.1))
 EPOCHS = (2, 4)
 UNTAUGHT = Learnt("adamw", 0)
 
