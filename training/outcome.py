@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training import classification, compare, evaluate, machine, report, samples
+from training import classification, compare, evaluate, machine, objectives, report, samples
 from training.classification import Judged
 from training.config import Run
 from training.evaluate import Tally
@@ -153,6 +153,7 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
         "digest": journal.table["digest"],
         "seed": run.seed,
         "objective": run.objective["use"],
+        "objective_table": objectives.described(run.objective),
         "model": {**run.model, **trained.model.config.model_dump(), **counts},
         "lora": None if run.lora is None else run.lora.model_dump(mode="json"),
         "optimizer": run.optimizer.model_dump(mode="json"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,10 @@ def test_what_is_computed_again_for_lack_of_memory_loses_the_same(version, tmp_p
     assert runs.losses(kept) == runs.losses(again)
     plain = runs.fit(run, manifest, tmp_path / "plain", changes=changes[:2])
     assert runs.losses(plain) != runs.losses(kept) and plain.table["chain"] == kept.table["chain"]
+    told = json.loads((kept.folder / "report.json").read_text("utf-8"))["run"]["objective_table"]
+    assert told == {"use": "classify", "word_dropout": 0.0, "dropout": 0.3}
+    page = (kept.folder / "report.html").read_text("utf-8")
+    assert "<dt><bdi>dropout</bdi></dt><dd><bdi>0.3</bdi></dd>" in page
 
 
 @pytest.mark.slow

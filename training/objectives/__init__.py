@@ -74,6 +74,12 @@ def load(table: Mapping[str, Any], where: str) -> Objective:
     return objective
 
 
+def described(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with every default written out. Raises TrainingError as `load` does."""
+    parameters: Any = load(table, "[objective]")
+    return {"use": "causal", **table, **parameters.model_dump(mode="json")}
+
+
 def prompted(objective: Objective, text: str) -> str:
     """A text as a model of this objective wants to read it, to continue it or to fill its gaps."""
     form = getattr(objective, "prompt", None)
