@@ -16,11 +16,14 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from flows.screen import clean, duration
 
 HEARTBEAT = 20.0
+WIDE, ROOM = 110, 72  # columns of a terminal that has room for a bar, and for the beginning of a note
+CUT = Column(no_wrap=True, overflow="ellipsis")
 # What a phase is told in its first moment stood before: finished partitions, the steps of a resumed run.
 MOMENT = 0.3
 
@@ -91,6 +94,9 @@ def logged(say: Callable[[str], object]) -> Iterator[None]:
 class Rate(ProgressColumn):
     """Tasks a second and time left; the time taken when done."""
 
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True))
+
     def render(self, task: Task) -> Text:
         return Text(pace(task.completed, task.total or 0, task.elapsed or 0.0, task.fields["before"]), "cyan")
 
@@ -108,15 +114,20 @@ def pace(done: float, total: float, seconds: float, before: float = 0) -> str:
 
 
 class Bars:
-    """One bar a phase; those that are done stay on the screen with the time they took."""
+    """A bar for the phase under way; those that are done stand above it, with the time they took.
+
+    More than the one would not fit: what lies below the last line of a terminal is not shown. On a narrow one there is
+    no bar, and of a note what there is room for.
+    """
 
     def __init__(self, console: Console) -> None:
+        note = TextColumn("{task.fields[note]}", markup=False, style="dim", table_column=CUT)
         self._progress = Progress(
             SpinnerColumn(finished_text="·"),
             TextColumn("{task.description}", markup=False),
-            BarColumn(24),
+            *([BarColumn(24)] if console.width >= WIDE else []),
             Rate(),
-            TextColumn("{task.fields[note]}", markup=False, style="dim"),
+            *([note] if console.width >= ROOM else []),
             console=console,
             speed_estimate_period=3600,
         )
@@ -127,17 +138,17 @@ class Bars:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._close()
         self._progress.stop()
 
     def phase(self, name: str, total: int) -> None:
-        if self._task is not None:
-            self._progress.stop_task(self._task)
+        self._close()
         self._task = self._progress.add_task(f"{clean(name, 34):<34}", total=total, note="", before=0)
 
     def advance(self, done: int = 1) -> None:
         if self._task is None:
             return
-        task = self._progress.tasks[self._task]
+        task = self._progress.tasks[-1]
         if (task.elapsed or 0) < MOMENT:
             self._progress.update(task.id, before=task.fields["before"] + done)
         self._progress.advance(task.id, done)
@@ -147,8 +158,19 @@ class Bars:
             self._progress.update(self._task, note=clean(text))
 
     def say(self, text: str) -> None:
-        """A line above the bars."""
+        """A line above the bar."""
         self._progress.console.print(Text(clean(text)), soft_wrap=True)
+
+    def _close(self) -> None:
+        """Leave what was under way above, as it stands."""
+        if self._task is None:
+            return
+        task = self._progress.tasks[-1]
+        words = pace(task.completed, task.total or 0, task.elapsed or 0.0, task.fields["before"])
+        note = f"  {task.fields['note']}" if task.fields["note"] else ""
+        self._progress.remove_task(task.id)
+        self._task = None
+        self._progress.console.print(Text(f"· {task.description} {words}{note}"), no_wrap=True, overflow="ellipsis")
 
 
 class Lines:
