@@ -42,8 +42,10 @@ class Screen:
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, *parts: object) -> None:
-        """A line of the result. Plain strings are cleaned and never read as markup."""
-        self.out.print(*(plain(p, limit=2000) if isinstance(p, str) else p for p in parts))
+        """A line of the result. Plain strings are cleaned and never read as markup; the terminal alone breaks them, so
+        that a path or a command is copied whole."""
+        soft = True if all(isinstance(p, str | Text) for p in parts) else None
+        self.out.print(*(plain(p, limit=2000) if isinstance(p, str) else p for p in parts), soft_wrap=soft)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """With `--json`, the last line of stdout: one object."""

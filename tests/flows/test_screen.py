@@ -72,6 +72,15 @@ def test_clean_is_one_printable_line_and_keeps_what_is_printable(text):
     assert cleaned.isprintable() and (cleaned == text) == text.isprintable()
 
 
+def test_a_command_is_copied_whole_from_a_narrow_terminal():
+    made, stream = screen.Screen(), io.StringIO()
+    made.out = Console(file=stream, force_terminal=True, width=40, color_system=None, highlight=False)
+    command = f"  gristmill generate /tmp/{'a' * 50}/runs/small --prompt 'The mill'"
+    made.say(command)
+    made.say("  manifest    ", Text("/tmp/" + "b" * 60))
+    assert stream.getvalue().split("\n") == [command, f"  manifest     /tmp/{'b' * 60}", ""]
+
+
 def test_clean_shows_what_it_hides_and_says_when_it_cuts():
     assert screen.clean("a\u202eb\nc\ud800") == "a\\u202eb\\nc\\ud800"
     assert screen.clean("x" * 500).endswith("…") and len(screen.clean("x" * 500)) == screen.LIMIT
