@@ -73,7 +73,7 @@ def table(config: Mapping[str, Any]) -> dict[str, Any]:
 def config(model: bert.Model, *, eot: int, length: int) -> dict[str, Any]:
     """config.json of BertForMaskedLM; `length` is the longest context, at most the model's positions.
 
-    No dropout: it is for who goes on to say. No padding token: `transformers` would give its embedding no gradient.
+    No dropout: whoever trains it on sets it. No padding token: `transformers` would give its embedding no gradient.
     The table of positions is written whole, so it gives their number.
     """
     if length > model.length:

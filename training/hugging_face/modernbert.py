@@ -103,7 +103,7 @@ def _theta(config: Mapping[str, Any], kind: str, older: str, usual: float) -> fl
 def config(model: modernbert.Model, *, eot: int, length: int) -> dict[str, Any]:
     """config.json of ModernBertForMaskedLM; `length` is the longest context.
 
-    No dropout: it is for who goes on to say. No padding token: `transformers` would give its embedding no gradient.
+    No dropout: whoever trains it on sets it. No padding token: `transformers` would give its embedding no gradient.
     """
     c = model.config
     thetas = {FAR: c.rope_theta, NEAR: c.local_rope_theta}
