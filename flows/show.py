@@ -123,7 +123,10 @@ def _licences(summaries: Mapping[str, Any]) -> str:
 
 
 def _trained_on(sample: Mapping[str, Any] | None) -> str:
-    return f"trained on {sample['documents']:,} documents, {size(sample['bytes'])}" if sample else "given by the recipe"
+    if not sample:
+        return "given by the recipe"
+    case = ", in lower case" if sample.get("lowercase") else ""
+    return f"trained on {sample['documents']:,} documents, {size(sample['bytes'])}{case}"
 
 
 def _sources(branch: Tree, sources: Iterable[Mapping[str, Any]]) -> None:

@@ -203,6 +203,7 @@ def vocabulary_task(store: Store, recipe: Recipe, parts: Sequence[str], survivor
         "task": "vocabulary",
         "tokenizer": None,
         "vocab_size": recipe.tokens.vocab_size,
+        "lowercase": recipe.tokens.lowercase,
         "budget": budget,
         "seed": recipe.seed,
         "parts": list(parts),

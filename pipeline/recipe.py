@@ -42,11 +42,14 @@ class Licence(_Table):
 
 class Tokens(_Table):
     """A tokenizer.json that exists, or a byte-level BPE trained on a declared sample of the documents that are kept and
-    that no stage made of others."""
+    that no stage made of others. `lowercase` gives it texts in lower case, as BERT's uncased models have it (Devlin et
+    al. 2019, arXiv 1810.04805, section 4): an encoder then knows a word by one entry, and a decoder writes no capital.
+    """
 
     tokenizer: str | None = None
     vocab_size: int = Field(8192, ge=258, le=1_000_000)
     sample: str = "32MB"
+    lowercase: bool = False
 
 
 class Pack(_Table):
@@ -230,6 +233,10 @@ def parse(table: Mapping[str, Any], where: str, folder: Path, data: Path | None 
     if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
         raise ConfigError(f"{where}: stages are written as [[stage]] tables, with double brackets")
     tokens = _model(Tokens, table.get("tokens", {}), f"{where} [tokens]")
+    if tokens.tokenizer and tokens.lowercase:
+        raise ConfigError(
+            f"{where} [tokens]: {tokens.tokenizer} reads texts as it was trained; leave lowercase out, or the tokenizer"
+        )
     recipe = Recipe(
         name=name,
         seed=seed,

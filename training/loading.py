@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders
+from tokenizers import Tokenizer, decoders, normalizers
 
 from training import TrainingError, initial, journal, loop, objectives, vocabulary
 from training.classifier import Classifier
@@ -21,6 +21,7 @@ from training.decoding import TooLong
 from training.hugging_face import _folder
 from training.models import has_encoder_and_decoder
 
+SHRINKS = 3  # bytes of the Kelvin sign, which is one in lower case: no other character loses more
 UNSAID = 512  # tokens that an encoder-decoder reads where its folder does not say how many
 
 
@@ -51,10 +52,13 @@ class Loaded:
 
     @cached_property
     def longest(self) -> int | None:
-        """Bytes that a token stands for at the most; None where one may stand for any number."""
-        if self.tokenizer.normalizer is not None or not isinstance(self.tokenizer.decoder, decoders.ByteLevel):
+        """Bytes of a text that a token stands for at the most; None where one may stand for any number."""
+        normal = self.tokenizer.normalizer
+        if not isinstance(self.tokenizer.decoder, decoders.ByteLevel):
             return None
-        return max(len(token.encode()) for token in self.tokenizer.get_vocab())
+        if normal is not None and not isinstance(normal, normalizers.Lowercase):
+            return None
+        return max(len(token.encode()) for token in self.tokenizer.get_vocab()) * (1 if normal is None else SHRINKS)
 
     def read(self, text: str, what: str = "the prompt", *, bare: bool = False) -> list[int]:
         """The tokens of a text, with those around it unless `bare`. One that cannot fit into the context is not cut

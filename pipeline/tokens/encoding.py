@@ -28,6 +28,9 @@ from pipeline.kernels.unicode import NFC_INERT
 from pipeline.memory import keeps
 from pipeline.tokens import vocabulary
 
+COMPOSED, LOWERCASE = {"type": "NFC"}, {"type": "Lowercase"}
+# The one character of Unicode 14.0 that is two in lower case, which Arrow makes one.
+DOTTED = "\u0130"
 Table = dict[str, Any]
 Encoded = tuple[NDArray[Any], Ints]
 
@@ -44,7 +47,7 @@ def _why_not(table: Table) -> str | None:
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(name):
             return f"its model has {name} = {model[name]!r}"
-    if normal is not None and normal != {"type": "NFC"}:
+    if normal is not None and normal not in (COMPOSED, LOWERCASE):
         return f"its normalizer is {normal['type']}"
     if table["truncation"] or table["padding"]:
         return "it truncates or pads"
@@ -86,7 +89,7 @@ class Encoder:
         self._type: type[np.uint16] | type[np.uint32] = np.uint32 if wide else np.uint16
         if self.why_not is None:
             self._digits, self._prefix = _pre_tokenizer(table["pre_tokenizer"]) or (0, False)
-            self._normal = table["normalizer"] is not None
+            self._normal = table["normalizer"]
             stay = [
                 token["content"]
                 for token in table["added_tokens"]
@@ -145,12 +148,19 @@ class Encoder:
         return np.flatnonzero(found)
 
     def _normalised(self, text: pa.Array) -> pa.Array:
-        found = flaws(text, NFC_INERT) & (UNSETTLED | UNKNOWN) > 0
+        """Lower case is Arrow's, where each character is known to Unicode 14.0; what is left is the tokenizer's own."""
+        if self._normal == LOWERCASE:
+            lower = pc.utf8_lower(text)
+            found = flaws(text, NFC_INERT) & UNKNOWN > 0
+            found |= pc.match_substring(text, DOTTED).to_numpy(zero_copy_only=False)
+        else:
+            lower = text
+            found = flaws(text, NFC_INERT) & (UNSETTLED | UNKNOWN) > 0
         if not found.any():
-            return text
+            return lower
         rows = text.filter(pa.array(found)).to_pylist()
         normal = [self._tokenizer.normalizer.normalize_str(row) for row in rows]
-        return pc.replace_with_mask(text, pa.array(found), pa.array(normal, text.type))
+        return pc.replace_with_mask(lower, pa.array(found), pa.array(normal, text.type))
 
 
 def _laid(fast: Encoded, slow: Encoded, mask: NDArray[np.bool_]) -> Encoded:

@@ -68,10 +68,12 @@ def train_vocabulary(store: Store, spec: Spec, out: Writing, limits: Limits) -> 
     whole, byte_sizes = whole.filter(mine), known["text_bytes"].filter(mine).to_pylist()
     chosen = vocabulary.choose(whole["doc_id"].to_pylist(), byte_sizes, spec["budget"], spec["seed"])
     texts, seen = _texts(store, spec["parts"], whole.take(pa.array(chosen)))
-    tokenizer = vocabulary.train(texts, spec["vocab_size"])
+    tokenizer = vocabulary.train(texts, spec["vocab_size"], spec["lowercase"])
     # Not its own save: that says of a full disk only that there was an exception.
     write_text(target, tokenizer.to_str(pretty=True))
     trained_on = {"documents": len(chosen), "bytes": sum(byte_sizes[i] for i in chosen), "digest": seen}
+    if spec["lowercase"]:
+        trained_on["lowercase"] = True
     out.result = {"trained_on": trained_on, **_describe(vocabulary.load(target))}
 
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from pipeline.stage import ConfigError
 
@@ -39,9 +39,12 @@ def _point(seed: int, doc_id: str) -> bytes:
     return hashlib.blake2b(f"{seed}:{doc_id}".encode(), digest_size=8).digest()
 
 
-def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train a byte-level BPE (Sennrich et al. 2016; GPT-2's pre-tokenizer) of at most `vocab_size` entries."""
+def train(texts: Iterable[str], vocab_size: int, lowercase: bool = False) -> Tokenizer:
+    """Train a byte-level BPE (Sennrich et al. 2016; GPT-2's pre-tokenizer) of at most `vocab_size` entries, of texts as
+    they stand or in lower case."""
     tokenizer = Tokenizer(models.BPE())
+    if lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

@@ -145,6 +145,7 @@ def open_text(language: str, lessons: Sequence[Lesson], folder: Path, more: Path
     cards += verbs.cards(folder, more, language)
     tokens = f'vocab_size = {VOCABULARY}\nsample = "64MB"'
     if language == "en":
+        tokens += "\nlowercase = true"
         cards.append(verbs.card(folder, "wikitext", [str(data / "lm" / "wikitext2_valid.txt")], "en", ()))
     cut = CUT.format(json.dumps(str(unseen)))
     recipe = _recipe(name, cards, more=cut, tokens=tokens, layout="packed", length=length, split={"val": 0.02})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -221,13 +222,25 @@ def test_a_space_before_every_text(trained, texts):
     same(tokenizer, encoder, ["", " a", "\ta", *texts])
 
 
-@given(texts=DOCUMENTS)
-def test_normal_form(trained, texts):
+@pytest.fixture(scope="module", params=[normalizers.NFC(), normalizers.Lowercase()], ids=["composed", "lowercase"])
+def normal(request, trained) -> tuple[Tokenizer, Encoder]:
     tokenizer = made(trained, "qwen")
-    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.normalizer = request.param
     encoder = Encoder(tokenizer)
     assert encoder.why_not is None
-    same(tokenizer, encoder, ["e\u0301", "\u1100\u1161", "plain", "\U00016d67\U00016d67", *texts])
+    return tokenizer, encoder
+
+
+@given(texts=DOCUMENTS)
+def test_normal_forms(normal, texts):
+    odd = ["e\u0301", "\u1100\u1161", "plain", "\U00016d67\U00016d67", "ΟΔΟΣ", "\u0130I", "<|ENDOFTEXT|>", "\ua7dc"]
+    same(*normal, [*odd, *texts])
+
+
+def test_normal_forms_of_every_character(normal):
+    """Some are known to one side's Unicode alone, and Arrow's lower case of one is another."""
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    same(*normal, ["".join(characters[at : at + 64]) for at in range(0, len(characters), 64)])
 
 
 @given(texts=st.lists(st.lists(st.sampled_from([*PIECES, "MILL", "MILLSTONE", "é"])).map("".join), max_size=5))
@@ -302,12 +315,12 @@ def test_what_the_kernel_cannot_is_said_and_left_to_tokenizers(trained):
         "dropout": made(trained, dropout=0.5),
         "end_of_word_suffix": made(trained, end_of_word_suffix="@@"),
         "WordLevel": Tokenizer(models.WordLevel({"<|endoftext|>": 0, "a": 1, "?": 2}, unk_token="?")),
-        "Lowercase": made(trained),
+        "Strip": made(trained),
         "pre-tokenizer": made(trained),
         "every byte": made(trained, vocab={"<|endoftext|>": 0, "a": 1}, merges=[]),
         "truncates": made(trained),
     }
-    odd["Lowercase"].normalizer = normalizers.Lowercase()
+    odd["Strip"].normalizer = normalizers.Strip()
     odd["pre-tokenizer"].pre_tokenizer = pre_tokenizers.Whitespace()
     odd["truncates"].enable_truncation(3)
     for reason, tokenizer in odd.items():

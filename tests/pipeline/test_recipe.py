@@ -175,6 +175,10 @@ STAGES = '[[stage]]\nuse = "normalise"\n[[stage]]\nuse = "gopher"\n'
         (HEAD + "[pack]\nsplit = {val = []}", "[pack] split: 'val' names no source; name one, or give a share"),
         (HEAD + '[pack]\nsplit = {"../x" = 0.5}', "[pack] split: names are lower-case letters, digits and underscores"),
         (HEAD + '[tokens]\nsample = "lots"', "[tokens] sample: 'lots' is no size; write it like 64MB or 2GB"),
+        (
+            HEAD + '[tokens]\ntokenizer = "t.json"\nlowercase = true',
+            "[tokens]: t.json reads texts as it was trained; leave lowercase out, or the tokenizer",
+        ),
         (HEAD + '[licence]\nunknown = "drop"\nallow = []', "[licence]: allow: List should have at least 1 item"),
         (HEAD + '[licence]\nallow = ["MIT"]', '[licence]: unknown = "keep" or unknown = "drop" is missing'),
         (HEAD + '[licence]\nunknown = "ask"', "[licence]: unknown: Input should be 'keep' or 'drop'"),

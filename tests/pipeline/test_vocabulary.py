@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from pipeline.stage import ConfigError
 from pipeline.store import Store, read_parquet
@@ -64,10 +64,12 @@ def test_another_seed_takes_other_documents():
     assert len(one) == len(two) == 100 and len(one & two) < 30
 
 
-def test_a_build_trains_on_its_sample_and_says_so(tmp_path):
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_a_build_trains_on_its_sample_and_says_so(tmp_path, lowercase):
     """The tokenizer of a version is what plain `tokenizers` trains on the documents that the hash chooses."""
     corpus = builds.write_corpus(tmp_path / "corpus", documents=120)
-    version = builds.build(builds.make_recipe(corpus, tokens={"vocab_size": 350, "sample": "9KB"}), tmp_path / "store")
+    tokens = {"vocab_size": 350, "sample": "9KB", "lowercase": lowercase}
+    version = builds.build(builds.make_recipe(corpus, tokens=tokens), tmp_path / "store")
     store, index, texts = Store(tmp_path / "store"), version.index(), {}
     for part in version.build_keys().segments[-1].parts:
         table = read_parquet(store.file(part, "documents.parquet"), ["doc_id", "text"])
@@ -78,13 +80,15 @@ def test_a_build_trains_on_its_sample_and_says_so(tmp_path):
     said = version.manifest["tokenizer"]
     assert said["trained_on"]["documents"] == len(sample) < len(train)
     assert said["trained_on"]["bytes"] == sum(len(text.encode()) for text in sample) <= 9_000
-    plain = plainly_trained(sample, 350)
+    assert said["trained_on"].get("lowercase", False) == lowercase
+    plain = plainly_trained(sample, 350, lowercase)
     assert (version.folder / "tokenizer.json").read_text("utf-8") == plain.to_str(pretty=True)
     assert said["vocab_size"] == plain.get_vocab_size() and said["eot"] == plain.token_to_id("<|endoftext|>")
 
 
-def plainly_trained(texts: list[str], vocab_size: int) -> Tokenizer:
+def plainly_trained(texts: list[str], vocab_size: int, lowercase: bool) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Lowercase() if lowercase else None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -25,6 +25,7 @@ from transformers import AutoTokenizer, pipeline
 
 from tests.conftest import ROOT
 from tests.training import exported, runs
+from tests.training.versions import train_tokenizer
 from training import TrainingError, decoding, loading, serving
 from training.generate import generate
 from training.serving import Limits
@@ -361,10 +362,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize("family", ["gpt", "bert", "modernbert", "t5"])
 def test_a_classifier_answers_as_the_pipeline_of_transformers(tmp_path, family, training_version):
+    """The tokenizer is one that reads lower case: a text in capitals is the same text."""
     changes = ('objective.use="classify"', f'model.family="{family}"')
     done = runs.fit(runs.write_run(tmp_path / "run"), training_version, tmp_path / "runs", changes=changes)
     runs.command(1, "export", str(done.folder), str(tmp_path / "hf"))
-    texts = ["the mill wheel turns", "that river", "flour into"]
+    texts = ["the mill wheel turns", "THAT river", "flour into"]
     theirs = pipeline("text-classification", str(tmp_path / "hf"), top_k=None)(texts)
     for folder in (done.folder, tmp_path / "hf"):
         with served(folder) as (address, _):
@@ -375,6 +377,8 @@ def test_a_classifier_answers_as_the_pipeline_of_transformers(tmp_path, family, 
                 assert all(abs(entry["scores"][label] - score) < 1e-5 for label, score in scores.items())
             one = httpx.post(f"{address}/v1/classify", json={"model": "m", "input": texts[1]}).json()["data"]
             assert one[0]["label"] == said["data"][1]["label"]
+            small = httpx.post(f"{address}/v1/classify", json={"model": "m", "input": texts[1].lower()}).json()["data"]
+            assert small == one
             answer = httpx.post(f"{address}/v1/classify", json={"model": "m", "input": "the mill " * 99}).json()
             assert answer["error"]["code"] == "context_length_exceeded"
             empty = httpx.post(f"{address}/v1/classify", json={"model": "m", "input": ["", texts[0]]}).json()["data"]
@@ -390,7 +394,8 @@ def test_a_classifier_answers_as_the_pipeline_of_transformers(tmp_path, family, 
 
 @pytest.fixture(scope="module")
 def training_version(tmp_path_factory):
-    return runs.version(tmp_path_factory.mktemp("examples") / "v", layout="examples")
+    lower = train_tokenizer(["The Mill wheel turns. That river Turns the stone."] * 9, 300, lowercase=True)
+    return runs.version(tmp_path_factory.mktemp("examples") / "v", layout="examples", tokenizer=lower)
 
 
 def test_stopping_finishes_what_runs_and_what_waits(tmp_path):
