@@ -54,7 +54,7 @@ def half_written(store: Path) -> list[Path]:
     [
         (signal.SIGINT, ["--workers", 2, "--direct"]),
         (signal.SIGTERM, ["--workers", 2, "--direct"]),
-        (signal.SIGINT, ["--workers", 1, "--direct"]),
+        pytest.param(signal.SIGINT, ["--workers", 1, "--direct"], marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, ["--workers", 2], marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, ["--workers", 2], marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, ["--workers", 1], marks=pytest.mark.slow),

@@ -53,6 +53,7 @@ def test_what_it_was_told_it_answers_through_the_template(gristmill: Gristmill, 
     assert right >= 0.7 * len(firsts)
 
 
+@pytest.mark.slow
 def test_it_tunes_what_is_trained_as_the_readme_says(gristmill: Gristmill, store: Path, tmp_path: Path) -> None:
     """Exported; then a version with its tokenizer, and a copy of the run file that goes on from it."""
     gristmill("build", "languages", "--store", store, "--direct", "--workers", 1)

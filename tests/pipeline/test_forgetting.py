@@ -378,7 +378,8 @@ print("calls", sys.argv[2], left)
 """
 
 
-def test_killed_anywhere_there_is_the_old_version_or_the_new_one(plain, tmp_path):
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_anywhere_there_is_the_old_version_or_the_new_one(plain, tmp_path, every):
     """By SIGKILL at changes of the disk, from the first to the last; the same command goes on to the same end."""
     root, version = plain
     victim = version.index(["doc_id"])["doc_id"][7].as_py()
@@ -395,7 +396,7 @@ def test_killed_anywhere_there_is_the_old_version_or_the_new_one(plain, tmp_path
     points = [*np.linspace(1, sealed, 3).astype(int).tolist(), *range(sealed + 2, sealed + 8, 2), calls - 4, calls]
     wanted = manifest.find(Store(tmp_path / "whole"), "test")
     states = set()
-    for number, after in enumerate(points):
+    for number, after in enumerate(points[::every]):
         store = Store(tmp_path / f"killed-{number}")
         shutil.copytree(root, store.root)
         assert run(store.root, after).returncode == -signal.SIGKILL

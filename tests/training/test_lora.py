@@ -366,7 +366,7 @@ def alone(run_file, version, decoder, tmp_path_factory) -> journal.Journal:
     return runs.fit(run_file, version.folder / "manifest.json", tmp_path_factory.mktemp("alone"), changes=decoder)
 
 
-@pytest.mark.parametrize("use", ["ddp", "fsdp"])
+@pytest.mark.parametrize("use", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 def test_two_processes_learn_what_one_learns(alone, run_file, version, decoder, tmp_path, use):
     """And what one of them left the other goes on with: stopped under two, ended by one."""
     changes = (*decoder, f'parallel.use="{use}"')

@@ -56,6 +56,7 @@ def test_stopped_twice_and_resumed_by_others(alone, run_file, manifest, tmp_path
     assert np.allclose(runs.losses(alone), runs.losses(books), rtol=0, atol=NEAR)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(alone, run_file, manifest, tmp_path):
     books = runs.several(2, run_file, manifest, tmp_path, changes=(EXACT, FSDP), restarts=1, kill_at=6)
     assert books.table["resumed_at"] == [4]

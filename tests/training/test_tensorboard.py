@@ -123,6 +123,7 @@ def test_what_leads_to_a_checkpoint_is_in_the_files_before_the_checkpoint_is_who
     compare(books)
 
 
+@pytest.mark.slow
 def test_one_of_two_processes_writes_it(run_file, manifest, tmp_path):
     books = runs.several(2, run_file, manifest, tmp_path)
     assert len(list(books.folder.glob("events.*"))) == 1
