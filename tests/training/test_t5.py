@@ -17,7 +17,8 @@ from tests.training.small_models import packed, tokens_of
 from training import TrainingError, models
 from training.generate import generate
 from training.hugging_face import t5 as named
-from training.models.t5 import Model, bucket
+from training.models._distances import bucket
+from training.models.t5 import Model
 
 LARGEST = 1e-4
 TABLES: dict[str, dict[str, Any]] = {

@@ -12,7 +12,6 @@ distances, which begin anew with every piece by themselves.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -23,13 +22,13 @@ from torch.nn import functional
 
 from training.models import Work, product_flops
 from training.models._cache import Reader
+from training.models._distances import HIDDEN, Bias
 from training.models._dropout import EMBEDDING, Dropout, dropped, inside
 from training.models.layers import GEGLU, Linear, RMSNorm, attention, product_dtype, projections, together, up_to
 from training.order import derive
 from training.tables import Table
 
 Size = Annotated[int, Field(ge=1)]
-HIDDEN = -1e30  # of a score that must not count; finite, so padding that sees nothing at all gives no NaN
 
 
 class Config(Table):
@@ -65,46 +64,6 @@ class Config(Table):
         if self.furthest <= self.buckets // 2:
             raise ValueError(f"furthest {self.furthest} must be above half of buckets {self.buckets}")
         return self
-
-
-def bucket(distance: Tensor, count: int, furthest: int, *, both: bool) -> Tensor:
-    """Bucket in [0, count) of each distance (key minus query): one a distance at first, then logarithmic.
-
-    `both` gives half of the buckets to keys that come later; else these share bucket 0 (Raffel et al., section 2.1).
-    """
-    later = torch.zeros_like(distance)
-    if both:
-        count //= 2
-        later = (distance > 0).long() * count
-        distance = distance.abs()
-    else:
-        distance = -distance.clamp(max=0)
-    exact = count // 2
-    scaled = torch.log(distance.clamp(min=1).float() / exact) / math.log(furthest / exact) * (count - exact)
-    return later + torch.where(distance < exact, distance, (exact + scaled.long()).clamp(max=count - 1))
-
-
-class Bias(nn.Module):
-    """What a distance adds to the scores of each head: one table for all layers of a stack."""
-
-    def __init__(self, config: Config, *, both: bool) -> None:
-        super().__init__()
-        self.furthest, self.both = config.furthest, both
-        self.table = nn.Embedding(config.buckets, config.heads, _weight=torch.zeros(config.buckets, config.heads))
-
-    def forward(self, mask: Tensor, dtype: torch.dtype, places: Tensor | None = None) -> Tensor:
-        """What is added to the scores [B, H, T, S], for `mask` [B, 1, T, S]. The queries are the last of the keys, or
-        stand at `places` [B, T] among them."""
-        weight, (queries, keys) = self.table.weight, mask.shape[2:]
-        if places is not None:
-            apart = torch.arange(keys, device=weight.device) - places[..., None]
-            found = self.table(bucket(apart, len(weight), self.furthest, both=self.both))
-            return torch.where(mask, found.permute(0, 3, 1, 2), HIDDEN).to(dtype)
-        distance = torch.arange(1 - keys, queries, device=weight.device)
-        by_distance = self.table(bucket(distance, len(weight), self.furthest, both=self.both)).T
-        # Row i of the matrix is a window into the distances, one further back for each query.
-        bias = by_distance.unfold(1, keys, 1).flip(1)[None]
-        return torch.where(mask, bias, HIDDEN).to(dtype)
 
 
 class Attention(nn.Module):
@@ -181,7 +140,7 @@ class Stack(nn.Module):
 
     def __init__(self, config: Config, count: int, *, decoder: bool) -> None:
         super().__init__()
-        self.bias = Bias(config, both=not decoder)
+        self.bias = Bias(config.buckets, config.furthest, config.heads, both=not decoder)
         self.layers = nn.ModuleList(Layer(config, decoder=decoder) for _ in range(count))
         self.norm = RMSNorm(config.width, config.norm_epsilon)
 

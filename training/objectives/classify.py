@@ -29,15 +29,15 @@ from training.order import uniform
 from training.shards import Rows
 from training.tables import Table
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+LeftOut = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Objective(Table):
     """Sequence classification. Of a text to learn from a share of `word_dropout` of its tokens is left out, and of what
     its sublayers add to the hidden states a share of `dropout`."""
 
-    word_dropout: Share = 0.0
-    dropout: Share = 0.0
+    word_dropout: LeftOut = 0.0
+    dropout: LeftOut = 0.0
 
     causal: ClassVar[bool | None] = None
     measure: ClassVar[str] = "perplexity"
