@@ -26,7 +26,7 @@ from tests.bench import verbs
 from tests.bench.bootstrap import Scores
 
 HELD = 0.2
-VOCABULARY = 8192
+VOCABULARY = 16384
 RECIPE = """name = {name}
 sources = {sources}
 [[stage]]
