@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from flows import charts
+from flows import charts, closing
 from flows import show as layout
 from flows.screen import Screen, plain, size
 from flows.show import number
@@ -110,7 +110,7 @@ def applied(screen: Screen, root: Path, remade: Remade, made: Mapping[str, Any])
     old, new = (
         set(manifests.find(store, where).build_keys().segments[0].parts) for where in (remade.parent, made["manifest"])
     )
-    layout.built(screen, made)
+    closing.built(screen, made)
     screen.say(f"  recipe      {remade.path}")
     again = f"{len(new - old):,} of {len(new):,} partitions: a source or the code is not what it was"
     screen.say(f"  read again  {again if new - old else 'nothing'}")

@@ -127,14 +127,14 @@ def build(
       gristmill build my-recipe.toml --data /mnt/corpora --direct --json
       gristmill build my-recipe.toml --allow-dead gopher.hash_ratio.above
     """
-    from flows import making, show
+    from flows import closing, making
     from flows.parameters import BuildParameters
 
     screen = Screen(as_json)
     mill = making.mill(store, data, workers, memory, partition_size, batch_rows)
     given = BuildParameters(recipe=recipe, mill=mill, allow_dead=tuple(allow_dead or ()))
     made = making.build(given, direct, screen)
-    show.built(screen, made)
+    closing.built(screen, made)
     screen.finish(made)
 
 
@@ -171,7 +171,7 @@ def train(
       gristmill train my-run.toml --manifest webtext-zh@latest --processes 2 --set schedule.steps=500
       gristmill train quickstart-classify --manifest languages --set model.layers=4 --name deeper
     """
-    from flows import making, show
+    from flows import closing, making
     from flows.parameters import TrainParameters
 
     screen = Screen(as_json)
@@ -179,8 +179,8 @@ def train(
         run=run, version=manifest, name=name, processes=processes, store=store, changes=tuple(changes or ())
     )
     result = making.train(given, direct, screen)
-    show.trained(screen, result)
-    show.after_training(screen, store, result)
+    closing.trained(screen, result)
+    closing.after_training(screen, store, result)
     screen.finish(result)
 
 

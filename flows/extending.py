@@ -53,7 +53,7 @@ def extend(
       gristmill extend webtext-zh --source wiki-2026-12.toml
       gristmill verify webtext-zh --extends webtext-zh@3f2a
     """
-    from flows import making, show, work
+    from flows import closing, making, show, work
     from pipeline.extending.checking import Request
     from pipeline.memory import watching
 
@@ -64,7 +64,7 @@ def extend(
         version = work.extend(mill, planned)
     made = {**work.made(version), "peak_memory_bytes": peak.bytes, "extends": planned.version.address}
     made["bridges"] = version.manifest["extended"]["documents"]
-    show.built(screen, made)
+    closing.built(screen, made)
     for line in show.extended(version.manifest["extended"]):
         screen.say(plain(f"  {line}", limit=1000))
     screen.finish(made)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows import runs
+from flows import document, runs
 from flows import show as layout
 from flows.screen import Screen, plain, size
 from pipeline import addresses
@@ -126,7 +126,7 @@ def why(screen: Screen, root: Path, doc_id: str, address: str | None) -> dict[st
     store = Store(root)
     version, _ = addresses.find(store, address or newest(store))
     found = queries.why(store, version, doc_id)
-    layout.why(screen, version.address, found)
+    document.why(screen, version.address, found)
     return {"version": version.address, **asdict(found)}
 
 

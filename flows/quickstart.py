@@ -59,7 +59,7 @@ def quickstart(
       gristmill quickstart --set schedule.steps=50       a first look
       gristmill quickstart --task classify               from plain text to a served classifier
     """
-    from flows import making, show, work
+    from flows import closing, making, work
     from flows.parameters import BuildParameters, TrainParameters
 
     screen, asked = Screen(as_json), TASKS[task]
@@ -68,15 +68,15 @@ def quickstart(
         TrainParameters(run=name, store=store, processes=processes, changes=tuple(changes or ())) for name in asked.runs
     ]
     made, results = making.corpus_to_model(build, runs, direct, screen)
-    show.built(screen, made)
+    closing.built(screen, made)
     for result in results:
-        show.trained(screen, result)
+        closing.trained(screen, result)
     said: dict[str, Any] = made | results[-1] | {"before": results[:-1]}
     if task == "classify":
         said["exported"] = _exported(Path(store), results[-1])
-        show.serve_classifier(screen, store, made, results[-1], said["exported"])
+        closing.serve_classifier(screen, store, made, results[-1], said["exported"])
     else:
-        show.next_steps(screen, store, made, results[-1], work.dropped(store, made["address"]))
+        closing.next_steps(screen, store, made, results[-1], work.dropped(store, made["address"]))
     screen.finish(said)
 
 
