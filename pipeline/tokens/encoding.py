@@ -149,18 +149,16 @@ class Encoder:
 
     def _normalised(self, text: pa.Array) -> pa.Array:
         """Lower case is Arrow's, where each character is known to Unicode 14.0; what is left is the tokenizer's own."""
-        if self._normal == LOWERCASE:
-            lower = pc.utf8_lower(text)
-            found = flaws(text, NFC_INERT) & UNKNOWN > 0
+        lower = self._normal == LOWERCASE
+        found = flaws(text, NFC_INERT) & (UNKNOWN if lower else UNSETTLED | UNKNOWN) > 0
+        if lower:
             found |= pc.match_substring(text, DOTTED).to_numpy(zero_copy_only=False)
-        else:
-            lower = text
-            found = flaws(text, NFC_INERT) & (UNSETTLED | UNKNOWN) > 0
+        settled = pc.utf8_lower(text) if lower else text
         if not found.any():
-            return lower
+            return settled
         rows = text.filter(pa.array(found)).to_pylist()
         normal = [self._tokenizer.normalizer.normalize_str(row) for row in rows]
-        return pc.replace_with_mask(lower, pa.array(found), pa.array(normal, text.type))
+        return pc.replace_with_mask(settled, pa.array(found), pa.array(normal, text.type))
 
 
 def _laid(fast: Encoded, slow: Encoded, mask: NDArray[np.bool_]) -> Encoded:
