@@ -104,7 +104,7 @@ def test_open_text_holds_nothing_of_what_is_held_out(tmp_path, monkeypatch):
     (data / "lm" / "wikitext2_valid.txt").write_text(sentence(draw, 500), "utf-8")
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "mine.jsonl").write_text(json.dumps({"text": f"{texts[0]} {sentence(draw, 300)}"}), "utf-8")
-    monkeypatch.setattr(labelled, "VOCABULARY", 600)
+    monkeypatch.setitem(labelled.TOKENS, "en", "vocab_size = 600\nlowercase = true")
     lesson = Lesson(DataSet("news", "en", 64, labelled.WORDS), data, tmp_path / "lesson")
     manifest = labelled.open_text("en", [lesson], tmp_path / "open", tmp_path / "more", 64)
     assert {entry["name"] for entry in json.loads(manifest.read_bytes())["sources"]} == {
