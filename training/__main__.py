@@ -221,7 +221,7 @@ def export(
         return
     books, settings, version = journal.read(folder, verify=False)
     model = loop.load(settings, version, books)
-    objective = objectives.load(settings.objective, "[objective]")
+    objective = objectives.load(settings.objective, "[objective]").over(version)
     write(
         model,
         tokenizer_file=version.tokenizer_file,

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from training import TrainingError, hugging_face
 from training.files import sync
-from training.vocabulary import extended
+from training.vocabulary import extended, mask_of
 
 # How a folder holds its tensors, and what its config.json says of it.
 WEIGHTS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -82,7 +82,7 @@ def export(
     texts = {
         "config.json": _json(config),
         **({} if padding else {"generation_config.json": _json(_generation_config(config, first, eot))}),
-        "tokenizer_config.json": _json(_tokenizer_config(around, length, extra_tokens, padding, template)),
+        "tokenizer_config.json": _json(_tokenizer_config(around, length, mask_of(tokenizer), padding, template)),
         **{name: text for name, text in (papers or {}).items() if name in PAPERS},
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -163,11 +163,10 @@ def _generation_config(config: dict[str, Any], start: int, eot: int) -> dict[str
 
 
 def _tokenizer_config(
-    around: tuple[str, str], length: int, extra_tokens: Sequence[str], padding: str | None, template: str | None
+    around: tuple[str, str], length: int, mask: str | None, padding: str | None, template: str | None
 ) -> dict[str, Any]:
-    mask = {"mask_token": extra_tokens[0]} if len(extra_tokens) == 1 and not padding else {}
     return {
-        **mask,
+        **({"mask_token": mask} if mask and not padding else {}),
         **({"chat_template": template} if template else {}),
         **({"pad_token": padding, "padding_side": "right"} if padding else {}),
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -96,7 +96,7 @@ def _of_run(folder: Path, chosen: Path | None) -> Source:
         return lora.folded(checkpoint.read_weights(found[-1]), run.lora)
 
     if run.objective["use"] != "classify":
-        extra_tokens = objectives.load(run.objective, "[objective]").extra_tokens
+        extra_tokens = objectives.load(run.objective, "[objective]").over(version).extra_tokens
         return Source(model, digest(files), tokenizer, weights, dict, extra_tokens=extra_tokens)
 
     def backbone() -> dict[str, Tensor]:
@@ -142,7 +142,7 @@ def built(found: Source, length: int, eot: int, place: str) -> Any:
         checkpoint.fill(model, fitted, place)
         return model
     classifier = Classifier(model, found.labels, eot)
-    named = {BACKBONE + name: tensor for name, tensor in fitted.items() if not name.startswith("head.")}
+    named = {BACKBONE + name: tensor for name, tensor in fitted.items() if not _of_head(name)}
     checkpoint.fill(classifier, named | found.on_top(), place)
     return classifier
 
@@ -162,8 +162,9 @@ def fill(model: Any, folder: Path, version: Version, seed: int = 0, *, extra_tok
     then the `extra_tokens` of the objective, and the weights of the others are left out. Extra tokens that are not
     there begin as the mean of all tokens, so that what the model knows of the others stays (Hewitt 2021, "Initializing
     new word embeddings for pretrained language models"), and positions that only they need as the last one that is.
-    Of a classifier the head is drawn by `seed` where the folder has none into the same labels. Returns the names of the
-    parameters and tokens that are not from the folder.
+    Of a classifier the head is drawn by `seed` where the folder has none into the same labels, and so is the head that
+    fills masked places where an encoder has none (BertModel). Returns the names of the parameters and tokens that are
+    not from the folder.
     """
     found = source(folder)
     known = same_tokenizer(found, version, extra_tokens)
@@ -171,22 +172,29 @@ def fill(model: Any, folder: Path, version: Version, seed: int = 0, *, extra_tok
     if isinstance(model, Classifier):
         model.initialise_head(seed)
         tensors, fresh = _under_a_head(tensors, found, model)
+    elif not (model.causal or models.has_encoder_and_decoder(model)) and not any(map(_of_head, tensors)):
+        model.initialise(seed)
+        fresh = {name: tensor.detach().clone() for name, tensor in model.named_parameters() if _of_head(name)}
     there = version.manifest.tokenizer.vocab_size + known, version.manifest.length
     fitted = _at(str(folder), partial(_fitted, model=model, there=there), tensors)
     checkpoint.fill(model, fitted | fresh, str(folder))
     return [*sorted(fresh), *extra_tokens[known:]]
 
 
+def _of_head(name: str) -> bool:
+    return name.startswith("head.")
+
+
 def _under_a_head(
     tensors: Mapping[str, Tensor], found: Source, model: Classifier
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The tensors by a classifier's names, without a head over the vocabulary; and those that it has to draw."""
-    named = {BACKBONE + name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
+    named = {BACKBONE + name: tensor for name, tensor in tensors.items() if not _of_head(name)}
     top = found.on_top()
     if model.reads_mean and found.labels is None:
-        top = {f"pooler.{n.removeprefix('head.')}": t for n, t in tensors.items() if n.startswith("head.")}
+        top = {f"pooler.{n.removeprefix('head.')}": t for n, t in tensors.items() if _of_head(n)}
     if found.labels != model.labels:
-        top = {name: tensor for name, tensor in top.items() if not name.startswith("head.")}
+        top = {name: tensor for name, tensor in top.items() if not _of_head(name)}
     fresh = {name: parameter.detach().clone() for name, parameter in model.on_top().items() if name not in top}
     return {**named, **{name: top[name] for name in top if name in model.on_top()}}, fresh
 

@@ -112,7 +112,7 @@ def _of_run(place: Path) -> Loaded:
     folder = chosen.parents[1] if chosen else place
     books, run, version = journal.read(folder, verify=False)
     model = loop.load(run, version, books, chosen)
-    objective = objectives.load(run.objective, "[objective]")
+    objective = objectives.load(run.objective, "[objective]").over(version)
     tokenizer = vocabulary.extended(version.tokenizer_file, objective.extra_tokens)
     start, eot = version.manifest.tokenizer.start, version.manifest.tokenizer.eot
     pairs = has_encoder_and_decoder(model)

@@ -283,7 +283,7 @@ def train(
 
 
 def _build(run: Run, version: Version) -> Any:
-    return objectives.build(objectives.load(run.objective, "[objective]"), run.model, version, "[model]")
+    return objectives.build(objectives.load(run.objective, "[objective]").over(version), run.model, version, "[model]")
 
 
 def _as_trained(run: Run, version: Version) -> Any:

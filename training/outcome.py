@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training import classification, compare, evaluate, machine, objectives, report, samples
+from training import classification, compare, evaluate, machine, objectives, report, samples, vocabulary
 from training.classification import Judged
 from training.config import Run
 from training.evaluate import Tally
@@ -189,7 +189,10 @@ def _version(version: Version) -> dict[str, Any]:
         "address": version.address,
         "manifest_sha256": version.sha256,
         **{name: table[name] for name in known},
-        "tokenizer": {name: table["tokenizer"][name] for name in ("vocab_size", "trained_on")},
+        "tokenizer": {
+            **{name: table["tokenizer"][name] for name in ("vocab_size", "trained_on")},
+            "word_piece": vocabulary.is_word_piece(version.tokenizer_file),
+        },
         "sources": [{name: source[name] for name in sources} for source in table["sources"]],
         "splits": {name: {key: split[key] for key in splits} for name, split in table["splits"].items()},
     }

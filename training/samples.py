@@ -39,7 +39,7 @@ def asked(run: Run, version: Version) -> list[Asked]:
 
     Raises TrainingError where a text has no room for what is to be written.
     """
-    objective = objectives.load(run.objective, "[objective]")
+    objective = objectives.load(run.objective, "[objective]").over(version)
     pairs = getattr(objective, "pairs", False)
     if not (objective.causal or pairs):
         if run.samples.prompts:
@@ -77,7 +77,7 @@ def sample(run: Run, version: Version, model: Any, progress: Reporter) -> dict[s
     settings, wanted = run.samples, asked(run, version)
     if not wanted or not settings.new_tokens:
         return None
-    objective = objectives.load(run.objective, "[objective]")
+    objective = objectives.load(run.objective, "[objective]").over(version)
     pairs, known = getattr(objective, "pairs", False), version.manifest.tokenizer
     greedy = pairs or hasattr(objective, "shown")  # it has a target to be held against
     tokenizer = vocabulary.extended(version.tokenizer_file, objective.extra_tokens)
@@ -123,7 +123,7 @@ def _conversations(run: Run, version: Version, objective: Any) -> list[Asked]:
     split, room = Split(version, run.evaluation.split), version.manifest.length - run.samples.new_tokens
     rows = split.take(evaluate.spread(len(split), LOOKED_AT * run.samples.documents))
     ids = version.documents["doc_id"]
-    shown = objective.over(version).shown(rows)
+    shown = objective.shown(rows)
     found = [Asked(ids[number].as_py(), read, answer) for number, read, answer in shown if len(read) <= room]
     count = run.samples.documents
     return found[:: max(1, len(found) // count) if count else 1][:count]
@@ -147,7 +147,7 @@ def _beginnings(run: Run, version: Version, objective: Any) -> list[Asked]:
 
 def _pairs(run: Run, version: Version, objective: Any) -> list[Asked]:
     """Some texts as the objective has them read, and what is to be written, from rows evenly spread over the split."""
-    objective, count = objective.over(version), run.samples.documents
+    count = run.samples.documents
     split = Split(version, run.evaluation.split)
     rows = split.take(evaluate.spread(len(split), LOOKED_AT * count))
     if not len(rows):

@@ -13,7 +13,8 @@ wants larger rates than weights from nothing, for its matrices have grown to eig
 are of 2,000 draws of seeds and texts; a difference is of the same texts.
 
 With `--near imdb-reviews:.6,sst2:.4` the pretrained side then goes on with these sources of its open text alone, by
-their weights, for `--near-steps` more (Gururangan et al. 2020, arXiv 2004.10964).
+their weights, for `--near-steps` more (Gururangan et al. 2020, arXiv 2004.10964); a backbone too, with its own
+tokenizer and mask.
 
 `--scale large` is for a GPU. What it needs is built before on a machine with the pipeline, by `--build`, into the
 folder that `--folder` names, and that folder is taken along.
@@ -57,7 +58,8 @@ rate = 0.2
 rows = {rows}
 micro_rows = {rows}
 [optimizer]
-learning_rate = {rate}
+use = "{learnt.use}"
+learning_rate = {learnt.rate}
 [schedule]
 steps = {steps}
 [evaluation]
@@ -131,6 +133,7 @@ SCALES = {
 LEARNT = (Learnt("adamw", 1e-3), Learnt("muon", 3e-3), Learnt("muon", 3e-3, 0, 0.1), Learnt("muon", 3e-3, 0.2, 0.2))
 OF_BACKBONE = (Learnt("adamw", 1e-4), Learnt("adamw", 1e-4, 0, 0.1), Learnt("adamw", 2e-4, 0.1, 0.1))
 EPOCHS = (2, 4)
+FURTHER = Learnt("adamw", 5e-4)  # how a backbone goes on with near text
 UNTAUGHT = Learnt("adamw", 0)
 
 
@@ -157,30 +160,36 @@ class Pretraining:
         self.scale, self.more, self.folder, self.options = scale, more, folder, options
 
     def manifest(self, language: str) -> Path:
-        data = self.options.data.absolute()
+        data, backbone = self.options.data.absolute(), self.options.backbone
         mine = [name for name, given in DATA_SETS.items() if given.language == language]
         lessons = [Lesson(DATA_SETS[name], data, self.folder / name) for name in mine]
         place = self.folder / f"open-{language}"
-        return labelled.open_text(language, lessons, place, self.more, self.scale.length)
+        return labelled.open_text(language, lessons, place, self.more, self.scale.length, backbone)
 
-    def run(self, language: str) -> tuple[Path, str]:
-        """The folder of the run, and what is to be told of it."""
-        manifest, scale, near = self.manifest(language), self.scale, self.options.near
-        name = f"modern-{scale.layers}-{scale.width}-{scale.steps}-{scale.rate}"
-        folder = self._run(language, name, scale.model, _weights(manifest), scale.steps)
-        told = _told(manifest, json.loads((folder / "run.json").read_bytes()))
-        if not near:
-            return folder, told
-        steps = self.options.near_steps
-        kinds = "-".join(f"{source}-{weight:g}" for source, weight in near.items())
-        folder = self._run(language, f"{name}-{kinds}-{steps}", f"init = {json.dumps(str(folder))}", near, steps)
-        loss = json.loads((folder / "run.json").read_bytes())["evaluation"]["loss"]
-        return folder, f"{told}\nThen {steps:,} steps of {kinds}: {loss:.2f} nats on what is left of all.\n"
+    def start(self, language: str) -> tuple[str, str]:
+        """The table that the pretrained side starts from in a run file, and what is to be told of it."""
+        scale, near, backbone, told = self.scale, self.options.near, self.options.backbone, ""
+        if backbone:
+            folder, name, learnt = backbone.absolute(), backbone.name.lower(), self.options.further
+        else:
+            manifest, learnt = self.manifest(language), Learnt("muon", scale.rate)
+            name = f"modern-{scale.layers}-{scale.width}-{scale.steps}-{scale.rate}"
+            folder = self._run(language, name, scale.model, _weights(manifest), scale.steps, learnt)
+            told = _told(manifest, json.loads((folder / "run.json").read_bytes()))
+        if near:
+            steps = self.options.near_steps
+            kinds = "-".join(f"{source}-{weight:g}" for source, weight in near.items())
+            how = f"{name}-{kinds}-{steps}-{learnt.rate:g}"
+            folder = self._run(language, how, _init(folder), near, steps, learnt)
+            loss = json.loads((folder / "run.json").read_bytes())["evaluation"]["loss"]
+            told += f"\nThen {steps:,} steps of {kinds}: {loss:.2f} nats on what is left of all.\n"
+            told += f"\n{_cut(self.manifest(language))}\n" if backbone else ""
+        return _init(folder), told
 
-    def _run(self, language: str, name: str, start: str, weights: dict[str, float], steps: int) -> Path:
+    def _run(self, language: str, name: str, start: str, weights: dict[str, float], steps: int, learnt: Learnt) -> Path:
         """The folder of a run over the sources of these weights."""
         mix = "\n".join(f'[[mix]]\nsource = "{source}"\nweight = {w:.4f}' for source, w in weights.items())
-        text = OPEN.format(start=start, mix=mix, rows=self.scale.rows, steps=steps, rate=self.scale.rate)
+        text = OPEN.format(start=start, mix=mix, rows=self.scale.rows, steps=steps, learnt=learnt)
         place = self.folder / f"open-{language}"
         return _trained(place, name, text, self.manifest(language), self.options.threads)
 
@@ -220,11 +229,11 @@ class Bench:
 
     def sides(self) -> list[Side]:
         """The encoders that are asked for."""
-        backbone = self.options.backbone
+        backbone, near = self.options.backbone, self.options.near
+        start, self.told = self.pretraining.start(self.lesson.given.language)
         if backbone:
-            return [Side(backbone.name, f"init = {json.dumps(str(backbone.absolute()))}")]
-        run, self.told = self.pretraining.run(self.lesson.given.language)
-        return [Side(PRETRAINED, f"init = {json.dumps(str(run))}"), Side(RANDOM, self.pretraining.scale.model)]
+            return [Side(backbone.name + (" further" if near else ""), start)]
+        return [Side(PRETRAINED, start), Side(RANDOM, self.pretraining.scale.model)]
 
     def chosen(self, sides: Sequence[Side]) -> Iterator[tuple[Side, str]]:
         """The sides with the optimiser, rate and epochs that do best on the tenth, and how all of them did."""
@@ -326,13 +335,21 @@ def _weights(manifest: Path) -> dict[str, float]:
 
 def _told(manifest: Path, books: dict[str, Any]) -> str:
     """What was read before, and what held-out texts had in common with it."""
-    met = pq.read_table(manifest.parent / "contamination.parquet", columns=["row", "fate"]).to_pylist()
-    cut, short = (len({row["row"] for row in met if row["fate"] == fate}) for fate in ("cut", "too short"))
     there = ", ".join(f"{count:,} of {name}" for name, count in _rows(manifest, "tokens").items())
     read = f"{books['steps']:,} steps, in which {books['tokens_read']:,} tokens were read ({there} are there)"
     left = f"{books['evaluation']['loss']:.2f} nats a masked token on what is left of it"
-    shared = f"What {cut} held-out texts shared with it was cut out, and {short} are too short to be met."
-    return f"{books['trained']['parameters']:,} parameters, pretrained for {read}: {left}. {shared}\n"
+    return f"{books['trained']['parameters']:,} parameters, pretrained for {read}: {left}. {_cut(manifest)}\n"
+
+
+def _cut(manifest: Path) -> str:
+    """What held-out texts had in common with open text."""
+    met = pq.read_table(manifest.parent / "contamination.parquet", columns=["row", "fate"]).to_pylist()
+    cut, short = (len({row["row"] for row in met if row["fate"] == fate}) for fate in ("cut", "too short"))
+    return f"What {cut} held-out texts shared with it was cut out, and {short} are too short to be met."
+
+
+def _init(folder: Path) -> str:
+    return f"init = {json.dumps(str(folder))}"
 
 
 def _slug(name: str) -> str:
@@ -370,6 +387,9 @@ def main() -> None:
     )
     parser.add_argument("--near", type=_near, help="as imdb-reviews:.6,sst2:.4: what the encoder goes on with")
     parser.add_argument("--near-steps", type=int, default=6000)
+    parser.add_argument(
+        "--further", type=lambda text: _learnt(text)[0], default=FURTHER, help="as adamw:5e-4: how a backbone does"
+    )
     parser.add_argument("--epochs", type=_numbers(int), help="epochs to choose from, by commas")
     parser.add_argument("--threads", type=int, default=1, help="of each training")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once")

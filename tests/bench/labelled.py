@@ -106,7 +106,7 @@ class Lesson:
     def labelled(self, tokenizer: Path | None, name: str = "", **splits: float) -> Path:
         """The manifest of the labelled texts; `splits` are shares of what is not held out."""
         held: list[str] | float = [f"{self.given.name}-dev"] if len(self.files) > 1 else HELD
-        tokens = f"tokenizer = {json.dumps(str(tokenizer))}" if tokenizer else "vocab_size = 512"
+        tokens = given(tokenizer) if tokenizer else "vocab_size = 512"
         # Splits are laid out in the order of their names, so those that come behind `test` do not move it.
         recipe = _recipe(
             f"{self.given.name}{name}",
@@ -128,10 +128,12 @@ class Lesson:
         return Texts(ids, [row["text"] for row in found], [str(row["label"]) for row in found])
 
 
-def open_text(language: str, lessons: Sequence[Lesson], folder: Path, more: Path | None, length: int) -> Path:
+def open_text(
+    language: str, lessons: Sequence[Lesson], folder: Path, more: Path | None, length: int, backbone: Path | None = None
+) -> Path:
     """The manifest of text of a language to be pretrained on, in rows of `length` tokens; its tokenizer is that of the
-    lessons. `more` is a folder of JSON lines, each a source beside what the shared data hold."""
-    name, data = f"open-{language}", lessons[0].data
+    lessons, or of a `backbone`. `more` is a folder of JSON lines, each a source beside what the shared data hold."""
+    name, data = "-".join(["open", language, *([backbone.name.lower()] if backbone else [])]), lessons[0].data
     folder.mkdir(parents=True, exist_ok=True)
     if not verbs.has_pipeline():
         return verbs.built(folder / f"recipe-{name}.toml", folder / "store", data)
@@ -144,7 +146,7 @@ def open_text(language: str, lessons: Sequence[Lesson], folder: Path, more: Path
         verbs.lines(folder / f"{source}.jsonl", ({"text": text} for text in texts))
     cards = [verbs.card(folder, source, [f"{source}.jsonl"], language) for source in sources]
     cards += verbs.cards(folder, more, language)
-    tokens = f'{TOKENS[language]}\nsample = "64MB"'
+    tokens = given(backbone.absolute() / "tokenizer.json") if backbone else f'{TOKENS[language]}\nsample = "64MB"'
     if language == "en":
         cards.append(verbs.card(folder, "wikitext", [str(data / "lm" / "wikitext2_valid.txt")], "en", ()))
     cut = CUT.format(json.dumps(str(unseen)))
@@ -179,6 +181,11 @@ def _built(folder: Path, recipe: str, data: Path) -> Path:
     if verbs.has_pipeline():
         file.write_text(recipe, "utf-8")
     return verbs.built(file, folder / "store", data)
+
+
+def given(tokenizer: Path) -> str:
+    """What a recipe says under [tokens] of a tokenizer.json."""
+    return f"tokenizer = {json.dumps(str(tokenizer))}"
 
 
 def tokenizer_of(manifest: Path) -> Path:

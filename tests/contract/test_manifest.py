@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
+from flows import show
+from flows.screen import Screen
 from pipeline.manifest import Version, shard_digest, table_digest, verify
 from tests import builds
 from tests.conftest import ROOT
-from tests.training import versions
+from tests.training import runs, versions
 from training.manifest import ManifestError, open_version
 from training.shards import Split
 
@@ -73,6 +75,19 @@ def test_the_trainer_reads_what_the_mill_wrote(built):
         assert used == said["tokens"]
         seen = {int(d) for i in range(len(split)) for d in split[i].documents}
         assert {index["split"][d].as_py() for d in seen} == {name} and len(seen) == said["documents"]
+
+
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_show_and_the_report_say_that_texts_are_read_in_lower_case(tmp_path, lowercase):
+    corpus = builds.write_corpus(tmp_path / "corpus")
+    tokens = {"vocab_size": 350, "lowercase": lowercase}
+    made = builds.build(builds.make_recipe(corpus, tokens=tokens), tmp_path / "store")
+    version, screen = open_version(made.folder), Screen()
+    with screen.out.capture() as said:
+        show.version(screen, made, [])
+    assert ("in lower case" in said.get()) == lowercase
+    books = runs.fit(runs.write_run(tmp_path / "run"), version.folder / "manifest.json", tmp_path / "runs")
+    assert ("in lower case" in (books.folder / "report.html").read_text("utf-8")) == lowercase
 
 
 def test_both_halves_mean_the_same_digests(tmp_path):

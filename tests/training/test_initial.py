@@ -302,7 +302,7 @@ def test_an_export_with_tokens_of_its_objective_can_be_gone_on_from(manifest, ve
     runs.command(1, "export", str(first.folder), str(tmp_path / "hf"))
     begun = [change for change in changes if not change.startswith("model.")]
     run = config.load(run_file, [f"init={tmp_path / 'hf'}", *begun])
-    asked = objectives.load(run.objective, "")
+    asked = objectives.load(run.objective, "").over(version)
     model = objectives.build(asked, run.model, version, "")
     initial.fill(model, tmp_path / "hf", version, extra_tokens=asked.extra_tokens)
     assert same(model, loop.load(config.load(run_file, [f"init={first.folder}", *begun]), version, first))

@@ -46,7 +46,9 @@ class Objective(Protocol):
 
     causal: ClassVar[bool | None]
     measure: ClassVar[str]
-    extra_tokens: ClassVar[tuple[str, ...]]
+
+    @property
+    def extra_tokens(self) -> tuple[str, ...]: ...
 
     def over(self, version: Version) -> Objective: ...
 

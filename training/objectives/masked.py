@@ -6,7 +6,7 @@ that of the token that stood there. With whole words the three are drawn token b
 
 Law: what is selected and what it becomes is a function of the row and its key alone. A special token, padding and
 the first token of a piece (which no n-gram could predict) are never selected, so the targets are some of the causal
-ones. The mask is no token of the tokenizer: its id is the tokenizer's size, and the model has one row more.
+ones. The mask is the tokenizer's own (BERT's `[MASK]`), or else an id behind its last, and the model has one row more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.objectives import Batch, _places
 from training.order import uniform
 from training.shards import Rows
 from training.tables import Table
-from training.vocabulary import Vocabulary
+from training.vocabulary import MASK, Vocabulary
 
 MASKED, REPLACED = 0.8, 0.1  # shares of the selected; the rest stays
 
@@ -37,19 +37,25 @@ class Objective(Table):
 
     causal: ClassVar[bool] = False
     measure: ClassVar[str] = "pseudo-perplexity"
-    extra_tokens: ClassVar[tuple[str, ...]] = ("<|mask|>",)
     _vocabulary: Vocabulary = PrivateAttr()
 
     def over(self, version: Version) -> Objective:
-        """The objective over a version's tokens. Raises TrainingError where they are not byte-level."""
+        """The objective over a version's tokens. Raises TrainingError where they are neither byte-level nor
+        WordPiece."""
         bound = self.model_copy()
         bound._vocabulary = vocabulary.of(version)
         return bound
 
     @property
+    def extra_tokens(self) -> tuple[str, ...]:
+        """The mask, where the tokenizer has none."""
+        return (MASK,) if self._vocabulary.mask is None else ()
+
+    @property
     def mask(self) -> int:
-        """The id of the mask: the first behind the tokenizer's."""
-        return self._vocabulary.size
+        """The id of the mask: the tokenizer's, or the first behind it."""
+        own = self._vocabulary.mask
+        return self._vocabulary.size if own is None else own
 
     def targets(self, rows: Rows, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Flat places [N] of the selected tokens, ascending."""
