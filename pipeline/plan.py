@@ -138,13 +138,18 @@ def _partition_identity(partition: Partition) -> list[Any]:
     return [source_digest(module), known, items]
 
 
+def planned(store: Store, module: str, spec: Spec, *identity: Any) -> str:
+    """Plan a task; its key knows the code behind the module that does it, and what identifies it beside."""
+    return store.plan(digest([*identity, source_digest(module), spec]), spec)
+
+
 def judge_task(store: Store, recipe: Recipe, segment: Segment, number: int, parts: Sequence[str]) -> str:
     """Plan the judgement of a segment's own rules (and, at the first, of the recipe's licence rule)."""
     rules = [asdict(rule) for step in segment.steps for rule in step.rules]
     if number == 0 and recipe.licence:
         rules = [*map(asdict, of_licence(recipe.licence.model_dump())), *rules]
     spec = {"task": "judge", "parts": list(parts), "rules": rules, "order": [s.stage.name for s in segment.steps]}
-    return store.plan(digest([source_digest("pipeline.tasks"), spec]), spec)
+    return planned(store, "pipeline.tasks", spec)
 
 
 def pairs_task(store: Store, step: Step, parts: Sequence[str]) -> str:
@@ -153,7 +158,7 @@ def pairs_task(store: Store, step: Step, parts: Sequence[str]) -> str:
         "stage": [step.stage.use, step.stage.params],
         "parts": list(parts),
     }
-    return store.plan(digest([step.stage.identity, source_digest("pipeline.tasks"), spec]), spec)
+    return planned(store, "pipeline.tasks", spec, step.stage.identity)
 
 
 def cluster_task(store: Store, step: Step, parts: Sequence[str], pairs: str, ledgers: Sequence[str]) -> str:
@@ -165,7 +170,7 @@ def cluster_task(store: Store, step: Step, parts: Sequence[str], pairs: str, led
         "ledgers": list(ledgers),
         "rules": [asdict(rule) for rule in step.rules],
     }
-    return store.plan(digest([step.stage.identity, source_digest("pipeline.tasks"), spec]), spec)
+    return planned(store, "pipeline.tasks", spec, step.stage.identity)
 
 
 def survivors_task(
@@ -184,7 +189,7 @@ def survivors_task(
         "relations": [list(pair) for pair in relations or []],
         "shares": recipe.pack.split,
     }
-    return store.plan(digest([source_digest("pipeline.tasks"), spec]), spec)
+    return planned(store, "pipeline.tasks", spec)
 
 
 def given_vocabulary_task(store: Store, recipe: Recipe) -> str | None:
@@ -193,7 +198,7 @@ def given_vocabulary_task(store: Store, recipe: Recipe) -> str | None:
         return None
     path = recipe.tokenizer
     named = {"task": "vocabulary", "tokenizer": _content(path)}
-    key = digest([source_digest("pipeline.tokens.tasks"), named])
+    key = digest([source_digest("pipeline.tokens.trained"), named])
     return store.plan(key, {"task": "vocabulary", "tokenizer": str(path)})
 
 
@@ -209,7 +214,7 @@ def vocabulary_task(store: Store, recipe: Recipe, parts: Sequence[str], survivor
         "parts": list(parts),
         "survivors": survivors,
     }
-    return store.plan(digest([source_digest("pipeline.tokens.tasks"), spec]), spec)
+    return planned(store, "pipeline.tokens.trained", spec)
 
 
 def _content(path: Path) -> str:
@@ -226,7 +231,7 @@ def encode_tasks(
     for number, part in enumerate(parts[since:], since):
         spec = {"task": "encode", "part": part, "number": number, "survivors": survivors, "vocabulary": vocabulary}
         spec |= {"chats": chats} if chats else {}
-        keys.append(store.plan(digest([source_digest("pipeline.tokens.tasks"), spec]), spec))
+        keys.append(planned(store, "pipeline.tokens.encoded", spec))
     return keys
 
 
@@ -239,7 +244,7 @@ def mix_task(store: Store, recipe: Recipe, encoded: Sequence[str], segments: Seq
         stage = recipe.mix.quality.column.partition(".")[0]
         number = next(n for n, s in enumerate(recipe.segments) if stage in [step.stage.name for step in s.steps])
         spec["measured"] = list(segments[number])
-    return store.plan(digest([source_digest("pipeline.mixing"), spec]), spec)
+    return planned(store, "pipeline.mixing", spec)
 
 
 def pack_task(store: Store, recipe: Recipe, encoded: Sequence[str], eot: int, mix: str = "") -> str:
@@ -247,4 +252,4 @@ def pack_task(store: Store, recipe: Recipe, encoded: Sequence[str], eot: int, mi
     pack = recipe.pack
     spec = {"task": "pack", "encoded": list(encoded), "length": pack.length, "layout": pack.layout, "eot": eot}
     spec |= {"mix": mix} if mix else {}
-    return store.plan(digest([source_digest("pipeline.tokens.tasks"), spec]), spec)
+    return planned(store, "pipeline.tokens.shards", spec)

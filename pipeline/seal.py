@@ -25,7 +25,7 @@ from pipeline.plan import Input
 from pipeline.recipe import Recipe
 from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError, file_digest, link, read_parquet, room, sync_folder, write_text
-from pipeline.tokens.tasks import token_type
+from pipeline.tokens.vocabulary import token_type
 
 
 def seal(

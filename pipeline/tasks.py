@@ -6,7 +6,7 @@
     pairs, cluster, find, cut   what looks across partitions (`relating`)
     joined, compare new, cluster new, survivors new, bridges   where a version is extended (`extending.tasks`)
     canaries   every rule tried on documents made for it (`canaries`)
-    vocabulary, encode, pack    from survivors to shards (`tokens.tasks`)
+    vocabulary, encode, pack    from survivors to shards (`tokens`)
     mix        how often each document of train stands (`mixing`)
 
 A task's arguments are the store's root and a key; its specification lies in the store
@@ -35,7 +35,7 @@ from pipeline.run import BORN, ContractError, run
 from pipeline.schema import LEDGER, cuts_file
 from pipeline.sources import Chunk, Item, read
 from pipeline.store import Store, Writing, read_group, read_parquet, write_tables
-from pipeline.tokens import tasks as tokens
+from pipeline.tokens import encoded, shards, trained
 
 Spec = dict[str, Any]
 
@@ -203,9 +203,9 @@ KINDS: dict[str, Callable[[Store, Spec, Writing, Limits], None]] = {
     "find": relating.find,
     "cut": relating.cut,
     "survivors": survivors,
-    "vocabulary": tokens.train_vocabulary,
-    "encode": tokens.encode,
+    "vocabulary": trained.train_vocabulary,
+    "encode": encoded.encode,
     "mix": mix,
-    "pack": tokens.pack_shards,
+    "pack": shards.pack_shards,
     **dict.fromkeys(("joined", "compare new", "cluster new", "survivors new", "bridges"), extending),
 }

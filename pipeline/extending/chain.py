@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from pipeline import books, plan
 from pipeline.books import BuildKeys, SegmentKeys
 from pipeline.build import Mill
-from pipeline.digests import digest, source_digest
 from pipeline.recipe import Recipe, Segment
 from pipeline.stage import ConfigError
 from pipeline.store import Store, read_parquet
@@ -111,7 +110,7 @@ def _bridges(mill: Mill, keys: BuildKeys) -> str:
 
 def _done(mill: Mill, label: str, spec: dict[str, Any], *identity: Any) -> str:
     """The key of a task of `tasks`, done."""
-    key = mill.store.plan(digest([*identity, source_digest(TASKS), spec]), spec)
+    key = plan.planned(mill.store, TASKS, spec, *identity)
     mill.do(label, [key])
     return key
 
@@ -123,7 +122,7 @@ def _packed(mill: Mill, recipe: Recipe, keys: BuildKeys, old: BuildKeys, encoded
     _check_labels(store, old, encoded)
     planned = plan.pack_task(store, recipe, keys.encoded, store.result(keys.vocabulary)["eot"])
     spec = {**store.spec(planned), "before": old.packed, "changed": []}
-    key = store.plan(digest([source_digest("pipeline.tokens.tasks"), spec]), spec)
+    key = plan.planned(store, "pipeline.tokens.shards", spec)
     mill.do("pack", [key])
     return key
 

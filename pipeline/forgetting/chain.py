@@ -217,6 +217,6 @@ def _packed(mill: Mill, recipe: Recipe, keys: BuildKeys, old: BuildKeys, anew: b
     store = mill.store
     planned = plan.pack_task(store, recipe, keys.encoded, store.result(keys.vocabulary)["eot"], keys.mix)
     spec = {**store.spec(planned), "before": old.packed, "changed": keys.encoded if anew else []}
-    key = store.plan(digest([source_digest("pipeline.tokens.tasks"), spec]), spec)
+    key = plan.planned(store, "pipeline.tokens.shards", spec)
     mill.do("pack", [key])
     return key

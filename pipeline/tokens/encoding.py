@@ -10,6 +10,7 @@ import codecs
 import functools
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from pipeline.kernels.bpe_tables import Merges, tables
 from pipeline.kernels.tidy import UNKNOWN, UNSETTLED, flaws
 from pipeline.kernels.unicode import NFC_INERT
 from pipeline.memory import keeps
+from pipeline.store import file_digest
 from pipeline.tokens import vocabulary
 
 COMPOSED, LOWERCASE = {"type": "NFC"}, {"type": "Lowercase"}
@@ -198,3 +200,23 @@ def _characters() -> dict[str, int]:
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     return {chr(b): b for b in shown} | {chr(256 + n): b for n, b in enumerate(hidden)}
+
+
+_laying_out = threading.Lock()
+_encoders: dict[str, tuple[Encoder, pa.DataType, Tokenizer]] = {}
+
+
+def laid_out(path: Path) -> tuple[Encoder, pa.DataType, Tokenizer]:
+    """The encoder of a tokenizer, the type of its ids, and itself.
+
+    Laying one out takes a third of a second, so a process does it once, whatever the file's name: a given one is
+    copied into the store.
+    """
+    known = file_digest(path)
+    with _laying_out:
+        if known not in _encoders:
+            tokenizer = vocabulary.load(path)
+            kind = vocabulary.token_type(tokenizer.get_vocab_size(with_added_tokens=True))
+            _encoders.clear()
+            _encoders[known] = Encoder(tokenizer), kind, tokenizer
+        return _encoders[known]

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from pipeline.stage import ConfigError
@@ -110,3 +111,8 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     """Each text as [start-of-text] + tokens + [end-of-text]."""
     start, end = [start_of_text(tokenizer)], [end_of_text(tokenizer)]
     return [start + found.ids + end for found in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def token_type(vocab_size: int) -> pa.DataType:
+    """The type of the ids of a vocabulary of this size."""
+    return pa.uint16() if vocab_size <= 1 << 16 else pa.uint32()

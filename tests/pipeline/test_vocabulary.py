@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from pipeline.stage import ConfigError
 from pipeline.store import Store, read_parquet
-from pipeline.tokens import encoding, tasks, vocabulary
+from pipeline.tokens import encoding, vocabulary
 from tests import builds
 from tests.laws import nasty
 
@@ -219,7 +219,7 @@ def test_gpt2_gives_its_own_ids(shared_data, tmp_path):
     gpt2.save(str(tmp_path / "gpt2.json"))
     loaded = vocabulary.load(tmp_path / "gpt2.json")
     assert vocabulary.encode(loaded, ["Hello world", "a<|endoftext|>"])[0] == [50256, 15496, 995, 50256]
-    assert tasks.token_type(loaded.get_vocab_size()) == "uint16" and vocabulary.end_of_text(loaded) == 50256
+    assert vocabulary.token_type(loaded.get_vocab_size()) == "uint16" and vocabulary.end_of_text(loaded) == 50256
 
 
 def test_a_given_tokenizer_is_taken_byte_by_byte(path, tmp_path):
@@ -265,7 +265,7 @@ def test_a_tokenizer_that_will_not_do_is_named(path, tmp_path, content, said):
 
 @pytest.mark.parametrize(("size", "kind"), [(65_536, "uint16"), (65_537, "uint32")])
 def test_ids_are_as_wide_as_the_vocabulary_needs(size, kind):
-    assert tasks.token_type(size) == kind
+    assert vocabulary.token_type(size) == kind
 
 
 def test_added_tokens_of_a_given_tokenizer_that_are_not_special_stay_tokens(path, tmp_path):
