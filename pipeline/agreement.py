@@ -14,15 +14,21 @@ import pyarrow as pa
 from pipeline.stage import ConfigError, suggest
 
 if TYPE_CHECKING:
+    from pipeline.catalog.cards import Card
     from pipeline.recipe import Recipe
 
 CHAT = "chat"  # the kind of source whose documents are conversations
-# Kinds of sources whose rows are whole as they came: what else of a row there is, and why no other text is made of it.
+# What rows are that are whole as they came: what else of a row there is, and why no other text is made of it.
 WHOLE = {
     CHAT: ("the answers", "holds conversations, whose turns belong together"),
     "items": ("the items", "holds evaluation items, and one that was changed is another"),
 }
 CUTTING = (CHAT,)  # their texts may not be cut either; an item keeps its row beside the text, to the byte
+
+
+def rows_of(card: Card) -> str:
+    """What the rows of a source are: conversations where its card says how they are told, or else what its kind is."""
+    return CHAT if card.params.get("chat") is not None else card.kind
 
 
 def check(recipe: Recipe, where: str) -> None:
@@ -100,15 +106,15 @@ def _check_targets(recipe: Recipe, where: str) -> None:
 
 def _check_rows(recipe: Recipe, where: str) -> None:
     """What belongs to a document's row stands beside it, and nothing but the row makes texts."""
-    card = next((card for card in recipe.sources if card.kind in WHOLE), None)
+    card = next((card for card in recipe.sources if rows_of(card) in WHOLE), None)
     if card is None:
         return
-    rest, reason = WHOLE[card.kind]
+    rest, reason = WHOLE[rows_of(card)]
     if recipe.pack.layout != "examples":
         raise ConfigError(
             f"{where} [pack]: layout {recipe.pack.layout!r} has no place for {rest} of card {card.name!r} "
             f'({card.file}); write layout = "examples"'
         )
     for number, step in enumerate(recipe.steps, 1):
-        if step.stage.kind == "extend" or (card.kind in CUTTING and step.stage.cuts):
+        if step.stage.kind == "extend" or (rows_of(card) in CUTTING and step.stage.cuts):
             raise ConfigError(f"{recipe.place(number)}: card {card.name!r} {reason}; leave this stage out")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.agreement import CHAT
+from pipeline.agreement import CHAT, rows_of
 from pipeline.catalog.cards import Card
 from pipeline.digests import digest, source_digest
 from pipeline.recipe import Recipe, Segment, Step
@@ -227,7 +227,7 @@ def encode_tasks(
     store: Store, recipe: Recipe, parts: Sequence[str], survivors: str, vocabulary: str, since: int = 0
 ) -> list[str]:
     """Plan the encoding of every partition, or of those from number `since` on."""
-    keys, chats = [], sorted(card.name for card in recipe.sources if card.kind == CHAT)
+    keys, chats = [], sorted(card.name for card in recipe.sources if rows_of(card) == CHAT)
     for number, part in enumerate(parts[since:], since):
         spec = {"task": "encode", "part": part, "number": number, "survivors": survivors, "vocabulary": vocabulary}
         spec |= {"chats": chats} if chats else {}

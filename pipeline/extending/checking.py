@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline import addresses, ingredients, plan, recorded
 from pipeline import recipe as recipes
-from pipeline.agreement import CHAT
+from pipeline.agreement import CHAT, rows_of
 from pipeline.books import BuildKeys
 from pipeline.catalog import cards
 from pipeline.catalog.cards import Card
@@ -162,7 +162,7 @@ def _card(version: Version, name: str, data: Path | None) -> Card:
 def _check_targets(store: Store, version: Version, keys: BuildKeys, new: Sequence[Card]) -> None:
     """Raise ConfigError for a card that maps a target where the version's rows have none."""
     for card in new:
-        maps = card.kind == CHAT or "target" in (card.params.get("columns") or {})
+        maps = rows_of(card) == CHAT or "target" in (card.params.get("columns") or {})
         if maps and store.result(keys.packed)["targets"] is None:
             raise ConfigError(
                 f"card {card.name!r} ({card.file}) maps a target, and the rows of {version.address} have none; take it "

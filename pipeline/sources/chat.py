@@ -3,7 +3,8 @@
 They lie in files of every form that `files` reads whose rows have columns (JSON lines, Parquet, Arrow, .csv, .tsv), and
 become documents: `text` holds what is said to the assistant, a system's message first where there is one, and `target`
 its answers; between two turns of either stands schema.TURN, which packing makes the end-of-text token. Parameters,
-beside `paths`, `private_addresses` and `maximum_row_bytes` of `files`:
+beside `paths`, `private_addresses` and `maximum_row_bytes` of `files` (all but `meta` make up the table `chat` of kind
+`hub`, too):
 
     messages        column that holds the list of messages; by default "messages"
     role, content   keys of a message; by default "role" and "content"
@@ -25,6 +26,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
 from pipeline.schema import TURN
 from pipeline.sources import ATOM_BYTES, Chunk, Collector, Item, files
 from pipeline.sources._rows import Mapped, RowError, _meta
@@ -32,6 +36,19 @@ from pipeline.stage import ConfigError
 
 Role = Literal["system", "user", "assistant"]
 KNOWN = ("system", "user", "assistant")
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
+class Form(TypedDict, total=False):
+    """How the rows of a data set tell conversations: the parameters of this kind that are about a row."""
+
+    messages: str
+    role: str
+    content: str
+    roles: dict[str, Role]
+    prompt: list[str]
+    response: str
+    system: str
 
 
 class Message(NamedTuple):
@@ -131,17 +148,17 @@ def _check(found: Sequence[Message]) -> None:
         before = role
 
 
-def _talking(
-    messages: str | None,
-    role: str,
-    content: str,
-    roles: Mapping[str, Role] | None,
-    prompt: Sequence[str] | None,
-    response: str | None,
-    system: str | None,
+def talking(
     meta: Sequence[str] | None,
+    messages: str | None = None,
+    role: str = "role",
+    content: str = "content",
+    roles: Mapping[str, Role] | None = None,
+    prompt: Sequence[str] | None = None,
+    response: str | None = None,
+    system: str | None = None,
 ) -> Talking:
-    """Raises ConfigError for what does not go together."""
+    """How rows are told by a `Form`. Raises ConfigError for what does not go together."""
     if prompt is None and (response or system):
         raise ConfigError("response and system stand beside prompt; give its columns, or messages alone")
     if prompt is not None and (messages is not None or not prompt):
@@ -174,9 +191,9 @@ def survey(
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Item]:
     """Every file that the globs match, as `files` cuts them. Raises SourceError as it does."""
-    talking = _talking(messages, role, content, roles, prompt, response, system, meta)
+    told = talking(meta, messages, role, content, roles, prompt, response, system)
     for logical, path in files.found(paths, private_addresses):
-        yield from files.items(logical, path, talking, ATOM_BYTES)
+        yield from files.items(logical, path, told, ATOM_BYTES)
 
 
 def read(
@@ -197,5 +214,5 @@ def read(
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Chunk]:
     """Conversations and rejects of one file or part. Raises SourceError for a damaged file or one that changed."""
-    talking = _talking(messages, role, content, roles, prompt, response, system, meta)
-    yield from files.chunks(item, talking, Collector(source, item.path, licence), private_addresses, maximum_row_bytes)
+    told = talking(meta, messages, role, content, roles, prompt, response, system)
+    yield from files.chunks(item, told, Collector(source, item.path, licence), private_addresses, maximum_row_bytes)

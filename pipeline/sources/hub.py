@@ -8,6 +8,8 @@ kind `files` reads them. A document's path is that in the repository, its number
     files               globs of files in the repository, instead of subset and split
     streaming           read over the net, twice, and keep nothing; else files are downloaded once, into the Hub's cache
     columns, meta, maximum_row_bytes   as of kind `files`
+    chat                instead of columns: how rows tell conversations, by the parameters of kind `chat`:
+                        {prompt = ["instruction", "input"], response = "output"}
 
 A data set that needs code to run is refused: nothing that is downloaded is ever run. The token of `hf auth login` is
 sent to the Hub, and to nobody that it redirects to.
@@ -25,11 +27,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipeline.sources import ATOM_BYTES, Chunk, Item, SourceError
+from pipeline.sources import ATOM_BYTES, Chunk, Collector, Item, SourceError
 from pipeline.sources import files as file_kind
 from pipeline.sources._rows import Column, Mapped
 from pipeline.sources._stores import Remote
-from pipeline.stage import suggest
+from pipeline.sources.chat import Form, talking
+from pipeline.stage import ConfigError, suggest
 
 COMMIT = re.compile("[0-9a-f]{40}")
 TIMEOUT = 30
@@ -44,6 +47,7 @@ def survey(
     files: list[str] | None = None,
     columns: dict[Column, str] | None = None,
     meta: list[str] | None = None,
+    chat: Form | None = None,
     streaming: bool = False,
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Item]:
@@ -54,7 +58,7 @@ def survey(
     chosen = _matching(names, files) if files else _split(dataset, info, names, subset, split)
     if not chosen:
         raise SourceError(f"{dataset}: no file is like {', '.join(files or [])}; has: {', '.join(names[:20])}")
-    mapped = Mapped.of(columns, meta)
+    mapped = _mapped(columns, meta, chat)
     for name in sorted(chosen):
         yield from file_kind.items(name, _place(dataset, revision, name, streaming), mapped, ATOM_BYTES)
 
@@ -71,20 +75,22 @@ def read(
     files: list[str] | None = None,
     columns: dict[Column, str] | None = None,
     meta: list[str] | None = None,
+    chat: Form | None = None,
     streaming: bool = False,
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Chunk]:
     """Documents and rejects of one item. Raises SourceError for a file that is damaged or changed."""
-    yield from file_kind.read(
-        item,
-        source=source,
-        licence=licence,
-        paths=[],
-        columns=columns,
-        meta=meta,
-        private_addresses=_private(),
-        maximum_row_bytes=maximum_row_bytes,
-    )
+    mapped = _mapped(columns, meta, chat)
+    yield from file_kind.chunks(item, mapped, Collector(source, item.path, licence), _private(), maximum_row_bytes)
+
+
+def _mapped(columns: dict[Column, str] | None, meta: list[str] | None, form: Form | None) -> Mapped:
+    """Raises ConfigError where a row would be told in two ways."""
+    if form is None:
+        return Mapped.of(columns, meta)
+    if columns is not None:
+        raise ConfigError("chat says what a row becomes, and so do columns; leave one of them out")
+    return talking(meta, **form)
 
 
 def endpoint() -> str:

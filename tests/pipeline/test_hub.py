@@ -7,12 +7,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.sources import SourceError, hub
-from tests import hubs
+from pipeline import recipe
+from pipeline.schema import TURN
+from pipeline.sources import SourceError, chat, hub
+from pipeline.stage import ConfigError
+from tests import builds, hubs
 
 Row = dict[str, Any]
+HEAD = """name = "talk"
+kind = "hub"
+title = "Talk"
+description = "Of mills."
+homepage = "https://example.org"
+licence = "CC0-1.0"
+languages = ["en"]
+"""
 FILES = {
     "data/train-00000-of-00001.jsonl": "train",
     "data/test-00000-of-00001.jsonl": "test",
@@ -78,6 +91,61 @@ EN = ("en/part.jsonl:1", "en")
 )
 def test_subset_and_split_choose_the_files(served, streaming, dataset, params, expected) -> None:
     assert read(dataset, streaming=streaming, **params) == expected
+
+
+ROWS = [
+    {"instruction": "Grind.", "input": "Corn.", "output": "Done.", "system": "Be brief.", "kind": "work"},
+    {"instruction": "Rest.", "input": "", "output": "Yes.", "system": "", "kind": "rest"},
+    {"instruction": "Say nothing.", "input": "", "output": "", "system": "", "kind": "rest"},
+]
+PAIRS: chat.Form = {"prompt": ["instruction", "input"], "response": "output", "system": "system"}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_conversations_are_those_of_kind_chat(served: Path, form: str) -> None:
+    """Row by row and reject by reject, from the Hub as from a file."""
+    place = served / "mills" / "talk"
+    place.mkdir()
+    if form == "jsonl":
+        (place / "train.jsonl").write_text("\n".join(map(json.dumps, ROWS)), "utf-8")
+    else:
+        pq.write_table(pa.Table.from_pylist(ROWS), place / "train.parquet")
+    given: Row = {"dataset": "mills/talk", "revision": hubs.REVISION, "chat": PAIRS, "meta": ["kind"]}
+    plain: Row = {"paths": [str(place / f"train.{form}")], "meta": ["kind"], **PAIRS}
+    found: list[list[Row]] = []
+    for kind, params in ((hub, given), (chat, plain)):
+        chunks = [chunk for i in kind.survey(**params) for chunk in kind.read(i, source="s", licence=None, **params)]
+        tables = (pa.Table.from_batches([getattr(c, name) for c in chunks]) for name in ("documents", "rejects"))
+        found.append([row for table in tables for row in table.to_pylist()])
+    hubs_own, files_own = ([{k: v for k, v in row.items() if k != "doc_id"} for row in rows] for rows in found)
+    assert hubs_own == files_own and [row["doc_id"][-1] for row in found[0]] == [row["doc_id"][-1] for row in found[1]]
+    assert [row["text"] for row in hubs_own[:2]] == [f"Be brief.{TURN}Grind.\n\nCorn.", "Rest."]
+    assert json.loads(hubs_own[0]["meta"]) == {"kind": "work"} and len(hubs_own) == 3
+
+
+def test_a_row_is_not_told_in_two_ways(served: Path) -> None:
+    with pytest.raises(ConfigError, match="chat says what a row becomes, and so do columns; leave one of them out"):
+        read("plain", chat=PAIRS)
+
+
+def test_a_build_knows_conversations_of_the_hub(served: Path, tmp_path: Path) -> None:
+    """Each turn is encoded by itself, and no layout but examples has room for the answers."""
+    place = served / "mills" / "talk"
+    place.mkdir()
+    told = [[{"role": role, "content": f"{role} {n}"} for role in ("user", "assistant") * 2] for n in range(40)]
+    rows = "\n".join(json.dumps({"messages": messages}) for messages in told)
+    (place / "train.jsonl").write_text(rows, "utf-8")
+    card = HEAD + f'[params]\ndataset = "mills/talk"\nrevision = "{hubs.REVISION}"\nchat = {{}}\n'
+    (tmp_path / "talk.toml").write_text(card, "utf-8")
+    table = {"name": "talk", "sources": ["talk.toml"], "tokens": {"vocab_size": 300}}
+    with pytest.raises(ConfigError, match="layout 'packed' has no place for the answers of card 'talk'"):
+        recipe.parse(table, "r", tmp_path)
+    table["pack"] = {"layout": "examples", "length": 64, "split": {"val": 0.3}}
+    made = builds.build(recipe.parse(table, "r", tmp_path), tmp_path / "store")
+    shard = pa.ipc.open_file(str(made.folder / made.manifest["splits"]["train"]["shards"][0]["file"])).read_all()
+    eot = made.manifest["tokenizer"]["eot"]
+    for name in ("tokens", "target"):
+        assert {list(row).count(eot) for row in shard[name].to_pylist()} == {3}, "before, between and behind two turns"
 
 
 def test_downloads_are_kept_and_streams_are_not(served: Path) -> None:
