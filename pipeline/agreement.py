@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from pipeline.catalog.cards import Card
     from pipeline.recipe import Recipe
 
-CHAT = "chat"  # the kind of source whose documents are conversations
+CHAT, ITEMS = "chat", "items"  # kinds of sources: of conversations, and of evaluation items
 # What rows are that are whole as they came: what else of a row there is, and why no other text is made of it.
 WHOLE = {
     CHAT: ("the answers", "holds conversations, whose turns belong together"),
-    "items": ("the items", "holds evaluation items, and one that was changed is another"),
+    ITEMS: ("the items", "holds evaluation items, and one that was changed is another"),
 }
 CUTTING = (CHAT,)  # their texts may not be cut either; an item keeps its row beside the text, to the byte
 
 
 def rows_of(card: Card) -> str:
-    """What the rows of a source are: conversations where its card says how they are told, or else what its kind is."""
-    return CHAT if card.params.get("chat") is not None else card.kind
+    """What the rows of a source are: what its card says that they tell (kind `hub`), or else what its kind is."""
+    return next((name for name in WHOLE if card.params.get(name) is not None), card.kind)
 
 
 def check(recipe: Recipe, where: str) -> None:

@@ -10,6 +10,8 @@ kind `files` reads them. A document's path is that in the repository, its number
     columns, meta, maximum_row_bytes   as of kind `files`
     chat                instead of columns: how rows tell conversations, by the parameters of kind `chat`:
                         {prompt = ["instruction", "input"], response = "output"}
+    items               instead of both: how rows ask, by the parameters of kind `items`:
+                        {query = "{question}", choices = "choices.text", gold = "answerKey", golds = "choices.label"}
 
 A data set that needs code to run is refused: nothing that is downloaded is ever run. The token of `hf auth login` is
 sent to the Hub, and to nobody that it redirects to.
@@ -32,6 +34,7 @@ from pipeline.sources import files as file_kind
 from pipeline.sources._rows import Column, Mapped
 from pipeline.sources._stores import Remote
 from pipeline.sources.chat import Form, talking
+from pipeline.sources.items import Asked, asking
 from pipeline.stage import ConfigError, suggest
 
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -48,6 +51,7 @@ def survey(
     columns: dict[Column, str] | None = None,
     meta: list[str] | None = None,
     chat: Form | None = None,
+    items: Asked | None = None,
     streaming: bool = False,
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Item]:
@@ -58,7 +62,7 @@ def survey(
     chosen = _matching(names, files) if files else _split(dataset, info, names, subset, split)
     if not chosen:
         raise SourceError(f"{dataset}: no file is like {', '.join(files or [])}; has: {', '.join(names[:20])}")
-    mapped = _mapped(columns, meta, chat)
+    mapped = _mapped(meta, columns, chat, items)
     for name in sorted(chosen):
         yield from file_kind.items(name, _place(dataset, revision, name, streaming), mapped, ATOM_BYTES)
 
@@ -76,21 +80,25 @@ def read(
     columns: dict[Column, str] | None = None,
     meta: list[str] | None = None,
     chat: Form | None = None,
+    items: Asked | None = None,
     streaming: bool = False,
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Chunk]:
     """Documents and rejects of one item. Raises SourceError for a file that is damaged or changed."""
-    mapped = _mapped(columns, meta, chat)
+    mapped = _mapped(meta, columns, chat, items)
     yield from file_kind.chunks(item, mapped, Collector(source, item.path, licence), _private(), maximum_row_bytes)
 
 
-def _mapped(columns: dict[Column, str] | None, meta: list[str] | None, form: Form | None) -> Mapped:
+def _mapped(
+    meta: list[str] | None, columns: dict[Column, str] | None, chat: Form | None, items: Asked | None
+) -> Mapped:
     """Raises ConfigError where a row would be told in two ways."""
-    if form is None:
-        return Mapped.of(columns, meta)
-    if columns is not None:
-        raise ConfigError("chat says what a row becomes, and so do columns; leave one of them out")
-    return talking(meta, **form)
+    given = [name for name, said in (("columns", columns), ("chat", chat), ("items", items)) if said is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)}: each says what a row becomes; leave one of them out")
+    if items is not None:
+        return asking(meta, **items)
+    return Mapped.of(columns, meta) if chat is None else talking(meta, **chat)
 
 
 def endpoint() -> str:

@@ -4,7 +4,8 @@ They lie in files of every form that `files` reads whose rows have columns (JSON
 become documents: `text` is the item with its right answer, as a corpus that leaked it would hold it, so that dedup and
 decontamination see it; `label` is the number of that answer; and `item` is what is asked, to the byte, as JSON:
 {"contexts": [..], "continuations": [..], "gold": n}. Parameters, beside `paths`, `private_addresses` and
-`maximum_row_bytes` of `files`:
+`maximum_row_bytes` of `files` (all but `meta` make up the table `items` of kind `hub`, too; a column inside of another
+is written with a dot, "choices.text"):
 
     form            choices: one query, several choices. cloze: one query and its continuation. contexts: several
                     contexts, of which one makes the same continuation likely (Winograd)
@@ -12,7 +13,7 @@ decontamination see it; `label` is the number of that answer; and `item` is what
     choices         column that holds the list of choices (or of contexts), or a template for each of them
     continuation    template of the continuation of a cloze or of contexts
     gold            column of the right choice: its number from 0, or one of `golds`
-    golds           how the column names the choices, in their order: ["A", "B", "C", "D"]
+    golds           how it names the choices, in their order: ["A", "B", "C", "D"], or the column that holds the list
     words           {column = {value = "text"}}: what templates say for the values of a column
     meta            columns to keep in `meta`
 
@@ -29,6 +30,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from pipeline.sources import ATOM_BYTES, Chunk, Collector, Item, files
 from pipeline.sources._rows import Mapped, RowError
@@ -40,6 +43,19 @@ _COLUMN = re.compile(r"\{([^{}]+)\}")
 _DEFAULTS = {"choices": ("{query}", "choices"), "cloze": ("{context}", ""), "contexts": ("", "context_options")}
 
 
+@with_config(ConfigDict(extra="forbid", strict=True))
+class Asked(TypedDict, total=False):
+    """How the rows of a data set ask: the parameters of this kind that are about a row."""
+
+    form: Form
+    query: str
+    choices: str | list[str]
+    continuation: str
+    gold: str
+    golds: str | list[str]
+    words: dict[str, dict[str, str]]
+
+
 @dataclass(frozen=True)
 class Asking(Mapped):
     """How a row becomes an item; reads only the columns that it names."""
@@ -49,7 +65,7 @@ class Asking(Mapped):
     choices: str | tuple[str, ...] = ""
     continuation: str = ""
     gold: str = ""
-    golds: tuple[str, ...] = ()
+    golds: str | tuple[str, ...] = ()
     words: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
 
     @property
@@ -58,10 +74,11 @@ class Asking(Mapped):
 
     @property
     def wanted(self) -> list[str]:
-        lists = [self.choices] if isinstance(self.choices, str) else []
-        texts = [self.query, self.continuation, *([] if lists else self.choices)]
+        lists = [each for each in (self.choices, self.golds) if isinstance(each, str)]
+        texts = [self.query, self.continuation, *([] if isinstance(self.choices, str) else self.choices)]
         named = [name for text in texts for name in _COLUMN.findall(text)]
-        return [*dict.fromkeys(name for name in [*named, *lists, self.gold, *self.meta] if name)]
+        outer = [name.partition(".")[0] for name in [*named, *lists, self.gold]]
+        return [*dict.fromkeys(name for name in [*outer, *self.meta] if name)]
 
     def document(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The columns of DOCUMENT that a row gives. Raises RowError."""
@@ -97,12 +114,11 @@ class Asking(Mapped):
         words = {name: dict(values) for name, values in self.words}
 
         def said(found: re.Match[str]) -> str:
-            name = found[1]
-            if name not in row:
+            name, value = found[1], _at(row, found[1])
+            if value is None:
                 raise RowError(
                     f"missing_{what}", f"no {name!r}; has: {', '.join(map(str, list(row)[:12])) or 'nothing'}"
                 )
-            value = row[name]
             if name in words:
                 if str(value) not in words[name]:
                     raise RowError("unknown_word", f"{name!r} is {value!r}, none of {', '.join(words[name])}")
@@ -119,7 +135,7 @@ class Asking(Mapped):
     def _several(self, row: Mapping[str, Any]) -> list[str]:
         if not isinstance(self.choices, str):
             return [self._filled(template, row, "choice") for template in self.choices]
-        found = row.get(self.choices)
+        found = _at(row, self.choices)
         if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
             raise RowError("no_choices", f"{self.choices!r} is no list of strings")
         if len(found) < 2:
@@ -130,27 +146,41 @@ class Asking(Mapped):
         return found
 
     def _gold(self, row: Mapping[str, Any], count: int) -> int:
-        value = row.get(self.gold)
-        if self.golds:
-            if str(value) not in self.golds[:count]:
-                raise RowError("wrong_gold", f"{self.gold!r} is {value!r}, none of {', '.join(self.golds[:count])}")
-            return self.golds.index(str(value))
+        value, names = _at(row, self.gold), self.golds
+        if isinstance(names, str):
+            listed = _at(row, names)
+            names = tuple(map(str, listed)) if isinstance(listed, list) else ()
+            if len(names) != count:
+                raise RowError("wrong_gold", f"{self.golds!r} names {len(names)} choices, and there are {count}")
+        if names:
+            if str(value) not in names[:count]:
+                raise RowError("wrong_gold", f"{self.gold!r} is {value!r}, none of {', '.join(names[:count])}")
+            return names.index(str(value))
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
             raise RowError("wrong_gold", f"{self.gold!r} is {value!r}, and the choices have numbers 0 to {count - 1}")
         return value
 
 
-def _asking(
-    form: Form,
-    query: str | None,
-    choices: str | list[str] | None,
-    continuation: str,
-    gold: str,
-    golds: list[str] | None,
-    words: dict[str, dict[str, str]] | None,
+def _at(row: Mapping[str, Any], name: str) -> Any:
+    """What a row has in a column, or in one inside of another; None where there is none."""
+    outer, _, inner = name.partition(".")
+    value = row.get(outer)
+    if not inner:
+        return value
+    return _at(value, inner) if isinstance(value, Mapping) else None
+
+
+def asking(
     meta: list[str] | None,
+    form: Form = "choices",
+    query: str | None = None,
+    choices: str | list[str] | None = None,
+    continuation: str = "{continuation}",
+    gold: str = "gold",
+    golds: str | list[str] | None = None,
+    words: dict[str, dict[str, str]] | None = None,
 ) -> Asking:
-    """Raises ConfigError for what the form has no use of."""
+    """How rows ask by `Asked`. Raises ConfigError for what the form has no use of."""
     usual, several = _DEFAULTS[form]
     if form == "contexts" and query is not None:
         raise ConfigError('form = "contexts" has no query: its contexts are the `choices`')
@@ -167,7 +197,7 @@ def _asking(
         chosen if isinstance(chosen, str) else tuple(chosen),
         "" if form == "choices" else continuation,
         "" if form == "cloze" else gold,
-        tuple(golds or ()),
+        golds if isinstance(golds, str) else tuple(golds or ()),
         tuple((name, tuple(values.items())) for name, values in (words or {}).items()),
     )
 
@@ -180,16 +210,16 @@ def survey(
     choices: str | list[str] | None = None,
     continuation: str = "{continuation}",
     gold: str = "gold",
-    golds: list[str] | None = None,
+    golds: str | list[str] | None = None,
     words: dict[str, dict[str, str]] | None = None,
     meta: list[str] | None = None,
     private_addresses: bool = False,
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Item]:
     """Every file that the globs match, as `files` cuts them. Raises SourceError as it does."""
-    asking = _asking(form, query, choices, continuation, gold, golds, words, meta)
+    asked = asking(meta, form, query, choices, continuation, gold, golds, words)
     for logical, path in files.found(paths, private_addresses):
-        yield from files.items(logical, path, asking, ATOM_BYTES)
+        yield from files.items(logical, path, asked, ATOM_BYTES)
 
 
 def read(
@@ -203,12 +233,12 @@ def read(
     choices: str | list[str] | None = None,
     continuation: str = "{continuation}",
     gold: str = "gold",
-    golds: list[str] | None = None,
+    golds: str | list[str] | None = None,
     words: dict[str, dict[str, str]] | None = None,
     meta: list[str] | None = None,
     private_addresses: bool = False,
     maximum_row_bytes: int = 128 << 20,
 ) -> Iterator[Chunk]:
     """Items and rejects of one file or part. Raises SourceError for a damaged file or one that changed."""
-    asking = _asking(form, query, choices, continuation, gold, golds, words, meta)
-    yield from files.chunks(item, asking, Collector(source, item.path, licence), private_addresses, maximum_row_bytes)
+    asked = asking(meta, form, query, choices, continuation, gold, golds, words)
+    yield from files.chunks(item, asked, Collector(source, item.path, licence), private_addresses, maximum_row_bytes)

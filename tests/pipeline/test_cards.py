@@ -92,7 +92,8 @@ def test_a_card_of_the_hub_says_what_who_looks_for_one_asks(name: str) -> None:
     assert card.category and card.size and card.citation and card.problems
     owner, _, dataset = card.params["dataset"].partition("/")
     assert owner and dataset and card.homepage == f"https://huggingface.co/datasets/{owner}/{dataset}"
-    assert card.params["chat"] or "text" in card.params["columns"]
+    told = [name for name in ("columns", "chat", "items") if card.params[name] is not None]
+    assert len(told) == 1 and (told != ["columns"] or "text" in card.params["columns"])
     # A branch is refused with the commit that it is at: the card says that there is one to be pinned.
     pinned = re.fullmatch("[0-9a-f]{40}", card.params["revision"])
     assert pinned or (card.params["revision"] == "main" and any("not pinned" in p for p in card.problems))

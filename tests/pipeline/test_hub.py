@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import recipe
+from pipeline.catalog import cards
 from pipeline.schema import TURN
 from pipeline.sources import SourceError, chat, hub
 from pipeline.stage import ConfigError
@@ -123,8 +124,91 @@ def test_conversations_are_those_of_kind_chat(served: Path, form: str) -> None:
     assert json.loads(hubs_own[0]["meta"]) == {"kind": "work"} and len(hubs_own) == 3
 
 
+# A row of each data set as its card on the Hub shows it, and what a model is asked.
+LETTERS = ["A", "B", "C", "D"]
+GRAIN = {"text": ["corn", "a stone", "rain", "a wheel"], "label": LETTERS}
+EVALUATED: dict[str, tuple[Row, str, str]] = {
+    "arc-easy-hub": (
+        {"id": "x", "question": "What is ground?", "choices": GRAIN, "answerKey": "A"},
+        "Question: What is ground?\nAnswer:",
+        "corn",
+    ),
+    "arc-challenge": (
+        {"question": "Which turns?", "choices": {**GRAIN, "label": list("1234")}, "answerKey": "4"},
+        "Question: Which turns?\nAnswer:",
+        "a wheel",
+    ),
+    "commonsense-qa-hub": (
+        {"question": "What falls?", "question_concept": "fall", "choices": GRAIN, "answerKey": "C"},
+        "Question: What falls?\nAnswer:",
+        "rain",
+    ),
+    "openbookqa": (
+        {"question_stem": "Corn is ground between", "choices": GRAIN, "answerKey": "B"},
+        "Corn is ground between",
+        "a stone",
+    ),
+    "mmlu": (
+        {"question": "Who grinds?", "subject": "mills", "choices": ["miller", "fish"], "answer": 0},
+        "Question: Who grinds?\nAnswer:",
+        "miller",
+    ),
+    "hellaswag": (
+        {"ind": 1, "ctx": "The miller", "endings": ["swims", "grinds"], "label": "1"},
+        "The miller",
+        "grinds",
+    ),
+    "boolq-hub": (
+        {"question": "does a mill turn", "passage": "Mills turn.", "answer": True},
+        "Mills turn.\nQuestion: does a mill turn?\nAnswer:",
+        "yes",
+    ),
+    "belebele-zh": (
+        {"flores_passage": "磨坊在河边。", "question": "磨坊在哪里？", "correct_answer_num": "2"}
+        | {f"mc_answer{n}": answer for n, answer in enumerate(("山上", "河边", "海里", "天上"), 1)},
+        "磨坊在河边。\n问题：磨坊在哪里？\n答案：",
+        "河边",
+    ),
+    "ceval-computer-network": (
+        {"id": 0, "question": "TCP 在", "A": "链路层", "B": "网络层", "C": "传输层", "D": "应用层", "answer": "C"},
+        "题目：TCP 在\nA. 链路层\nB. 网络层\nC. 传输层\nD. 应用层",
+        "C",
+    ),
+    "xcopa-zh-hub": (
+        {"premise": "水车停了。", "choice1": "河水干了。", "choice2": "下雨了。", "question": "cause", "label": 0},
+        "水车停了。因为",
+        "河水干了。",
+    ),
+}
+
+
+def test_every_card_of_choices_on_the_hub_asks(served: Path) -> None:
+    found = [card.name for card in map(cards.load, cards.available()) if card.kind == "hub" and card.params["items"]]
+    assert found == sorted(EVALUATED)
+
+
+@pytest.mark.parametrize("name", EVALUATED)
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_set_of_the_hub_asks_what_its_card_says(served: Path, name: str, form: str) -> None:
+    """A card that ships, over a row as the data set has them: the query, and the answer that is right."""
+    (place := served / "mills" / "asked").mkdir()
+    row, query, answer = EVALUATED[name]
+    if form == "jsonl":
+        (place / "train.jsonl").write_text(json.dumps(row), "utf-8")
+    else:
+        pq.write_table(pa.Table.from_pylist([row]), place / "train.parquet")
+    told = {key: value for key, value in cards.load(name).params.items() if key in ("items", "meta")}
+    params = {"dataset": "mills/asked", "revision": hubs.REVISION, **told}
+    [chunk] = [chunk for i in hub.survey(**params) for chunk in hub.read(i, source="s", licence=None, **params)]
+    assert not chunk.rejects.num_rows, chunk.rejects.to_pylist()
+    [document] = chunk.documents.to_pylist()
+    item = json.loads(document["item"])
+    assert item["contexts"] == [query] and item["continuations"][item["gold"]] == answer
+    assert document["text"].startswith(query) and document["text"].endswith(answer)
+
+
 def test_a_row_is_not_told_in_two_ways(served: Path) -> None:
-    with pytest.raises(ConfigError, match="chat says what a row becomes, and so do columns; leave one of them out"):
+    with pytest.raises(ConfigError, match="columns and chat: each says what a row becomes; leave one of them out"):
         read("plain", chat=PAIRS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from pipeline.build import Mill
 from pipeline.forgetting import operation
 from pipeline.forgetting.selecting import Request
 from pipeline.recipe import Recipe
+from pipeline.sources._rows import RowError
+from pipeline.sources.items import asking
 from pipeline.stage import ConfigError
 from pipeline.store import Store
 
@@ -96,6 +99,26 @@ def test_what_is_no_item_is_quarantined_with_its_reason(tmp_path: Path) -> None:
     found = version.manifest["accounting"][0]["reasons"]
     assert {name.rpartition(".")[2]: n for name, n in found.items()} == {**dict.fromkeys(bad, 1), "wrong_gold": 5}
     assert not audit.audit(version, store).problems
+
+
+def test_a_column_inside_of_another_names_the_choices() -> None:
+    """As the sets of the Hub have it; a name that no choice has, and names that are not one a choice, are told."""
+    asked = asking(None, query="{q.text}", choices="c.text", gold="key", golds="c.label")
+    good: dict[str, Any] = {"q": {"text": "Q"}, "c": {"text": ["a", "b"], "label": ["1", "2"]}, "key": "2"}
+    assert asked.wanted == ["q", "c", "key"]
+    item = json.loads(asked.document(good)["item"])
+    assert item == {"contexts": ["Q"], "continuations": ["a", "b"], "gold": 1}
+    bad = [
+        ("wrong_gold", "'key' is '3', none of 1, 2", {**good, "key": "3"}),
+        ("wrong_gold", "'c.label' names 1 choices, and there are 2", {**good, "c": {**good["c"], "label": ["1"]}}),
+        ("wrong_gold", "'c.label' names 0 choices, and there are 2", {**good, "c": {"text": ["a", "b"]}}),
+        ("no_choices", "'c.text' is no list of strings", {**good, "c": ["a", "b"]}),
+        ("missing_query", "no 'q.text'; has: q, c, key", {**good, "q": "Q"}),
+    ]
+    for reason, said, row in bad:
+        with pytest.raises(RowError, match=re.escape(said)) as found:
+            asked.document(row)
+        assert found.value.reason == reason
 
 
 def test_forms_of_the_field(tmp_path: Path) -> None:
