@@ -162,7 +162,7 @@ def version_of(name: str, folder: Path, mill: Any, screen: Screen, strict: bool)
     """The folder of a set's version: one that is sealed, or built of a card. Raises ConfigError."""
     from flows import making
     from flows.parameters import BuildParameters
-    from pipeline import manifest
+    from pipeline import agreement, manifest
     from pipeline.catalog import cards
     from pipeline.mistakes import ConfigError, suggest
     from pipeline.store import Store
@@ -176,9 +176,10 @@ def version_of(name: str, folder: Path, mill: Any, screen: Screen, strict: bool)
             "NAME@latest)"
         )
     loaded = cards.load(card, mill.folder)
-    if loaded.kind != "items":
+    if agreement.rows_of(loaded) != agreement.ITEMS:
         raise ConfigError(
-            f"card {loaded.name!r} holds documents, not questions: its kind is {loaded.kind!r}, not 'items'"
+            f"card {loaded.name!r} holds documents, not questions: its kind is {loaded.kind!r}, not 'items' (nor 'hub' "
+            "with a table params.items)"
         )
     recipe = mill.root / "suites" / f"{loaded.name}-recipe.toml"
     recipe.parent.mkdir(parents=True, exist_ok=True)

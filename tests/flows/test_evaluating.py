@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from flows import evaluating, process
+from flows import evaluating, process, sources
 from pipeline.stage import ConfigError
+from tests import hubs
 from tests.conftest import ROOT
 from tests.training import exported
 from training.manifest import open_version
@@ -63,6 +64,23 @@ def test_a_shipped_suite_becomes_versions(became: Any, model: str) -> None:
     name, _, place = said["--set"].partition("=")
     assert name == "riddles" and len(items.read(open_version(place))) == 24
     assert load(Path(said["--suite"])).name == "riddles"
+
+
+def test_a_set_of_the_hub_is_asked(became: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card that ships, with the commit written in: the way that its own words send a reader."""
+    place = tmp_path / "hub" / "cais" / "mmlu"
+    place.mkdir(parents=True)
+    rows = [{"question": f"Q{n}", "subject": "mills", "choices": list("abcd"), "answer": n % 4} for n in range(9)]
+    (place / "test.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    (tmp_path / "mmlu.toml").write_text(sources.toml("mmlu").replace('"main"', f'"{hubs.REVISION}"'), "utf-8")
+    (tmp_path / "suite.toml").write_text('name = "s"\n[[set]]\nset = "mmlu.toml"\nname = "mmlu"\n', "utf-8")
+    configs = [{"config_name": "all", "data_files": [{"split": "test", "path": "test.jsonl"}]}]
+    with hubs.hub(tmp_path / "hub", {"mmlu": {"configs": configs}}) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        said = options(became(model, suite=str(tmp_path / "suite.toml")))
+    found = items.read(open_version(said["--set"].partition("=")[2]))
+    assert len(found) == 9
 
 
 def test_a_file_of_questions_is_a_suite(became: Any, model: str, tmp_path: Path) -> None:
