@@ -320,9 +320,10 @@ def test_whatever_uses_the_run_sees_a_whole_model(done, version, tmp_path):
     """Loaded, exported and gone on from: the names of an ordinary model, and the same weights each time."""
     _, settings, read = journal.read(done.folder)
     model = loop.load(settings, read, done)
+    extra_tokens = objectives.load(settings.objective, "").over(read).extra_tokens
     plain = loop._build(settings, read)
     assert dict(model.named_parameters()).keys() == dict(plain.named_parameters()).keys()
-    initial.fill(plain, done.folder, read, extra_tokens=objectives.load(settings.objective, "").extra_tokens)
+    initial.fill(plain, done.folder, read, extra_tokens=extra_tokens)
     assert all(torch.equal(p, q) for p, q in zip(plain.parameters(), model.parameters(), strict=True))
     export.export(
         model,
@@ -330,7 +331,7 @@ def test_whatever_uses_the_run_sees_a_whole_model(done, version, tmp_path):
         eot=version.manifest.tokenizer.eot,
         length=model.length,
         folder=tmp_path / "hf",
-        extra_tokens=objectives.load(settings.objective, "").extra_tokens,
+        extra_tokens=extra_tokens,
     )
     again = initial.source(tmp_path / "hf").tensors()
     ours = dict((model.backbone if isinstance(model, Classifier) else model).named_parameters())
