@@ -32,7 +32,7 @@ def papers(table: Mapping[str, Any], run: Run, version: Version) -> dict[str, st
     read = {each.address: _read(each, sources[each.address]) for each in (version, *version.beside)}
     return {
         "README.md": "\n".join(_card(table, run, version, read)),
-        "ATTRIBUTION.md": "\n".join(_attribution(table, (version, *version.beside), read)),
+        "ATTRIBUTION.md": "\n".join(_attribution(table, run, (version, *version.beside), read)),
     }
 
 
@@ -66,8 +66,9 @@ def _card(table: Mapping[str, Any], run: Run, version: Version, read: Mapping[st
     parameters = f", {trained['parameters']:,} parameters" if trained.get("parameters") else ""
     yield f"A model of the family `{family}`{parameters}, trained by Gristmill with the objective"
     steps = f"step {table['step']:,} of {table['steps']:,}, {table['tokens_read']:,} tokens read"
-    adapted = f", by LoRA (rank {run.lora.rank}) from the weights `{run.init.weights}`" if run.lora and run.init else ""
-    yield f"`{run.objective['use']}`{adapted}: {steps}."
+    adapted = f", by LoRA (rank {run.lora.rank})" if run.lora else ""
+    begun = f", from the weights `{run.init.weights}`" if run.init else ""
+    yield f"`{run.objective['use']}`{adapted}{begun}: {steps}."
     yield ""
     yield from (f"- {escaped(name)}: {value}" for name, value in _scores(table.get("evaluation") or {}))
     yield f"- identity of the run: `{table['digest']}`"
@@ -79,6 +80,7 @@ def _card(table: Mapping[str, Any], run: Run, version: Version, read: Mapping[st
     yield ""
     yield "Licences are SPDX expressions, as sources and documents state them, of what was there to be trained on. They"
     yield "are licences of the texts; that of this model is for its owner to state. `ATTRIBUTION.md` names the sources."
+    yield from _before(run)
     yield ""
     yield from _licences(pa.concat_tables(read.values()))
     yield ""
@@ -90,10 +92,20 @@ def _scores(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{name.replace('_', ' ')} on {evaluation.get('split', 'val')}", f"{value:.4g}"
 
 
-def _attribution(table: Mapping[str, Any], versions: Sequence[Version], read: Mapping[str, pa.Table]) -> Iterator[str]:
+def _before(run: Run) -> Iterator[str]:
+    """That texts are missing here, where the run did not begin with weights of its own."""
+    if run.init:
+        learnt = f"What the weights `{run.init.weights}` had learnt from before"
+        yield f"{learnt} is not listed here: see where they are from."
+
+
+def _attribution(
+    table: Mapping[str, Any], run: Run, versions: Sequence[Version], read: Mapping[str, pa.Table]
+) -> Iterator[str]:
     yield f"# Attribution of {escaped(table['name'])}"
     yield ""
     yield "The texts that this model was trained on were written by others."
+    yield from _before(run)
     yield ""
     yield from _licences(pa.concat_tables(read.values()))
     yield ""

@@ -74,6 +74,16 @@ def test_hostile_words_are_shown_and_never_obeyed(version, tmp_path):
             assert front["language"] == ["en"] and front["pipeline_tag"] == "text-generation"
 
 
+def test_weights_that_a_run_began_with_are_named_and_their_texts_missed(version, tmp_path):
+    done = runs.fit(runs.write_run(tmp_path), version.folder / "manifest.json", tmp_path / "runs")
+    for made, more in ((settings(tmp_path), None), (config.load(tmp_path / "run.toml", [f"init={done.folder}"]), 1)):
+        papers = card.papers(TABLE, made, version)
+        assert [("not listed here" in text) == bool(more) for text in papers.values()] == [True, True]
+        if made.init:
+            assert all(f"`{made.init.weights}`" in text for text in papers.values())
+            assert f"`causal`, from the weights `{made.init.weights}`: step 12 of 12" in papers["README.md"]
+
+
 def test_an_exported_run_carries_both(tmp_path, capfd):
     done = runs.fit(runs.write_run(tmp_path), runs.version(tmp_path / "version"), tmp_path / "runs")
     runs.command(1, "export", str(done.folder), str(tmp_path / "hf"))
