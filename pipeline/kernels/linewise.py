@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline.kernels._jit import Bytes, Ints, Table, kernel
 from pipeline.kernels.buffers import text_buffers
 from pipeline.kernels.unicode import ALNUM, ALPHA, LOWER, SPACE, SPACELESS, table
-from pipeline.kernels.utf8 import decode
+from pipeline.kernels.utf8 import REPLACEMENT, decode
 from pipeline.kernels.words import cuts_word
 
 # Of characters those that are no white space; capitals have another lower case; digits are numbers that are no letters.
@@ -40,10 +40,14 @@ def look(data: Bytes, offsets: Ints, table: Table, by_script: bool, out: Ints) -
         i = first
         while i < end:
             code, width = decode(data, i, end)
+            for k in range(1, width):  # of bytes that are no UTF-8: `out` has a row for every byte that is a line feed
+                if data[i + k] == LF:
+                    code, width = REPLACEMENT, k
+                    break
             entry = np.int64(table[code])
             if entry & SPACE != 0:
                 inside = False
-                if code == LF:
+                if data[i] == LF:
                     out[row, END] = i - first
                     row += 1
                     out[row, DOCUMENT], out[row, START] = d, i + 1 - first

@@ -12,6 +12,7 @@ import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.kernels.linewise import lines
 from pipeline.run import attempt
 from pipeline.stage import Stage
 from tests.laws.test_size_laws import documents
@@ -81,3 +82,10 @@ def test_null_text_is_empty_or_refused(stage: Stage):  # noqa: F811
     columns = [name for name in found.column_names if name not in ("doc_id", "text")]
     empty, expected = said(stage, documents(pa.array([text or "" for text in texts], pa.large_string())))
     assert empty == [] and found.select(columns).equals(expected.select(columns))
+
+
+def test_what_is_no_line_feed_ends_no_line():
+    """Bytes that decode to a line feed, or run over one: as many lines as there are bytes that are line feeds."""
+    texts = [b"\xc0\x8a", b"\xc0J", b"\x80\na", b"\xe7\xa3\n\n", b"\xf0\n\n\n\n", b"a\n\xff\nb", b"\xe0\x80\x8a"]
+    found = lines(column(texts, b"\xe7", b"\n\n"), True)
+    assert np.bincount(found["document"], minlength=len(texts)).tolist() == [text.count(b"\n") + 1 for text in texts]
