@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline.kernels._jit import Bytes, Ints, Table, kernel
 from pipeline.kernels.buffers import text_buffers
 from pipeline.kernels.unicode import ALNUM, ALPHA, LOWER, SPACE, SPACELESS, table
-from pipeline.kernels.utf8 import REPLACEMENT, decode
+from pipeline.kernels.utf8 import decode
 from pipeline.kernels.words import cuts_word
 
 # Of characters those that are no white space; capitals have another lower case; digits are numbers that are no letters.
@@ -35,30 +35,25 @@ def look(data: Bytes, offsets: Ints, table: Table, by_script: bool, out: Ints) -
     row = 0
     for d in range(offsets.size - 1):
         first, end = offsets[d], offsets[d + 1]
-        out[row, DOCUMENT] = d
-        inside, spaceless = False, False
         i = first
-        while i < end:
-            code, width = decode(data, i, end)
-            for k in range(1, width):  # of bytes that are no UTF-8: `out` has a row for every byte that is a line feed
-                if data[i + k] == LF:
-                    code, width = REPLACEMENT, k
-                    break
-            entry = np.int64(table[code])
-            if entry & SPACE != 0:
-                inside = False
-                if data[i] == LF:
-                    out[row, END] = i - first
-                    row += 1
-                    out[row, DOCUMENT], out[row, START] = d, i + 1 - first
+        while i <= end:
+            stop = i
+            while stop < end and data[stop] != LF:
+                stop += 1
+            out[row, DOCUMENT], out[row, START], out[row, END] = d, i - first, stop - first
+            inside, spaceless = False, False
+            while i < stop:
+                code, width = decode(data, i, stop)
                 i += width
-                continue
-            if not inside or (by_script and cuts_word(entry, spaceless)):
-                out[row, WORDS] += 1
-                inside, spaceless = True, entry & SPACELESS != 0
-            out[row, CHARACTERS] += 1
-            out[row, CAPITALS] += entry & LOWER != code
-            out[row, DIGITS] += entry & ALNUM != 0 and entry & ALPHA == 0
-            i += width
-        out[row, END] = end - first
-        row += 1
+                entry = np.int64(table[code])
+                if entry & SPACE != 0:
+                    inside = False
+                    continue
+                if not inside or (by_script and cuts_word(entry, spaceless)):
+                    out[row, WORDS] += 1
+                    inside, spaceless = True, entry & SPACELESS != 0
+                out[row, CHARACTERS] += 1
+                out[row, CAPITALS] += entry & LOWER != code
+                out[row, DIGITS] += entry & ALNUM != 0 and entry & ALPHA == 0
+            row += 1
+            i = stop + 1
