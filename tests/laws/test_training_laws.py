@@ -24,7 +24,7 @@ from training.shards import Split
 # Settings under which more of an objective is random or grows.
 MORE: dict[str, tuple[str, ...]] = {
     "infill": ("objective.rate=0.9", 'model.form="gpt2"'),
-    "classify": ("objective.dropout=0.2", "objective.word_dropout=0.2"),
+    "classify": ("objective.dropout=0.2", "objective.word_dropout=0.2", "objective.r_drop=1.0"),
     "masked": ("objective.whole_words=true",),
 }
 LAYOUTS = {"classify": "examples", "instruct": "examples", "seq2seq": "examples"}

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import kl_div, nll_loss
 
 from tests.training import runs
 from tests.training.test_classify import BACKBONES, classifier
 from training import TrainingError, objectives, order
 from training.batch import row_keys
 from training.manifest import Version, open_version
-from training.models._dropout import EMBEDDING, GAMMA, Dropout, dropped, mix
+from training.models._dropout import AGAIN, EMBEDDING, GAMMA, Dropout, dropped, mix
 from training.shards import Split
 
 KEYS = row_keys(3, 7, np.arange(6))
@@ -125,6 +126,43 @@ def test_every_layer_and_the_embedding_lose_something(version, family):
     assert len(asked) == len(set(asked)) == sum(stacks) + len(stacks) + 1
 
 
+@pytest.mark.parametrize("name", BACKBONES)
+def test_two_readings_of_a_text_are_to_be_right_and_alike(version, name):
+    """R-Drop: half the paper's loss, by torch's own divergence, over two readings apart; each text by itself; a text
+    that is judged is read once."""
+    alpha, model = 1.5, classifier(BACKBONES[name], version).double()
+    objective: Any = objectives.load({"use": "classify", "dropout": SHARE, "r_drop": alpha}, "").over(version)
+    rows = Split(version, "train").take(np.arange(8))
+    keys = row_keys(0, 4, rows.index)
+
+    def learnt(first: int, last: int) -> tuple[float, float]:
+        total, count = objective.loss(model, objective.prepare(rows.slice(first, last), keys[first:last]))
+        return float(total.detach()), float(count)
+
+    model.train()
+    batch = objective.prepare(rows, keys)
+    other = of(keys).inside(AGAIN).keys
+    p, q = (
+        objective.logits(model, {**batch, "keys": each}).detach().log_softmax(-1) for each in (batch["keys"], other)
+    )
+    right = nll_loss(p, batch["targets"], reduction="sum") + nll_loss(q, batch["targets"], reduction="sum")
+    apart = kl_div(q, p, reduction="sum", log_target=True) + kl_div(p, q, reduction="sum", log_target=True)
+    assert apart > 0.1
+    whole = learnt(0, 8)
+    assert whole == (pytest.approx(float((right + alpha * apart / 2) / 2), rel=1e-5), len(batch["targets"]))
+    assert np.sum([learnt(0, 3), learnt(3, 4), learnt(4, 8)], axis=0) == pytest.approx(whole, rel=1e-5)
+    model.eval()
+    plain: Any = objectives.load({"use": "classify"}, "").over(version)
+    assert learnt(0, 8)[0] == float(plain.loss(model, plain.prepare(rows, keys))[0].detach())
+    once, twice = (model.flops(each.work(rows, batch)) for each in (plain, objective))
+    assert twice == 2 * once
+
+
+def test_two_readings_that_leave_nothing_out_are_refused():
+    with pytest.raises(TrainingError, match=r"r_drop .* needs dropout above 0"):
+        objectives.load({"use": "classify", "r_drop": 1.0}, "")
+
+
 def test_what_is_computed_again_for_lack_of_memory_loses_the_same(version, tmp_path):
     manifest = runs.version(tmp_path / "v", layout="examples")
     run = runs.write_run(tmp_path / "run")
@@ -135,7 +173,7 @@ def test_what_is_computed_again_for_lack_of_memory_loses_the_same(version, tmp_p
     plain = runs.fit(run, manifest, tmp_path / "plain", changes=changes[:2])
     assert runs.losses(plain) != runs.losses(kept) and plain.table["chain"] == kept.table["chain"]
     told = json.loads((kept.folder / "report.json").read_text("utf-8"))["run"]["objective_table"]
-    assert told == {"use": "classify", "word_dropout": 0.0, "dropout": 0.3}
+    assert told == {"use": "classify", "word_dropout": 0.0, "dropout": 0.3, "r_drop": 0.0}
     page = (kept.folder / "report.html").read_text("utf-8")
     assert "<dt><bdi>dropout</bdi></dt><dd><bdi>0.3</bdi></dd>" in page
 
@@ -146,7 +184,12 @@ def test_what_is_computed_again_for_lack_of_memory_loses_the_same(version, tmp_p
 def test_compiled_layers_and_shards_lose_the_same(tmp_path, family, processes):
     manifest, run = runs.version(tmp_path / "v", layout="examples"), runs.write_run(tmp_path / "run")
     changes = ('objective.use="classify"', f'model.family="{family}"', "objective.dropout=0.3")
-    changes += ('precision.compute="float32"', 'optimizer.use="adamw"', "optimizer.learning_rate=0.003")
+    changes += (
+        "objective.r_drop=1.0",
+        'precision.compute="float32"',
+        'optimizer.use="adamw"',
+        "optimizer.learning_rate=0.003",
+    )
     eager = runs.fit(run, manifest, tmp_path / "eager", changes=changes)
     begin = runs.fit if processes == 1 else lambda *a, **k: runs.several(2, *a, **k)
     how = ("precision.compile=true", 'parallel.use="fsdp"') if processes == 2 else ("precision.compile=true",)

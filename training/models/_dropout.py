@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-EMBEDDING, STATE = -1, -2  # sites that are no layer's: what the layers read, and the state that classes are read from
+# Sites that are no layer's: what the layers read, the state that classes are read from, and all of a second reading.
+EMBEDDING, STATE, AGAIN = -1, -2, -3
 
 
 def _signed(x: int) -> int:
@@ -40,6 +41,10 @@ class Dropout(NamedTuple):
     def rows(self, chosen: Tensor) -> Dropout:
         """That of some rows [N], one of them as often as it is named."""
         return Dropout(self.share, self.keys[chosen])
+
+    def twice(self) -> Dropout:
+        """That of the rows and, behind them, of the same rows once more, of which something else is left out."""
+        return Dropout(self.share, torch.cat([self.keys, self.inside(AGAIN).keys]))
 
 
 def inside(dropout: Dropout | None, number: int) -> Dropout | None:
