@@ -232,7 +232,7 @@ def export(
         extra_tokens=objective.extra_tokens,
         template=getattr(objective, "template", None),
         weights=weights or "f32",
-        papers=card.papers(books.table, settings, version),
+        papers=card.papers(books, settings, version),
     )
     print(json.dumps({"folder": str(target)}) if as_json else f"{target}")
 

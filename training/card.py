@@ -1,56 +1,48 @@
 """What an exported model says of itself: README.md, a model card of the Hugging Face Hub, and ATTRIBUTION.md.
 
 The licences of the texts that a run read travel with the model: by documents and tokens of the train split of each
-version, from its document index, as sources and documents state them. The licence of the model itself is for its owner
-to state, so the card leaves it out. The law: the same run gives the same bytes, and no word of a corpus is obeyed.
+version, from its document index, as sources and documents state them; and those of the texts behind the weights that
+it began with (`lineage`). The licence of the model itself is for its owner to state, so the card leaves it out. The
+law: the same run gives the same bytes, and no word of a corpus is obeyed.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from training import mix
+from training import lineage, mix
 from training.config import Run
 from training.display import visible, web
+from training.journal import Journal
+from training.lineage import Before, Source, Texts
 from training.manifest import Version
 
-UNKNOWN = ("", "NOASSERTION", "NONE")
+Read = tuple[Version | Texts, Sequence[Source]]  # a version, and what was there to be read of it
 LANGUAGE = re.compile(r"[a-z]{2,3}")
 # What `transformers` calls the task of a family, and what the tags of the Hub call it.
 TASKS = {"gpt": "text-generation", "bert": "fill-mask", "modernbert": "fill-mask", "t5": "text2text-generation"}
 
 
-def papers(table: Mapping[str, Any], run: Run, version: Version) -> dict[str, str]:
-    """The texts of README.md and ATTRIBUTION.md; `table` is the run's run.json."""
+def papers(books: Journal, run: Run, version: Version) -> dict[str, str]:
+    """The texts of README.md and ATTRIBUTION.md of the run of these books."""
     sources = mix.sources(run, version)
-    read = {each.address: _read(each, sources[each.address]) for each in (version, *version.beside)}
+    read = [(each, lineage.read(each, sources[each.address])) for each in (version, *version.beside)]
+    before = lineage.before(books, run)
     return {
-        "README.md": "\n".join(_card(table, run, version, read)),
-        "ATTRIBUTION.md": "\n".join(_attribution(table, run, (version, *version.beside), read)),
+        "README.md": "\n".join(_card(books.table, run, read, before)),
+        "ATTRIBUTION.md": "\n".join(_attribution(books.table, read, before)),
     }
 
 
-def _read(version: Version, sources: set[str] | None) -> pa.Table:
-    """source, language, licence and tokens of the documents of a version's train split, of `sources` or of all."""
-    index = version.documents.select(["source", "language", "licence", "tokens", "split"])
-    index = index.filter(pc.equal(index["split"], "train"))
-    if sources is not None:
-        index = index.filter(pc.is_in(index["source"], pa.array(sorted(sources), pa.string())))
-    stated = pc.utf8_trim_whitespace(pc.fill_null(index["licence"], ""))
-    unknown = pc.is_in(pc.utf8_upper(stated), pa.array(UNKNOWN))
-    return index.set_column(2, "licence", pc.if_else(unknown, "NOASSERTION", stated))
-
-
-def _card(table: Mapping[str, Any], run: Run, version: Version, read: Mapping[str, pa.Table]) -> Iterator[str]:
+def _card(table: Mapping[str, Any], run: Run, read: Sequence[Read], before: Before | None) -> Iterator[str]:
     family, trained = str(run.model["family"]), table.get("trained") or {}
     classes = run.objective["use"] == "classify"
-    languages = sorted({name for each in read.values() for name in each["language"].unique().to_pylist() if name})
+    everything = [source for _, sources in (*read, *_earlier(before)) for source in sources]
+    languages = sorted({name for source in everything for name in source.languages})
     yield "---"
     yield "library_name: transformers"
     yield f"pipeline_tag: {'text-classification' if classes else TASKS.get(family, 'text-generation')}"
@@ -72,18 +64,27 @@ def _card(table: Mapping[str, Any], run: Run, version: Version, read: Mapping[st
     yield ""
     yield from (f"- {escaped(name)}: {value}" for name, value in _scores(table.get("evaluation") or {}))
     yield f"- identity of the run: `{table['digest']}`"
-    yield from (
-        f"- read: `{each.address}`, sha256 of its manifest {each.sha256}" for each in (version, *version.beside)
-    )
+    yield from (f"- read: `{each.address}`, sha256 of its manifest {each.sha256}" for each, _ in read)
     yield ""
     yield "## Data"
     yield ""
     yield "Licences are SPDX expressions, as sources and documents state them, of what was there to be trained on. They"
     yield "are licences of the texts; that of this model is for its owner to state. `ATTRIBUTION.md` names the sources."
-    yield from _before(run)
     yield ""
-    yield from _licences(pa.concat_tables(read.values()))
+    yield from _licences(source for _, sources in read for source in sources)
     yield ""
+    if before is None:
+        return
+    yield "## Data of the weights before"
+    yield ""
+    for one in before.runs:
+        versions = ", ".join(f"`{each.address}`" for each in one.texts)
+        yield f"- run `{one.digest}`, {escaped(one.name)}: `{one.objective}` up to step {one.step:,}, of {versions}"
+    yield from _unknown(before)
+    if earlier := _earlier(before):
+        yield ""
+        yield from _licences(source for _, sources in earlier for source in sources)
+        yield ""
 
 
 def _scores(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -92,51 +93,70 @@ def _scores(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{name.replace('_', ' ')} on {evaluation.get('split', 'val')}", f"{value:.4g}"
 
 
-def _before(run: Run) -> Iterator[str]:
-    """That texts are missing here, where the run did not begin with weights of its own."""
-    if run.init:
-        learnt = f"What the weights `{run.init.weights}` had learnt from before"
+def _earlier(before: Before | None) -> list[Read]:
+    """Versions that earlier runs had read, the last run first, each with the sources that no later one had read."""
+    found: dict[str, Texts] = {}
+    sources: dict[str, dict[str, Source]] = {}
+    for texts in (each for run in (before.runs if before else ()) for each in run.texts):
+        found.setdefault(texts.address, texts)
+        mine = sources.setdefault(texts.address, {})
+        for source in texts.sources:
+            mine.setdefault(source.name, source)
+    return [(texts, [*sources[address].values()]) for address, texts in found.items()]
+
+
+def _unknown(before: Before) -> Iterator[str]:
+    """That texts are missing here, where weights are of no known run."""
+    if before.unknown:
+        learnt = f"What the weights `{before.unknown}` had learnt from before"
         yield f"{learnt} is not listed here: see where they are from."
 
 
-def _attribution(
-    table: Mapping[str, Any], run: Run, versions: Sequence[Version], read: Mapping[str, pa.Table]
-) -> Iterator[str]:
+def _attribution(table: Mapping[str, Any], read: Sequence[Read], before: Before | None) -> Iterator[str]:
     yield f"# Attribution of {escaped(table['name'])}"
     yield ""
     yield "The texts that this model was trained on were written by others."
-    yield from _before(run)
     yield ""
-    yield from _licences(pa.concat_tables(read.values()))
+    yield from _licences(source for _, sources in read for source in sources)
     yield ""
-    for version in versions:
-        for source in version.manifest.sources:
-            mine = read[version.address]
-            mine = mine.filter(pc.equal(mine["source"], source["name"]))
-            if not mine.num_rows:
-                continue
-            yield f"## {escaped(source['title'])}"
+    yield from _attributed(read)
+    if before is None:
+        return
+    yield "# Texts of the weights before"
+    yield ""
+    yield "The weights that the run began with had learnt from these before."
+    yield from _unknown(before)
+    yield ""
+    yield from _attributed(_earlier(before))
+
+
+def _attributed(read: Sequence[Read]) -> Iterator[str]:
+    for version, sources in read:
+        for source in sources:
+            home = source.homepage
+            yield f"## {escaped(source.title)}"
             yield ""
-            home = source["homepage"]
-            yield f"- name: {escaped(source['name'])} of `{version.address}`"
-            yield f"- home: {f'<{home}>' if web(home) and not set(home) & set('<>') else escaped(home)}"
-            yield f"- licence of documents that state none: {escaped(source['licence'])}"
-            yield f"- revision: `{source['revision']}`"
+            yield f"- name: {escaped(source.name)} of `{version.address}`"
+            yield f"- home: {f'<{home}>' if web(home) and not set(str(home)) & set('<>') else escaped(home)}"
+            yield f"- licence of documents that state none: {escaped(source.licence)}"
+            yield f"- revision: `{source.revision}`"
             yield ""
-            yield from _licences(mine)
+            yield from _licences([source])
             yield ""
 
 
-def _licences(documents: pa.Table) -> Iterator[str]:
+def _licences(sources: Iterable[Source]) -> Iterator[str]:
     """Licences by documents and tokens, the most tokens first, as a Markdown table."""
-    sums = documents.group_by("licence").aggregate([([], "count_all"), ("tokens", "sum")])
-    rows = zip(*(sums[name].to_pylist() for name in ("licence", "count_all", "tokens_sum")), strict=True)
-    whole = pc.sum(documents["tokens"]).as_py() or 1
+    documents, tokens = Counter[str](), Counter[str]()
+    for one in (each for source in sources for each in source.licences):
+        documents[one.licence] += one.documents
+        tokens[one.licence] += one.tokens
     yield "| licence | documents | tokens | of all tokens |"
     yield "| --- | ---: | ---: | ---: |"
-    for licence, count, tokens in sorted(rows, key=lambda row: (-row[2], row[0])):
+    for licence, count in sorted(tokens.items(), key=lambda row: (-row[1], row[0])):
         said = "NOASSERTION \\(nobody states one\\)" if licence == "NOASSERTION" else escaped(licence)
-        yield f"| {said} | {count:,} | {tokens:,} | {tokens / whole:.2%} |"
+        share = count / (tokens.total() or 1)
+        yield f"| {said} | {documents[licence]:,} | {count:,} | {share:.2%} |"
 
 
 def escaped(value: object) -> str:

@@ -135,7 +135,7 @@ def _scored(
     if suite is not None:
         asked = {one.set: versions[one.set] for one in suite.set if one.set in versions}
         known = {} if place.run is None or place.step is None else exposure.of_run(place.run, place.step, asked)
-        taken = taking.take(suite, loaded, versions, group, reporter, batch=batch, groups=known)
+        taken = taking.take(suite, loaded, versions, group, reporter, batch=batch, exposures=known)
         result |= {"suite": suite.name, "sets": [one.said for one in taken]}
     if group.first:
         target = out or place.target(suite.name if suite else f"split-{result['prediction']['split']}")

@@ -45,7 +45,7 @@ def export(place: Path, target: Path, weights: str = "f16") -> None:
     papers = {name: (place / name).read_text("utf-8") for name in PAPERS if (place / name).is_file()}
     if (place / "run.json").is_file():
         books, settings, version = journal.read(place, verify=False)
-        papers = card.papers(books.table, settings, version)
+        papers = card.papers(books, settings, version)
     write(loading.load(place, "cpu"), target, weights, papers)
 
 

@@ -35,7 +35,7 @@ class Source:
 
     `extra_tokens` have the ids behind the tokenizer's in a run of ours (None: the tokenizer itself says it). Of a
     classifier `tensors` are those of its backbone; `on_top` reads what lies above it (nothing, or a pooler, for other
-    models), and `labels` are its classes.
+    models), and `labels` are its classes. `checkpoint` is that of a run of ours.
     """
 
     model: dict[str, Any]
@@ -45,6 +45,7 @@ class Source:
     on_top: Callable[[], dict[str, Tensor]]
     labels: list[str] | None = None
     extra_tokens: Sequence[str] | None = None
+    checkpoint: Path | None = None
 
 
 def resolved(table: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _of_run(folder: Path, chosen: Path | None) -> Source:
 
     if run.objective["use"] != "classify":
         extra_tokens = objectives.load(run.objective, "[objective]").over(version).extra_tokens
-        return Source(model, digest(files), tokenizer, weights, dict, extra_tokens=extra_tokens)
+        return Source(model, digest(files), tokenizer, weights, dict, None, extra_tokens, found[-1])
 
     def backbone() -> dict[str, Tensor]:
         return {n.removeprefix(BACKBONE): t for n, t in weights().items() if n.startswith(BACKBONE)}
@@ -105,7 +106,7 @@ def _of_run(folder: Path, chosen: Path | None) -> Source:
     def on_top() -> dict[str, Tensor]:
         return {n: t for n, t in weights().items() if not n.startswith(BACKBONE)}
 
-    return Source(model, digest(files), tokenizer, backbone, on_top, version.manifest.labels, ())
+    return Source(model, digest(files), tokenizer, backbone, on_top, version.manifest.labels, (), found[-1])
 
 
 def _of_hugging_face(folder: Path) -> Source:

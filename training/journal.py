@@ -155,6 +155,8 @@ def _folder(runs: Path, run: Run, version: Version, name: str | None) -> Path:
 
 
 def _open(runs: Path, run: Run, version: Version, name: str | None, here: dict[str, Any]) -> None:
+    from training import lineage
+
     identity = run.identity(version.manifest.version)
     folder = _folder(runs, run, version, name)
     path = folder / "run.json"
@@ -184,6 +186,7 @@ def _open(runs: Path, run: Run, version: Version, name: str | None, here: dict[s
         "validations": [],
         "evaluation": None,
         "evaluations": [],
+        **({"before": lineage.write(folder, run.init)} if run.init else {}),
     }
     _begin(journal, _reading(run, version, folder), here)
 

@@ -132,6 +132,12 @@ def scored(result: Mapping[str, Any]) -> list[str]:
         f"  {name}: {count:,} prompts were longer than the context and lost their beginning"
         for name, count in cut.items()
     ]
+    lines += [
+        f"  {one['name']}: what is not contaminated is in no group, for nobody has looked for it in "
+        f"{', '.join(one['unsearched'])}"
+        for one in result.get("sets", [])
+        if one["unsearched"]
+    ]
     if told := result.get("prediction"):
         lines.append(
             f"  {told['split']} of {told['version']}: {told['bits_per_byte']:.4f} bits per byte, {told['measure']} "

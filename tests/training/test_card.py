@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from tests.training import runs
 from tests.training.versions import make_version
-from training import card, config, export
+from training import TrainingError, card, config, export, initial, journal, lineage
 from training.manifest import open_version
 
 EVIL = "x | <script>alert(1)</script> [a](javascript:b) \u202e\n---\n# no"
 LICENCES = ("MIT", "CC-BY-4.0 OR MIT", None, "", EVIL)
 TABLE: dict[str, Any] = {"name": "mine", "digest": "ab12", "step": 12, "steps": 12, "tokens_read": 4321}
 TABLE |= {"trained": {"parameters": 1234}, "evaluation": {"bits_per_byte": 2.5, "split": "val"}}
+BOOKS = journal.Journal(Path("mine"), TABLE)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ def cells(text: str) -> dict[str, list[str]]:
 
 
 def test_licences_are_counted_over_what_the_run_could_read(version, tmp_path):
-    made = card.papers(TABLE, settings(tmp_path), version)
+    made = card.papers(BOOKS, settings(tmp_path), version)
     rows = [row for row in version.documents.to_pylist() if row["split"] == "train"]
     for text in made.values():
         found = cells(text)
@@ -58,7 +62,7 @@ def test_licences_are_counted_over_what_the_run_could_read(version, tmp_path):
 
 
 def test_only_the_sources_that_are_mixed_are_attributed(version, tmp_path):
-    made = card.papers(TABLE, settings(tmp_path, '[[mix]]\nsource = "b"\n'), version)
+    made = card.papers(BOOKS, settings(tmp_path, '[[mix]]\nsource = "b"\n'), version)
     assert "- name: b of" in made["ATTRIBUTION.md"] and "- name: a of" not in made["ATTRIBUTION.md"]
     rows = [r for r in version.documents.to_pylist() if r["split"] == "train" and r["source"] == "b"]
     assert sum(int(row[0]) for row in cells(made["README.md"]).values()) == len(rows)
@@ -66,7 +70,7 @@ def test_only_the_sources_that_are_mixed_are_attributed(version, tmp_path):
 
 def test_hostile_words_are_shown_and_never_obeyed(version, tmp_path):
     yaml = pytest.importorskip("yaml")
-    for name, text in card.papers(TABLE, settings(tmp_path), version).items():
+    for name, text in card.papers(BOOKS, settings(tmp_path), version).items():
         assert all(character.isprintable() or character == "\n" for character in text)
         assert "<script" not in text.replace("\\<", "") and "](javascript" not in text
         if name == "README.md":
@@ -74,14 +78,70 @@ def test_hostile_words_are_shown_and_never_obeyed(version, tmp_path):
             assert front["language"] == ["en"] and front["pipeline_tag"] == "text-generation"
 
 
-def test_weights_that_a_run_began_with_are_named_and_their_texts_missed(version, tmp_path):
-    done = runs.fit(runs.write_run(tmp_path), version.folder / "manifest.json", tmp_path / "runs")
-    for made, more in ((settings(tmp_path), None), (config.load(tmp_path / "run.toml", [f"init={done.folder}"]), 1)):
-        papers = card.papers(TABLE, made, version)
-        assert [("not listed here" in text) == bool(more) for text in papers.values()] == [True, True]
-        if made.init:
-            assert all(f"`{made.init.weights}`" in text for text in papers.values())
-            assert f"`causal`, from the weights `{made.init.weights}`: step 12 of 12" in papers["README.md"]
+def attributed(folder: Path) -> dict[str, str]:
+    return card.papers(*journal.read(folder))
+
+
+def test_weights_of_no_known_run_are_named_and_their_texts_missed(version, tmp_path):
+    manifest = version.folder / "manifest.json"
+    done = runs.fit(runs.write_run(tmp_path), manifest, tmp_path / "runs")
+    runs.command(1, "export", str(done.folder), str(tmp_path / "hf"))
+    assert not any("before" in text for text in attributed(done.folder).values())
+    second = runs.fit(runs.write_run(tmp_path), manifest, tmp_path / "second", changes=(f"init={tmp_path / 'hf'}",))
+    weights = second.table["config"]["init"]["weights"]
+    papers = attributed(second.folder)
+    assert all(f"weights `{weights}` had learnt from before is not listed here" in text for text in papers.values())
+    assert f"`causal`, from the weights `{weights}`: step 12 of 12" in papers["README.md"]
+
+
+def test_a_chain_of_runs_attributes_what_all_of_them_had_read(version, tmp_path):
+    """Three runs, each from the one before, over sources and versions of their own: what each had read stands in the
+    papers of the last, though the first two are gone."""
+    tokenizer = Tokenizer.from_file(str(version.tokenizer_file))
+    other = runs.version(tmp_path / "other", tokenizer=tokenizer, name="other")
+    first = runs.fit(runs.write_run(tmp_path), other, tmp_path / "first")
+    file = runs.write_run(tmp_path, runs.RUN + '[[mix]]\nsource = "a"\n')
+    manifest = version.folder / "manifest.json"
+    second = runs.fit(file, manifest, tmp_path / "second", after=5, changes=(f"init={first.folder}",))
+    assert not second.complete
+    file = runs.write_run(tmp_path, runs.RUN + '[[mix]]\nsource = "b"\n')
+    third = runs.fit(file, manifest, tmp_path / "third", changes=(f"init={second.folder}",))
+    found = initial.source(second.folder)
+    shutil.rmtree(first.folder)
+    second.folder.rename(tmp_path / "elsewhere")
+    papers = attributed(third.folder)
+    attribution, _, behind = papers["ATTRIBUTION.md"].partition("# Texts of the weights before")
+    assert re.findall("- name: (.+) of", attribution) == ["b"]
+    assert re.findall("- name: (.+) of `(.+?)@", behind) == [("a", "toy"), ("a", "other"), ("b", "other")]
+    said = papers["README.md"].partition("## Data of the weights before")[2]
+    assert re.findall("- run `(.+)`, (.+): `causal` up to step ([0-9]+)", said) == [
+        (second.table["digest"], card.escaped(second.folder.name), "5"),
+        (first.table["digest"], card.escaped(first.folder.name), "12"),
+    ]
+    rows = [row for row in version.documents.to_pylist() if row["source"] == "a"] + open_version(
+        other
+    ).documents.to_pylist()
+    trained_on = sum(row["split"] == "train" for row in rows)
+    assert sum(int(row[0]) for row in cells(said).values()) == trained_on
+    read = lineage.before(*journal.read(third.folder)[:2])
+    assert read is not None and read.runs[0].weights == found.digest and read.unknown is None
+
+
+def test_what_stands_before_is_kept_whole(version, tmp_path):
+    manifest = version.folder / "manifest.json"
+    first = runs.fit(runs.write_run(tmp_path), manifest, tmp_path / "first")
+    changes = (f"init={first.folder}",)
+    runs.fit(runs.write_run(tmp_path), manifest, tmp_path / "second", after=4, changes=changes)
+    [path] = (tmp_path / "second").glob(f"*/{lineage.FILE}")
+    kept = path.read_bytes()
+    done = runs.fit(runs.write_run(tmp_path), manifest, tmp_path / "second", changes=changes)
+    assert path.read_bytes() == kept and done.table["resumed_at"] == [4]
+    path.write_bytes(kept.replace(b"causal", b"masked"))
+    with pytest.raises(TrainingError, match=r"before\.json: is not what run.json says"):
+        attributed(done.folder)
+    path.unlink()
+    with pytest.raises(TrainingError, match=r"before\.json: cannot be read"):
+        attributed(done.folder)
 
 
 def test_an_exported_run_carries_both(tmp_path, capfd):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from tests.conftest import ROOT
 from tests.training import exported, runs, test_suites, versions
 from training import checkpoint
 from training.journal import Journal
-from training.manifest import open_version, table_digest
+from training.manifest import ManifestError, open_version, table_digest
 from training.suites import exposure, items
 from training.where import where
 
@@ -106,8 +107,50 @@ def test_a_set_that_no_list_names_is_not_split(riddles: Path, tmp_path: Path) ->
     version = open_version(riddles)
     assert exposure.of_run(done.folder, 12, {"riddles": version}) == {}
     (tmp_path / "v" / "contamination.parquet").unlink()
-    with pytest.raises(exposure.ManifestError, match="missing"):
+    with pytest.raises(ManifestError, match="missing"):
         exposure.of_run(done.folder, 12, {"riddles": version})
+
+
+def test_what_the_first_weights_had_read_counts_too(
+    trained: tuple[Journal, dict[str, list[str]], list[str]],
+    riddles: Path,
+    training: Call,
+    asked: list[object],
+    tmp_path: Path,
+) -> None:
+    """A run that goes on from another's checkpoint is as contaminated as that one was then, without its files; where
+    nobody has looked through what was read, nothing is called clean."""
+    done, given, _ = trained
+    names, version = list(given), {"riddles": open_version(riddles)}
+    searched, plain = planted(tmp_path / "searched", {}, riddles), runs.version(tmp_path / "plain")
+
+    def exposed(init: Path, manifest: Path, place: str) -> tuple[dict[str, str], list[str]]:
+        books = runs.fit(runs.write_run(tmp_path), manifest, tmp_path / place, after=2, changes=(f"init={init}",))
+        last = books.folder
+        found = exposure.of_run(last, 2, version)["riddles"]
+        return {name: found.groups[name] for name in names}, found.unsearched
+
+    for place in checkpoint.steps(done.checkpoints)[::2]:
+        alone = exposure.of_run(done.folder, int(place.name[5:]), version)["riddles"].groups
+        found, unsearched = exposed(place, searched, place.name)
+        assert not unsearched and found == {name: alone[name] for name in names}
+    copy = tmp_path / "copy" / "run"
+    shutil.copytree(done.folder, copy)
+    shutil.copytree(done.folder / "../../version", tmp_path / "version")
+    found, unsearched = exposed(copy, plain, "first")
+    assert unsearched == [open_version(plain).address]
+    assert [found[name] for name in names] == ["contaminated", "contaminated", "unknown", "contaminated", "unknown"]
+    [first] = (tmp_path / "first").iterdir()
+    shutil.rmtree(copy)
+    assert exposed(first, searched, "second") == (found, unsearched)
+    training("export", first, tmp_path / "hf")
+    found, [unsearched] = exposed(tmp_path / "hf", searched, "third")
+    assert "clean" not in found.values() and unsearched.startswith("what the weights ")
+    [third] = (tmp_path / "third").iterdir()
+    said = training("eval", third, *asked)
+    assert "riddles: what is not contaminated is in no group, for nobody has looked for it in what the weights" in said
+    [page] = third.rglob("scores.html")
+    assert "nobody has looked for it" in page.read_text("utf-8")
 
 
 def test_a_run_and_its_export_score_alike(training: Call, asked: list[object], tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Which items of an evaluation set a run was trained on, by the step of its checkpoint.
+"""Which items of an evaluation set a model was trained on, by the step of its checkpoint.
 
 The data half lists for a version which items stand in which documents (contamination.parquet); the order of a run says
 when a document was read. An item is contaminated from the first step on that read any part of a document that held it
-and kept it, and clean before; one from whose documents it was cut, or that were dropped, was never read. An item that
-has too few words to be looked for is neither.
+and kept it, and clean before; one from whose documents it was cut, or that were dropped, was never read. What the
+weights had read that a run began with counts too (`lineage`). An item that has too few words to be looked for is
+neither, nor is one that was not met where not all that the model has read was looked through for its set.
 
 Items are found by `text_digest`, that of their letters and digits alone: so whatever a set is called there, and
 however it is cut.
@@ -12,74 +13,61 @@ however it is cut.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import NamedTuple
 
-import pyarrow.parquet as pq
-
-from training import journal
-from training.manifest import ManifestError, Version, table_digest
+from training import journal, lineage
+from training.lineage import Items
+from training.manifest import Version
 from training.suites import items
 from training.suites.items import Item
-from training.where import where
 
 CLEAN, CONTAMINATED, UNKNOWN = "clean", "contaminated", "unknown"
 
 
-@dataclass
-class Lists:
-    """What the versions of a run say: documents that hold an item, items too short to be met, names of the sets."""
+class Exposure(NamedTuple):
+    """The group of every item of a set, by id, and what was read without being looked through for the set."""
 
-    holders: dict[str, set[str]] = field(default_factory=dict)
-    short: set[str] = field(default_factory=set)
-    sets: set[str] = field(default_factory=set)
+    groups: Mapping[str, str]
+    unsearched: list[str]
 
 
-def of_run(folder: Path, step: int, sets: Mapping[str, Version]) -> dict[str, dict[str, str]]:
-    """The group of every item, by id, of each set that a list of the run's versions looked for.
+def of_run(folder: Path, step: int, sets: Mapping[str, Version]) -> dict[str, Exposure]:
+    """What a run had read of each set that any list of what it read looked for.
 
-    Raises ManifestError where a list is missing or altered.
+    Raises ManifestError where a list is missing or altered, and TrainingError where `before.json` is.
     """
-    _, _, version = journal.read(folder, verify=False)
-    lists = listed((version, *version.beside))
-    found = {}
-    for name, each in sets.items():
-        asked = {item.doc_id: text_digest(item) for item in items.read(each)}
-        known = _plain(name) in lists.sets or any(one in lists.holders or one in lists.short for one in asked.values())
-        if known:
-            found[name] = asked
-    holders = {doc_id for asked in found.values() for one in asked.values() for doc_id in lists.holders.get(one, ())}
-    read = _read(folder, step, sorted(holders))
-
-    def group(one: str) -> str:
-        if lists.holders.get(one, set()) & read:
-            return CONTAMINATED
-        return UNKNOWN if one in lists.short else CLEAN
-
-    return {name: {doc_id: group(one) for doc_id, one in asked.items()} for name, asked in found.items()}
+    books, run, version = journal.read(folder, verify=False)
+    before = lineage.before(books, run) or lineage.Before(runs=[], unknown=None)
+    versions = (version, *version.beside)
+    read = [(one.address, met) for one, met in zip(versions, lineage.items(folder, step, version), strict=True)]
+    read += [(one.address, one.items) for each in before.runs for one in each.texts]
+    if before.unknown:
+        read.append((f"what the weights {before.unknown} learnt from", None))
+    asked = {name: {item.doc_id: text_digest(item) for item in items.read(each)} for name, each in sets.items()}
+    found = {name: _exposure(lineage.plain(name), digests, read) for name, digests in asked.items()}
+    return {name: each for name, each in found.items() if each is not None}
 
 
-def listed(versions: tuple[Version, ...]) -> Lists:
-    """The lists of some versions as one."""
-    lists = Lists()
-    for version in versions:
-        said = version.manifest.contamination
-        if said is None:
-            continue
-        path = version.folder / said.file
-        if not path.is_file():
-            raise ManifestError(f"{path}: missing, though the manifest lists it; copy the version again, whole")
-        table = pq.ParquetFile(path).read()
-        if table_digest(table) != said.digest:
-            raise ManifestError(f"{path}: the digest of its values is not the manifest's; copy the version again")
-        lists.sets |= {_plain(str(one["name"])) for one in said.sets}
-        for row in table.select(["text_digest", "doc_id", "fate"]).to_pylist():
-            if row["fate"] == "kept":
-                lists.holders.setdefault(row["text_digest"], set()).add(row["doc_id"])
-            elif row["doc_id"] is None:
-                lists.short.add(row["text_digest"])
-    return lists
+def _exposure(name: str, digests: Mapping[str, str], read: list[tuple[str, Items | None]]) -> Exposure | None:
+    known = [met for _, met in read if _looked_for(name, set(digests.values()), met)]
+    if not known:
+        return None
+    unsearched = sorted({what for what, met in read if met not in known})
+    held, short = ({one for met in known for one in getattr(met, kind)} for kind in ("read", "short"))
+    missed = UNKNOWN if unsearched else CLEAN
+    groups = {
+        doc_id: CONTAMINATED if one in held else UNKNOWN if one in short else missed for doc_id, one in digests.items()
+    }
+    return Exposure(groups, unsearched)
+
+
+def _looked_for(name: str, digests: Set[str], met: Items | None) -> bool:
+    """Whether a set was looked for, under its name or another."""
+    if met is None:
+        return False
+    return name in met.sets or not digests.isdisjoint([*met.read, *met.unread, *met.short])
 
 
 def text_digest(item: Item) -> str:
@@ -87,16 +75,3 @@ def text_digest(item: Item) -> str:
     whole = "\n".join([*item.contexts, *item.continuations])
     letters = "".join(char for char in whole.lower() if char.isalnum())
     return hashlib.blake2b(letters.encode(), digest_size=16).hexdigest()
-
-
-def _read(folder: Path, step: int, documents: list[str]) -> set[str]:
-    """Those of the documents of which the run had read any part by a step."""
-    if not documents:
-        return set()
-    found = where(folder, documents)["documents"]
-    return {one["doc_id"] for one in found if one["steps"] and one["steps"][0]["step"] <= step}
-
-
-def _plain(name: str) -> str:
-    """A set's name as it is compared: arc_easy.jsonl and arc-easy are one."""
-    return Path(name.partition("@")[0]).stem.lower().replace("_", "-")

@@ -23,6 +23,7 @@ from training.manifest import Version
 from training.parallel import Group
 from training.progress import Reporter
 from training.suites import items, likelihood, prompts, scores
+from training.suites.exposure import Exposure
 from training.suites.items import Item
 from training.suites.prompts import Asked
 from training.suites.suite import Metric, Set, Suite
@@ -47,10 +48,10 @@ def take(
     progress: Reporter,
     *,
     batch: int = likelihood.BATCH,
-    groups: Mapping[str, Mapping[str, str]] | None = None,
+    exposures: Mapping[str, Exposure] | None = None,
 ) -> list[Taken]:
-    """Every set of a suite, on every rank. `versions` are the sets by name; `groups` say of the items of a set, by id,
-    which the model was trained on, where that is known of the set (`exposure`).
+    """Every set of a suite, on every rank. `versions` are the sets by name; `exposures` say which items of a set
+    the model was trained on, where that is known of the set.
 
     Raises TrainingError for a set that is not given or holds no items, and for a model that continues no text.
     """
@@ -58,7 +59,7 @@ def take(
     for name in suite.sources:
         if name not in versions:
             raise TrainingError(f"suite {suite.name!r}: the set {name!r} is not given; has: {', '.join(versions)}")
-    return [_set(each, loaded, versions, group, progress, batch, (groups or {}).get(each.set)) for each in suite.set]
+    return [_set(each, loaded, versions, group, progress, batch, (exposures or {}).get(each.set)) for each in suite.set]
 
 
 def _set(
@@ -68,7 +69,7 @@ def _set(
     group: Group,
     progress: Reporter,
     batch: int,
-    groups: Mapping[str, str] | None,
+    exposure: Exposure | None,
 ) -> Taken:
     asked, metrics = put(how, loaded, versions)
     requests = [request for one in asked for request in (*one.requests, *one.alone)]
@@ -81,9 +82,9 @@ def _set(
         nats, alone = answers.nats[first:middle].tolist(), answers.nats[middle:last].tolist()
         greedy = answers.greedy[first:middle].tolist()
         values = {metric: scores.of_item(metric, one, nats, alone, greedy) for metric in metrics}
-        rows.append(_row(one, nats, alone, greedy, groups, values))
+        rows.append(_row(one, nats, alone, greedy, exposure, values))
     table = pa.Table.from_pylist(rows, schema=_schema(metrics))
-    return Taken(_said(how, versions[how.set], table, metrics, groups is not None), table)
+    return Taken(_said(how, versions[how.set], table, metrics, exposure), table)
 
 
 def put(how: Set, loaded: Loaded, versions: Mapping[str, Version]) -> tuple[list[Asked], tuple[Metric, ...]]:
@@ -124,25 +125,27 @@ def _row(
     nats: list[float],
     alone: list[float],
     greedy: list[bool],
-    groups: Mapping[str, str] | None,
+    exposure: Exposure | None,
     values: Mapping[Any, float],
 ) -> dict[str, Any]:
-    group = None if groups is None else groups[one.item.doc_id]
+    group = None if exposure is None else exposure.groups[one.item.doc_id]
     known = {"doc_id": one.item.doc_id, "choices": one.item.choices, "gold": one.item.gold, "cut": one.cut}
     lists = {"nats": nats, "nats_alone": alone, "bytes": list(one.sizes), "greedy": greedy}
     return {**known, "group": group, **lists, **values}
 
 
-def _said(how: Set, version: Version, table: pa.Table, metrics: tuple[Metric, ...], known: bool) -> dict[str, Any]:
+def _said(
+    how: Set, version: Version, table: pa.Table, metrics: tuple[Metric, ...], exposure: Exposure | None
+) -> dict[str, Any]:
     """What a result says of a set: all of it, and its clean and contaminated items where they are known apart.
 
-    Those that are too short to be looked for are in neither.
+    Those that are too short to be looked for are in neither, nor is what may stand in texts that are `unsearched`.
     """
     choices = table["choices"].to_numpy()
     values: dict[str, Any] = {metric: table[metric].to_numpy() for metric in metrics}
     group = np.array(table["group"].to_pylist(), object)
     found = {}
-    for name in GROUPS if known else GROUPS[:1]:
+    for name in GROUPS if exposure else GROUPS[:1]:
         chosen = np.ones(len(group), bool) if name == "all" else group == name
         mine = {metric: column[chosen] for metric, column in values.items()}
         found[name] = {"items": int(chosen.sum()), "metrics": scores.summary(metrics, mine, choices[chosen])}
@@ -153,6 +156,7 @@ def _said(how: Set, version: Version, table: pa.Table, metrics: tuple[Metric, ..
         "how": how.model_dump(mode="json"),
         "cut": int(np.count_nonzero(table["cut"].to_numpy(zero_copy_only=False))),
         "groups": found,
+        "unsearched": exposure.unsearched if exposure else [],
     }
 
 
