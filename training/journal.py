@@ -186,7 +186,7 @@ def _open(runs: Path, run: Run, version: Version, name: str | None, here: dict[s
         "validations": [],
         "evaluation": None,
         "evaluations": [],
-        **({"before": lineage.write(folder, run.init)} if run.init else {}),
+        "before": lineage.write(folder, run.init) if run.init else None,
     }
     _begin(journal, _reading(run, version, folder), here)
 
