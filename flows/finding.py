@@ -92,8 +92,8 @@ def where(
 ) -> None:
     """Say where a document lies in a version, and which steps of which runs have read it.
 
-    Shard, row and positions of each piece; of every run of the store the steps that read it, and the checkpoints that
-    lie behind them.
+    Shard, row and positions of each piece; of every run of the store the steps that read it, the checkpoints that lie
+    behind them, and whether the weights that it began with had read it before.
 
     \b
       gristmill where 'samples:en.jsonl:3'

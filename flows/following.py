@@ -13,6 +13,7 @@ from rich.tree import Tree
 from flows import listing
 from flows.screen import Screen, plain
 from pipeline import addresses
+from pipeline.forgetting.statement import behind
 from pipeline.manifest import Version
 from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError
@@ -51,7 +52,8 @@ def _reading(run: dict[str, Any]) -> dict[str, Any]:
         return run
     steps = [step for each in run["documents"] for step in each["steps"]]
     known = {name: run[name] for name in ("run", "folder", "version", "steps_done", "checkpoints", "problem")}
-    return {**known, "held": bool(run["documents"]), "steps": steps}
+    before = [{**each, "documents": each["documents"] and len(each["documents"])} for each in run["before"]]
+    return {**known, "held": bool(run["documents"]), "steps": steps, "before": before}
 
 
 def _show(screen: Screen, found: dict[str, Any]) -> None:
@@ -75,14 +77,15 @@ def _show(screen: Screen, found: dict[str, Any]) -> None:
 def _said(run: dict[str, Any]) -> str:
     if run["problem"]:
         return f"{run['run']}: cannot be asked: {run['problem']}"
+    before = "".join(f"; {behind(each, 'it')}" for each in run["before"])
     if not run["steps"]:
         why = "has not read it" if run["held"] else "reads a version that does not hold it"
-        return f"{run['run']}: {why} ({run['steps_done']:,} steps of {run['version']})"
+        return f"{run['run']}: {why} ({run['steps_done']:,} steps of {run['version']}){before}"
     steps = sorted({step["step"] for step in run["steps"]})
     listed = ", ".join(f"{step:,}" for step in steps[:STEPS])
     more = f" and {len(steps) - STEPS:,} more" if len(steps) > STEPS else ""
     kept = f"; in checkpoints {', '.join(run['checkpoints'])}" if run["checkpoints"] else ""
-    return f"{run['run']}: read in {'step' if len(steps) == 1 else 'steps'} {listed}{more}{kept}"
+    return f"{run['run']}: read in {'step' if len(steps) == 1 else 'steps'} {listed}{more}{kept}{before}"
 
 
 def token(screen: Screen, root: Path, found: dict[str, Any], number: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training import classification, compare, evaluate, machine, objectives, report, samples, vocabulary
+from training import classification, compare, evaluate, lineage, machine, objectives, report, samples, vocabulary
 from training.classification import Judged
 from training.config import Run
 from training.evaluate import Tally
@@ -177,7 +177,19 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
         "chain": trained.chain,
         "checkpoint": f"checkpoints/step-{trained.steps:08d}",
         "resumed_at": journal.table["resumed_at"],
+        "init": _init(run, journal),
     }
+
+
+def _init(run: Run, journal: Journal) -> dict[str, Any] | None:
+    """The weights that a run began with, and the runs behind them: those that are known, the last one first."""
+    before = lineage.before(journal, run)
+    if run.init is None or before is None:
+        return None
+    known = [
+        {**one.model_dump(exclude={"texts"}), "versions": [each.address for each in one.texts]} for one in before.runs
+    ]
+    return {"weights": run.init.weights, "runs": known, "unknown": before.unknown}
 
 
 def _version(version: Version) -> dict[str, Any]:

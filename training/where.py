@@ -9,7 +9,7 @@ law: the steps that are named are those, and all those, in which `trace` shows t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +109,44 @@ def _checkpoints(folder: Path) -> list[str]:
 
 
 def everywhere(folders: Sequence[Path], ids: Sequence[str]) -> list[dict[str, Any]]:
-    """`where` of several runs; one that cannot be asked says so in `problem`."""
-    found = []
+    """`where` of several runs; one that cannot be asked says so in `problem`.
+
+    `before` lists what stands behind the weights that a run began with: each earlier `run` with the `step` up to which
+    it counts, and the `documents` of `ids` that it had read by then, None where it is none of these runs. The last may
+    be of no known run: `run` and `step` are None.
+    """
+    found, known = [], {}
     for folder in folders:
         try:
             found.append({**where(folder, ids), "folder": str(folder), "problem": None})
+            known[_digest(folder)] = found[-1]["documents"]
         except (TrainingError, OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             found.append({"run": folder.name, "folder": str(folder), "problem": str(error) or repr(error)})
+    for each in found:
+        if each["problem"] is None:
+            each["before"] = _before(Path(each["folder"]), known)
+    return found
+
+
+def _digest(folder: Path) -> str:
+    from training import journal
+
+    return str(journal.read_books(folder).table["digest"])
+
+
+def _before(folder: Path, known: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What stands behind a run; `known` are the documents that runs have read, by the digest of the run."""
+    from training import journal, lineage
+
+    before = lineage.before(*journal.read(folder, verify=False)[:2])
+    found: list[dict[str, Any]] = []
+    for run in before.runs if before else ():
+        read = None
+        if run.digest in known:
+            read = [
+                each["doc_id"] for each in known[run.digest] if each["steps"] and each["steps"][0]["step"] <= run.step
+            ]
+        found.append({"run": run.name, "step": run.step, "documents": read})
+    if before and before.unknown:
+        found.append({"run": None, "step": None, "documents": None})
     return found

@@ -209,11 +209,15 @@ def _reading(run: Mapping[str, Any], ids: set[str]) -> dict[str, Any]:
     quoted = [str(path) for path in sorted(Path(run["folder"]).glob("report.json")) if _quotes(path, ids)]
     known = {name: run.get(name) for name in ("run", "folder", "version", "steps_done", "problem")}
     if run["problem"]:
-        return {**known, "documents": 0, "steps": [], "checkpoints": [], "quoted_in": quoted}
+        return {**known, "documents": 0, "steps": [], "checkpoints": [], "quoted_in": quoted, "before": []}
     steps = sorted({step["step"] for each in run["documents"] for step in each["steps"]})
     read = sum(bool(each["steps"]) for each in run["documents"])
     found = {"documents": read, "steps": _ranges(steps), "checkpoints": run["checkpoints"], "quoted_in": quoted}
-    return {**known, **found}
+    counted = [
+        {**each, "documents": None if each["documents"] is None else len(set(each["documents"]))}
+        for each in run["before"]
+    ]
+    return {**known, **found, "before": counted}
 
 
 def _ranges(steps: Sequence[int]) -> list[list[int]]:

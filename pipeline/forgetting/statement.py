@@ -98,6 +98,16 @@ def _sources(sources: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def behind(run: Mapping[str, Any], read: str) -> str:
+    """What is known of an earlier run whose weights a run began with; `read` is what it had read of those asked for."""
+    if run["run"] is None:
+        return "the first weights are of no run of the store, and what they had learnt from is not known"
+    whose = f"the weights of {run['run']} at step {run['step']:,}"
+    if run["documents"] is None:
+        return f"began with {whose}, which is no longer in the store"
+    return f"began with {whose}, which had read {read if run['documents'] else 'none'} by then"
+
+
 def _runs(runs: Sequence[Mapping[str, Any]], gone: bool) -> list[str]:
     if not runs:
         return ["No run of the store has read them."]
@@ -111,6 +121,8 @@ def _runs(runs: Sequence[Mapping[str, Any]], gone: bool) -> list[str]:
             steps = ", ".join(f"{a:,}" if a == b else f"{a:,} to {b:,}" for a, b in run["steps"])
             lines.append(f"  {run['run']}: {run['documents']:,} documents, in steps {steps}")
             lines.append(f"    checkpoints that have seen them: {', '.join(run['checkpoints']) or 'none is left'}")
+        for each in run.get("before", []):
+            lines.append(f"    {behind(each, format(each['documents'] or 0, ',') + ' documents')}")
         if run.get("quoted_in"):
             lines.append(f"    their beginnings may be quoted in {', '.join(run['quoted_in'])}")
     if gone:

@@ -164,6 +164,25 @@ def test_forget_says_what_it_will_do_does_it_and_states_who_has_read_them(copied
     assert last(gristmill("rebuild", "small", "--check", "--store", copied, "--json"))["equal"]
 
 
+def test_who_went_on_from_a_run_that_has_read_it_is_named_too(copied, trained, gristmill):
+    """A second run from a checkpoint of the first: `where` and the statement of `forget` say what stands behind it."""
+    folder = copied / "runs" / trained[1].name
+    read = {piece["doc_id"] for step in range(1, 13) for piece in trace(folder, step)["pieces"]}
+    made = manifest.find(Store(copied), "small").folder / "manifest.json"
+    text = runs.RUN.replace('version = "toy"', "")
+    file = runs.write_run(copied.parent / "files", text)
+    second = runs.fit(file, made, copied / "runs", after=1, changes=(f"init={folder}", "seed=5")).folder
+    doc_id = sorted(read - {piece["doc_id"] for piece in trace(second, 1)["pieces"]})[0]
+    words = f"began with the weights of {folder.name} at step 12, which had read"
+    found = last(gristmill("where", doc_id, "--store", copied, "--json"))
+    before = {Path(run["folder"]).name: run["before"] for run in found["runs"]}
+    assert before == {folder.name: [], second.name: [{"run": folder.name, "step": 12, "documents": 1}]}
+    assert f"{second.name}: has not read it" in (said := gristmill("where", doc_id, "--store", copied).stdout)
+    assert f"{words} it by then" in " ".join(said.split())
+    stated = last(gristmill("forget", "small", "--doc", doc_id, "--only", "--store", copied, "--json"))
+    assert f"{words} 1 documents by then" in Path(stated["path"]).read_text("utf-8")
+
+
 def _request(doc_id: str):
     from pipeline.forgetting.selecting import Request
 

@@ -92,6 +92,8 @@ def test_weights_of_no_known_run_are_named_and_their_texts_missed(version, tmp_p
     papers = attributed(second.folder)
     assert all(f"weights `{weights}` had learnt from before is not listed here" in text for text in papers.values())
     assert f"`causal`, from the weights `{weights}`: step 12 of 12" in papers["README.md"]
+    page = (second.folder / "report.html").read_text("utf-8")
+    assert f"<dt>Before that</dt><dd>the weights <code>{weights}</code>: what they had learnt" in page
 
 
 def test_a_chain_of_runs_attributes_what_all_of_them_had_read(version, tmp_path):
@@ -123,6 +125,9 @@ def test_a_chain_of_runs_attributes_what_all_of_them_had_read(version, tmp_path)
     ).documents.to_pylist()
     trained_on = sum(row["split"] == "train" for row in rows)
     assert sum(int(row[0]) for row in cells(said).values()) == trained_on
+    page = (third.folder / "report.html").read_text("utf-8")
+    for one in (second, first):
+        assert f"<bdi>causal</bdi> in <bdi>{one.folder.name}</bdi>, up to step" in page
     read = lineage.before(*journal.read(third.folder)[:2])
     assert read is not None and read.runs[0].weights == found.digest and read.unknown is None
 

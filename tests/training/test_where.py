@@ -86,3 +86,24 @@ def test_the_command_answers_for_many_runs_without_torch_and_says_which_cannot_b
     assert [sound, broken] == everywhere([cut.folder, tmp_path / "broken"], ids)
     assert sound["problem"] is None and all(any(s["step"] == 3 for s in d["steps"]) for d in sound["documents"])
     assert "no run here" in broken["problem"]
+
+
+def test_what_the_weights_before_had_read_is_told_as_far_as_that_run_is_there(cut, tmp_path, manifest) -> None:
+    wanted = traced(cut.folder, 9)
+    early = next(doc_id for doc_id, places in wanted.items() if min(places)[0] <= 8)
+    late = next(doc_id for doc_id, places in wanted.items() if min(places)[0] > 8)
+    place = cut.checkpoints / "step-00000008"
+    file = runs.write_run(tmp_path)
+    second = runs.fit(file, manifest, tmp_path / "second", after=2, changes=(f"init={place}",)).folder
+    third = runs.fit(file, manifest, tmp_path / "third", after=2, changes=(f"init={second}",)).folder
+    found = everywhere([cut.folder, second, third], [early, late])
+    first = {"run": cut.folder.name, "step": 8, "documents": [early]}
+    between = {"run": second.name, "step": 2, "documents": [d for d in (early, late) if d in traced(second, 2)]}
+    assert [each["before"] for each in found] == [[], [first], [between, first]]
+    [alone] = everywhere([third], [early])
+    assert alone["before"] == [{**between, "documents": None}, {**first, "documents": None}]
+    subprocess.run(
+        [sys.executable, "-m", "training", "export", str(second), str(tmp_path / "hf")], check=True, cwd=ROOT
+    )
+    last = runs.fit(file, manifest, tmp_path / "last", after=2, changes=(f"init={tmp_path / 'hf'}",)).folder
+    assert everywhere([last], [early])[0]["before"] == [{"run": None, "step": None, "documents": None}]
