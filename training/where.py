@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,9 @@ from training import TrainingError
 from training.manifest.arrays import integers, strings
 from training.mix import Stream
 from training.shards.arrow import view
+
+if TYPE_CHECKING:
+    from training.lineage import Before
 
 TAIL = 1 << 16  # bytes at the end of metrics.jsonl that hold its last step
 
@@ -115,30 +118,32 @@ def everywhere(folders: Sequence[Path], ids: Sequence[str]) -> list[dict[str, An
     it counts, and the `documents` of `ids` that it had read by then, None where it is none of these runs. The last may
     be of no known run: `run` and `step` are None.
     """
-    found, known = [], {}
+    found: list[dict[str, Any]] = []
+    behind, known = [], {}
     for folder in folders:
         try:
-            found.append({**where(folder, ids), "folder": str(folder), "problem": None})
-            known[_digest(folder)] = found[-1]["documents"]
+            answer, (digest, before) = where(folder, ids), _behind(folder)
         except (TrainingError, OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             found.append({"run": folder.name, "folder": str(folder), "problem": str(error) or repr(error)})
-    for each in found:
-        if each["problem"] is None:
-            each["before"] = _before(Path(each["folder"]), known)
+        else:
+            found.append({**answer, "folder": str(folder), "problem": None})
+            behind.append((found[-1], before))
+            known[digest] = answer["documents"]
+    for answer, before in behind:
+        answer["before"] = _before(before, known)
     return found
 
 
-def _digest(folder: Path) -> str:
-    from training import journal
-
-    return str(journal.read_books(folder).table["digest"])
-
-
-def _before(folder: Path, known: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """What stands behind a run; `known` are the documents that runs have read, by the digest of the run."""
+def _behind(folder: Path) -> tuple[str, Before | None]:
+    """The digest of a run, and what stands behind the weights that it began with."""
     from training import journal, lineage
 
-    before = lineage.before(*journal.read(folder, verify=False)[:2])
+    books, run, _ = journal.read(folder, verify=False)
+    return str(books.table["digest"]), lineage.before(books, run)
+
+
+def _before(before: Before | None, known: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What `everywhere` says of it; `known` are the documents that runs have read, by the digest of the run."""
     found: list[dict[str, Any]] = []
     for run in before.runs if before else ():
         read = None

@@ -107,3 +107,6 @@ def test_what_the_weights_before_had_read_is_told_as_far_as_that_run_is_there(cu
     )
     last = runs.fit(file, manifest, tmp_path / "last", after=2, changes=(f"init={tmp_path / 'hf'}",)).folder
     assert everywhere([last], [early])[0]["before"] == [{"run": None, "step": None, "documents": None}]
+    (last / "before.json").write_text("{}")
+    [refused] = everywhere([last], [early])
+    assert "is not what run.json says" in refused["problem"]
