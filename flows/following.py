@@ -18,7 +18,7 @@ from pipeline.manifest import Version
 from pipeline.stage import ConfigError
 from pipeline.store import Store, StoreError
 
-STEPS = 24
+LISTED = 24
 
 
 def document(
@@ -64,9 +64,11 @@ def _show(screen: Screen, found: dict[str, Any]) -> None:
         tree.add(plain(words, "yellow"))
     else:
         branch = tree.add(plain(f"in {found['version']}, split {found['index']['split']}"))
-        for piece in found["places"]:
+        for piece in found["places"][:LISTED]:
             tokens = f"{piece['tokens']:,} tokens, the document's from {piece['offset']:,} on"
             branch.add(plain(f"{piece['file']}: row {piece['row']:,}, position {piece['start']:,}: {tokens}"))
+        if (more := len(found["places"]) - LISTED) > 0:
+            branch.add(f"and {more:,} more pieces, which --json lists")
     for run in found["runs"]:
         tree.add(plain(_said(run), "red" if run["problem"] else ""))
     if not found["runs"]:
@@ -82,8 +84,8 @@ def _said(run: dict[str, Any]) -> str:
         why = "has not read it" if run["held"] else "reads a version that does not hold it"
         return f"{run['run']}: {why} ({run['steps_done']:,} steps of {run['version']}){before}"
     steps = sorted({step["step"] for step in run["steps"]})
-    listed = ", ".join(f"{step:,}" for step in steps[:STEPS])
-    more = f" and {len(steps) - STEPS:,} more" if len(steps) > STEPS else ""
+    listed = ", ".join(f"{step:,}" for step in steps[:LISTED])
+    more = f" and {len(steps) - LISTED:,} more" if len(steps) > LISTED else ""
     kept = f"; in checkpoints {', '.join(run['checkpoints'])}" if run["checkpoints"] else ""
     return f"{run['run']}: read in {'step' if len(steps) == 1 else 'steps'} {listed}{more}{kept}{before}"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flows import following
 from pipeline import addresses, manifest
 from pipeline.forgetting import operation, statement
 from pipeline.store import Store
@@ -36,7 +37,7 @@ def copied(trained, tmp_path) -> Path:
     return tmp_path / "store"
 
 
-def test_where_names_the_place_and_the_steps_of_every_run(trained, gristmill):
+def test_where_names_the_place_and_the_steps_of_every_run(trained, gristmill, monkeypatch):
     store, folder = trained
     piece = trace(folder, 5)["pieces"][1]
     found = last(gristmill("where", piece["doc_id"], "--store", store, "--json"))
@@ -47,6 +48,9 @@ def test_where_names_the_place_and_the_steps_of_every_run(trained, gristmill):
     said = gristmill("where", piece["doc_id"], "--store", store).stdout
     assert f"{folder.name}: read in step" in said and found["places"][0]["file"] in said
     assert sum(place["tokens"] for place in found["places"]) == found["index"]["tokens"]
+    monkeypatch.setattr(following, "LISTED", 0)
+    said = gristmill("where", piece["doc_id"], "--store", store).stdout
+    assert f"and {len(found['places'])} more pieces, which --json lists" in said
 
 
 HEAVY = ("numba", "polars", "pandas", "scipy", "torch", "prefect", "pyarrow.dataset", "pipeline.kernels._jit")
