@@ -1,9 +1,10 @@
 """What a model has read: the texts of its run up to a step, and those behind the weights that the run began with.
 
-A run with `init` writes down once, when it starts, what its weights had learnt from: `before.json` beside its run.json,
-which holds what the run before says of itself and what that one's own `before.json` says. So the licences of all that a
-model has read, and the evaluation items among it, are known where only the last run is left. The law: what is known of
-a chain of runs is what would be known of one run over all their texts, and where books are missing that is said.
+A run with `init` writes down once, when it starts, what its weights had learnt from: `before.json` beside its run.json
+(`catalogs/schemas/before.schema.json`), which holds what the run before says of itself and what that one's own
+`before.json` says. So the licences of all that a model has read, and the evaluation items among it, are known where
+only the last run is left. The law: what is known of a chain of runs is what would be known of one run over all their
+texts, and where books are missing that is said.
 """
 
 from __future__ import annotations

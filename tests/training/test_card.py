@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from tokenizers import Tokenizer
 
+from tests.conftest import ROOT
 from tests.training import runs
 from tests.training.versions import make_version
 from training import TrainingError, card, config, export, initial, journal, lineage
@@ -130,6 +133,12 @@ def test_a_chain_of_runs_attributes_what_all_of_them_had_read(version, tmp_path)
         assert f"<bdi>causal</bdi> in <bdi>{one.folder.name}</bdi>, up to step" in page
     read = lineage.before(*journal.read(third.folder)[:2])
     assert read is not None and read.runs[0].weights == found.digest and read.unknown is None
+
+
+def test_the_schema_that_ships_is_that_of_the_file():
+    shipped = json.loads((ROOT / "catalogs/schemas/before.schema.json").read_text("utf-8"))
+    Draft202012Validator.check_schema(shipped)
+    assert shipped == {"$schema": shipped["$schema"], **lineage.Before.model_json_schema()}
 
 
 def test_what_stands_before_is_kept_whole(version, tmp_path):
