@@ -6,7 +6,7 @@
                                OPENLINEAGE_DISABLED=true tells nobody anything
 
 A source, a version and a run are data sets, `source/NAME`, `version/NAME` and `run/NAME`: what `train` reads is what
-`build` wrote. Events have clocks, so they lie in a file of their own and in no digest. The law: lineage that cannot be
+`build` wrote, and what it goes on from what it wrote before. Events have clocks, so they lie in a file of their own and in no digest. The law: lineage that cannot be
 told is a note, and never stops the work. Events are of schema 2-0-2 (https://openlineage.io/spec/2-0-2/OpenLineage.json).
 """
 
@@ -88,9 +88,19 @@ def training(run: Path, versions: Sequence[Version]) -> Run:
 
 
 def trained(run: Run, result: Mapping[str, Any]) -> None:
-    """Say what a run made."""
+    """Say what a run made, and whose weights it began with."""
+    run.inputs += _before(Path(str(result["folder"])))
     said = f"{result.get('steps')} steps, {result.get('bits_per_byte')} bits per byte, in {result.get('folder')}"
     run.outputs = [_dataset("run", str(result["run"]), documentation={"description": clean(said)})]
+
+
+def _before(folder: Path) -> list[DataSet]:
+    """The run whose weights a run began with, as the trainer wrote it down."""
+    try:
+        runs = json.loads((folder / "before.json").read_text("utf-8"))["runs"]
+    except FileNotFoundError:
+        return []
+    return [_dataset("run", str(one["name"])) for one in runs[:1]]
 
 
 @contextlib.contextmanager

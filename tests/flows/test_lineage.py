@@ -17,6 +17,7 @@ import pytest
 from flows import lineage, progress, work
 from flows.parameters import BuildParameters, MillParameters, TrainParameters
 from flows.process import TrainingFailed, TrainingRefused
+from training.lineage import Before
 
 STATES = {"START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER"}
 
@@ -87,6 +88,19 @@ def test_a_build_and_a_run_over_it_are_one_lineage(corpus, tmp_path, fake):
     assert {name: read[name] for name in ("namespace", "name")} == {name: made[name] for name in ("namespace", "name")}
     assert read["facets"]["version"] == made["facets"]["version"]
     assert trained["outputs"][0]["name"] == "run/mine"
+
+
+def test_a_run_that_goes_on_from_another_reads_it(corpus, tmp_path, fake):
+    work.build(small(corpus, tmp_path))
+    earlier = [{"name": name, "digest": "0", "objective": "causal", "step": 3, "weights": "1"} for name in "ab"]
+    before = Before.model_validate({"runs": [{**one, "texts": []} for one in earlier], "unknown": None})
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "before.json").write_text(before.model_dump_json(), "utf-8")
+    work.train(TrainParameters(run=str(corpus / "runs" / "small.toml"), store=str(tmp_path), name="mine"))
+    *_, begun, trained = events(tmp_path)
+    check(trained)
+    assert [one["name"] for one in begun["inputs"]] == ["version/small"]
+    assert [one["name"] for one in trained["inputs"]] == ["version/small", "run/a"]
 
 
 def test_what_fails_or_is_stopped_says_so(corpus, tmp_path, fake):
