@@ -6,8 +6,9 @@
                                OPENLINEAGE_DISABLED=true tells nobody anything
 
 A source, a version and a run are data sets, `source/NAME`, `version/NAME` and `run/NAME`: what `train` reads is what
-`build` wrote, and what it goes on from what it wrote before. Events have clocks, so they lie in a file of their own and in no digest. The law: lineage that cannot be
-told is a note, and never stops the work. Events are of schema 2-0-2 (https://openlineage.io/spec/2-0-2/OpenLineage.json).
+`build` wrote, and a run that it goes on from. Events have clocks, so they lie in a file of their own and in no digest.
+The law: lineage that cannot be told is a note, and never stops the work. Events are of schema 2-0-2
+(https://openlineage.io/spec/2-0-2/OpenLineage.json).
 """
 
 from __future__ import annotations
