@@ -18,6 +18,7 @@ from training.manifest import ManifestError, Version, open_version
 from training.parallel import Group
 from training.progress import Silent
 from training.suites import items, likelihood, prompts, scores, suite, taking
+from training.suites.exposure import Exposure
 from training.suites.items import Item
 from training.suites.prompts import Request
 from training.suites.suite import Set, Suite
@@ -249,8 +250,10 @@ def test_a_suite_scores_every_item_of_every_set(loaded: Loaded, riddles: Version
 def test_known_items_are_scored_apart(loaded: Loaded, riddles: Version) -> None:
     asked = Suite.model_validate({"name": "s", "set": [{"set": "riddles"}]})
     known = {item.doc_id: "contaminated" if n < 4 else "clean" for n, item in enumerate(items.read(riddles))}
-    (found,) = taking.take(asked, loaded, {"riddles": riddles}, ALONE, Silent(), groups={"riddles": known})
+    read = {"riddles": Exposure(known, ["other@0"])}
+    (found,) = taking.take(asked, loaded, {"riddles": riddles}, ALONE, Silent(), exposures=read)
     groups = found.said["groups"]
+    assert found.said["unsearched"] == ["other@0"]
     assert [groups[name]["items"] for name in taking.GROUPS] == [30, 26, 4]
     total = sum(groups[name]["items"] * groups[name]["metrics"]["raw"]["score"] for name in taking.GROUPS[1:])
     assert total / 30 == pytest.approx(groups["all"]["metrics"]["raw"]["score"])
