@@ -129,8 +129,9 @@ def test_a_chain_of_runs_attributes_what_all_of_them_had_read(version, tmp_path)
     trained_on = sum(row["split"] == "train" for row in rows)
     assert sum(int(row[0]) for row in cells(said).values()) == trained_on
     page = (third.folder / "report.html").read_text("utf-8")
-    for one in (second, first):
-        assert f"<bdi>causal</bdi> in <bdi>{one.folder.name}</bdi>, up to step" in page
+    for one, step, read in ((second, 5, version), (first, 12, open_version(other))):
+        known = f"in <bdi>{one.folder.name}</bdi>, up to step {step}, of <code>{read.address}</code></dd>"
+        assert known in page
     read = lineage.before(*journal.read(third.folder)[:2])
     assert read is not None and read.runs[0].weights == found.digest and read.unknown is None
 

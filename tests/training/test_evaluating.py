@@ -150,7 +150,7 @@ def test_what_the_first_weights_had_read_counts_too(
     said = training("eval", third, *asked)
     assert "riddles: what is not contaminated is in no group, for nobody has looked for it in what the weights" in said
     [page] = third.rglob("scores.html")
-    assert "nobody has looked for it" in page.read_text("utf-8")
+    assert f"nobody has looked for it in <code>{unsearched}</code>.</p>" in page.read_text("utf-8")
 
 
 def test_a_run_and_its_export_score_alike(training: Call, asked: list[object], tmp_path: Path) -> None:
