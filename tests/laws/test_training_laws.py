@@ -208,6 +208,7 @@ def alike(one: Journal, two: Journal) -> None:
     assert judged[0].get("ngrams") == judged[1].get("ngrams")
 
 
+@pytest.mark.slow
 def test_a_run_begun_by_one_rank_goes_on_with_two(run_file, manifest, objective, tmp_path):
     changes = (*objective, *EXACT)
     one = runs.fit(run_file, manifest, tmp_path / "one", changes=changes)
