@@ -99,9 +99,12 @@ def _before(folder: Path) -> list[DataSet]:
     """The run whose weights a run began with, as the trainer wrote it down."""
     try:
         runs = json.loads((folder / "before.json").read_text("utf-8"))["runs"]
+        return [_dataset("run", str(one["name"])) for one in runs[:1]]
     except FileNotFoundError:
         return []
-    return [_dataset("run", str(one["name"])) for one in runs[:1]]
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        progress.current().note(f"lineage was not told (the run before {folder.name}): {clean(problem)}")
+        return []
 
 
 @contextlib.contextmanager

@@ -181,6 +181,19 @@ def test_lineage_that_cannot_be_told_is_a_note_and_stops_nothing(tmp_path, recei
     assert trouble == "file" or len(events(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"runs": [{}]}'])
+def test_a_run_before_that_cannot_be_read_is_a_note_and_stops_nothing(tmp_path, monkeypatch, text):
+    (tmp_path / "before.json").write_text(text, "utf-8")
+    notes = Notes()
+    monkeypatch.setattr(progress, "current", lambda: notes)
+    run = lineage.Run("train.x", "TRAIN", [])
+    with lineage.told(tmp_path, run):
+        lineage.trained(run, {"run": "x", "folder": str(tmp_path)})
+    assert events(tmp_path)[-1]["eventType"] == "COMPLETE" and run.inputs == []
+    [said] = notes.said
+    assert "lineage was not told (the run before" in said
+
+
 def test_who_wants_no_lineage_gets_none(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENLINEAGE_DISABLED", "true")
     with lineage.told(tmp_path, lineage.Run("build.x", "BUILD", [])):
