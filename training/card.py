@@ -31,7 +31,7 @@ def papers(books: Journal, run: Run, version: Version) -> dict[str, str]:
     """The texts of README.md and ATTRIBUTION.md of the run of these books."""
     sources = mix.sources(run, version)
     read = [(each, lineage.read(each, sources[each.address])) for each in (version, *version.beside)]
-    before = lineage.before(books, run)
+    before = lineage.before(books)
     return {
         "README.md": "\n".join(_card(books.table, run, read, before)),
         "ATTRIBUTION.md": "\n".join(_attribution(books.table, read, before)),
@@ -95,14 +95,12 @@ def _scores(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _earlier(before: Before | None) -> list[Read]:
     """Versions that earlier runs had read, the last run first, each with the sources that no later one had read."""
-    found: dict[str, Texts] = {}
-    sources: dict[str, dict[str, Source]] = {}
+    found: dict[str, tuple[Texts, dict[str, Source]]] = {}
     for texts in (each for run in (before.runs if before else ()) for each in run.texts):
-        found.setdefault(texts.address, texts)
-        mine = sources.setdefault(texts.address, {})
+        _, mine = found.setdefault(texts.address, (texts, {}))
         for source in texts.sources:
             mine.setdefault(source.name, source)
-    return [(texts, [*sources[address].values()]) for address, texts in found.items()]
+    return [(texts, [*mine.values()]) for texts, mine in found.values()]
 
 
 def _unknown(before: Before) -> Iterator[str]:

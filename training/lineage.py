@@ -25,7 +25,7 @@ from training.tables import Table
 from training.where import where
 
 if TYPE_CHECKING:  # which themselves ask for what is told here
-    from training.config import Init, Run
+    from training.config import Init
     from training.journal import Journal
 
 FILE = "before.json"
@@ -101,13 +101,14 @@ def write(folder: Path, init: Init) -> dict[str, str]:
     return {"file": FILE, "sha256": _sha256(text)}
 
 
-def before(books: Journal, run: Run) -> Before | None:
+def before(books: Journal) -> Before | None:
     """What stands behind the weights that a run began with; None where it began with none. Raises TrainingError."""
-    if run.init is None:
+    init = books.table["config"]["init"]
+    if init is None:
         return None
     said, path = books.table.get("before"), books.folder / FILE
     if said is None:  # of a run that began before this was written down
-        return Before(runs=[], unknown=run.init.weights)
+        return Before(runs=[], unknown=init["weights"])
     try:
         text = path.read_text("utf-8")
     except (OSError, ValueError) as error:
@@ -138,7 +139,7 @@ def _behind(init: Init) -> Before:
     ]
     use, known = str(run.objective["use"]), {"name": str(books.table["name"]), "digest": str(books.table["digest"])}
     learnt = Learnt(**known, objective=use, step=step, weights=init.weights, texts=texts)
-    earlier = before(books, run) or Before(runs=[], unknown=None)
+    earlier = before(books) or Before(runs=[], unknown=None)
     return Before(runs=[learnt, *earlier.runs], unknown=earlier.unknown)
 
 

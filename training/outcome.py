@@ -183,7 +183,7 @@ def _run(run: Run, version: Version, journal: Journal, trained: Trained, group: 
 
 def _init(run: Run, journal: Journal) -> dict[str, Any] | None:
     """The weights that a run began with, and the runs behind them: those that are known, the last one first."""
-    before = lineage.before(journal, run)
+    before = lineage.before(journal)
     if run.init is None or before is None:
         return None
     known = [

@@ -138,8 +138,8 @@ def _behind(folder: Path) -> tuple[str, Before | None]:
     """The digest of a run, and what stands behind the weights that it began with."""
     from training import journal, lineage
 
-    books, run, _ = journal.read(folder, verify=False)
-    return str(books.table["digest"]), lineage.before(books, run)
+    books = journal.read_books(folder)
+    return str(books.table["digest"]), lineage.before(books)
 
 
 def _before(before: Before | None, known: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

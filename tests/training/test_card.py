@@ -21,7 +21,11 @@ from training.manifest import open_version
 EVIL = "x | <script>alert(1)</script> [a](javascript:b) \u202e\n---\n# no"
 LICENCES = ("MIT", "CC-BY-4.0 OR MIT", None, "", EVIL)
 TABLE: dict[str, Any] = {"name": "mine", "digest": "ab12", "step": 12, "steps": 12, "tokens_read": 4321}
-TABLE |= {"trained": {"parameters": 1234}, "evaluation": {"bits_per_byte": 2.5, "split": "val"}}
+TABLE |= {
+    "config": {"init": None},
+    "trained": {"parameters": 1234},
+    "evaluation": {"bits_per_byte": 2.5, "split": "val"},
+}
 BOOKS = journal.Journal(Path("mine"), TABLE)
 
 
@@ -132,7 +136,7 @@ def test_a_chain_of_runs_attributes_what_all_of_them_had_read(version, tmp_path)
     for one, step, read in ((second, 5, version), (first, 12, open_version(other))):
         known = f"in <bdi>{one.folder.name}</bdi>, up to step {step}, of <code>{read.address}</code></dd>"
         assert known in page
-    read = lineage.before(*journal.read(third.folder)[:2])
+    read = lineage.before(journal.read_books(third.folder))
     assert read is not None and read.runs[0].weights == found.digest and read.unknown is None
 
 

@@ -38,8 +38,8 @@ def of_run(folder: Path, step: int, sets: Mapping[str, Version]) -> dict[str, Ex
 
     Raises ManifestError where a list is missing or altered, and TrainingError where `before.json` is.
     """
-    books, run, version = journal.read(folder, verify=False)
-    before = lineage.before(books, run) or lineage.Before(runs=[], unknown=None)
+    books, _, version = journal.read(folder, verify=False)
+    before = lineage.before(books) or lineage.Before(runs=[], unknown=None)
     versions = (version, *version.beside)
     read = [(one.address, met) for one, met in zip(versions, lineage.items(folder, step, version), strict=True)]
     read += [(one.address, one.items) for each in before.runs for one in each.texts]
@@ -51,22 +51,26 @@ def of_run(folder: Path, step: int, sets: Mapping[str, Version]) -> dict[str, Ex
 
 
 def _exposure(name: str, digests: Mapping[str, str], read: list[tuple[str, Items | None]]) -> Exposure | None:
-    known = [met for _, met in read if _looked_for(name, set(digests.values()), met)]
+    asked = set(digests.values())
+    known, unsearched, held, short = False, set[str](), set[str](), set[str]()
+    for what, met in read:
+        if met is None or not _looked_for(name, asked, met):
+            unsearched.add(what)
+            continue
+        known = True
+        held.update(met.read)
+        short.update(met.short)
     if not known:
         return None
-    unsearched = sorted({what for what, met in read if met not in known})
-    held, short = ({one for met in known for one in getattr(met, kind)} for kind in ("read", "short"))
     missed = UNKNOWN if unsearched else CLEAN
     groups = {
         doc_id: CONTAMINATED if one in held else UNKNOWN if one in short else missed for doc_id, one in digests.items()
     }
-    return Exposure(groups, unsearched)
+    return Exposure(groups, sorted(unsearched))
 
 
-def _looked_for(name: str, digests: Set[str], met: Items | None) -> bool:
+def _looked_for(name: str, digests: Set[str], met: Items) -> bool:
     """Whether a set was looked for, under its name or another."""
-    if met is None:
-        return False
     return name in met.sets or not digests.isdisjoint([*met.read, *met.unread, *met.short])
 
 
